@@ -1,0 +1,233 @@
+//! The only place that names a database product.
+//!
+//! An engine is four small traits: [`Database`] opens connections and knows the dialect,
+//! [`Source`] reads, [`Target`] writes. Chunking, ordering, retrying, comparing and progress are
+//! written once, above.
+
+mod error;
+pub mod mysql;
+pub mod postgres;
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use error::{Error, ErrorKind, Result};
+
+use crate::model::{Batch, BatchLimits, Column, ColumnDef, Table, TableName, Value};
+
+/// What this engine would do with a column of any engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappedColumn {
+    /// The column as this engine would have it: its own `native` type text, and the logical type
+    /// that its reader would then report.
+    pub column: ColumnDef,
+    /// What cannot be kept, in one sentence part ("the spelling of JSON text"); `None`: exact.
+    /// A narrower type whose values are each checked is exact.
+    pub loss: Option<String>,
+}
+
+/// Statements that make a table, in three steps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TableDdl {
+    /// Before the rows: the table, with the keys that must exist from the start.
+    pub create: Vec<String>,
+    /// After the rows: keys and indexes that are built faster over all rows at once.
+    pub after_rows: Vec<String>,
+    /// After the rows of all tables: foreign keys. Empty where they are part of `create`.
+    pub foreign_keys: Vec<String>,
+    /// What could not be carried over (an expression index of another engine), for the plan.
+    pub left_out: Vec<String>,
+}
+
+/// Which rows to read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Selection {
+    /// Every row.
+    All,
+    /// Rows whose key is above `after` (exclusive) and not above `upto` (inclusive), in the order
+    /// of [`crate::model::cell_order`] over the key's columns. Only with a row key.
+    Range {
+        /// Lower bound, excluded.
+        after: Option<Vec<Value>>,
+        /// Upper bound, included.
+        upto: Option<Vec<Value>>,
+    },
+}
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub struct ReadRequest {
+    /// The table, as [`Database::describe`] gave it, with only the columns wanted.
+    pub table: Arc<Table>,
+    /// A condition in the engine's own SQL, put in parentheses after WHERE.
+    pub filter: Option<String>,
+    /// Which rows.
+    pub rows: Selection,
+    /// Whether rows must come ordered by the row key ([`Table::row_key`]) in the order of
+    /// [`crate::model::cell_order`]; an error when there is no row key.
+    pub ordered: bool,
+    /// Bounds of each batch.
+    pub limits: BatchLimits,
+}
+
+/// How a write changes rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Rows that are not there. The engine's own bulk path. One that is there already is a
+    /// `Constraint` error, never an overwrite.
+    Insert,
+    /// Rows that are there, found by the row key; all other columns are set.
+    Update,
+    /// Rows that are there, found by the row key (or, without one, by all columns, NULL-safe, one row
+    /// deleted for each row given).
+    Delete,
+}
+
+/// How a transaction of a target is to behave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Do not run the user's own triggers, where the engine can do that.
+    pub silence_triggers: bool,
+    /// Do not check foreign keys row by row: [`Target::verify`] does at the end.
+    pub defer_foreign_keys: bool,
+}
+
+/// What an engine can and cannot do: asked by the pipeline instead of the product's name.
+#[derive(Debug, Clone, Copy)]
+pub struct Abilities {
+    /// Writers at a time that make sense (1 for SQLite).
+    pub writers: usize,
+    /// Whether several [`Source`]s opened with one [`Database::snapshot`] see the same rows.
+    pub shared_snapshot: bool,
+    /// Whether user triggers at the target can be kept from running.
+    pub silences_triggers: bool,
+    /// Whether DDL is part of a transaction.
+    pub transactional_ddl: bool,
+}
+
+/// A point that several sources read at; engine-specific text, empty where there is none.
+/// It holds until it is dropped.
+#[async_trait]
+pub trait Snapshot: Send + Sync {
+    /// A new connection that reads at this point (where [`Abilities::shared_snapshot`], else at a
+    /// consistent point of its own, fixed at its first read).
+    async fn source(&self) -> Result<Box<dyn Source>>;
+}
+
+/// A reachable database.
+///
+/// Contract: methods may be called concurrently; each takes what connections it needs and gives
+/// them back. Names come from the catalogue and are quoted by the engine. A missing table is
+/// `None` or `SchemaMismatch`, never empty.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// The URL without its secrets.
+    fn label(&self) -> &str;
+    /// Product and version, for people.
+    fn version(&self) -> &str;
+    /// What it can do.
+    fn abilities(&self) -> Abilities;
+    /// Names of the user's tables of this database's own schema, without views, system tables and
+    /// `_rowferry_*`, sorted. With `pattern_schema`, those of that schema.
+    async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>>;
+    /// A table with columns, keys, indexes, references and user triggers; `None` when missing.
+    async fn describe(&self, name: &TableName) -> Result<Option<Table>>;
+    /// What this engine would make of a column of `table` (a table of any engine, this one's too).
+    /// Pure.
+    fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn;
+    /// Statements that create `table`, whose columns have been through [`Self::map_column`].
+    /// Names of indexes and constraints are made to fit and to be unique. Pure.
+    fn ddl(&self, table: &Table) -> TableDdl;
+    /// Rows of `data` that a column here would change or refuse although they have its logical
+    /// type, with the reason (NUL in text, a year out of range, -0.0). Pure; called before each
+    /// write, so it must be quick for the ordinary case.
+    fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)>;
+    /// Opens a point to read at.
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>>;
+    /// A connection to write with.
+    async fn target(&self) -> Result<Box<dyn Target>>;
+}
+
+/// A connection that reads.
+///
+/// Contract: one stream at a time; dropping a stream before its end is allowed and stops the
+/// reading. Never locks writers. A value is delivered exactly or as an escape, never changed.
+#[async_trait]
+pub trait Source: Send {
+    /// Rows that match, exactly.
+    async fn count(&mut self, table: &Table, filter: Option<&str>) -> Result<u64>;
+    /// Prepares the request without reading: unknown column, bad filter.
+    async fn check(&mut self, request: &ReadRequest) -> Result<()>;
+    /// Starts reading.
+    async fn read<'a>(&'a mut self, request: &ReadRequest) -> Result<Box<dyn BatchStream + 'a>>;
+}
+
+/// Batches in order.
+#[async_trait]
+pub trait BatchStream: Send {
+    /// The next one, never empty; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Batch>>;
+}
+
+/// A connection that writes, in explicit transactions.
+///
+/// Contract: nothing is durable before [`Self::commit`] returns; after an error inside a
+/// transaction only [`Self::rollback`] (or [`Self::rollback_to_savepoint`] where one was set) is
+/// valid; dropping rolls back. A batch given to [`Self::write`] has the columns of the *target's*
+/// table, already fitted.
+#[async_trait]
+pub trait Target: Send {
+    /// Begins a transaction.
+    async fn begin(&mut self, options: WriteOptions) -> Result<()>;
+    /// Writes a batch; returns the rows affected (for [`WriteMode::Update`], rows *found*, changed
+    /// or not). Writes of consecutive inserts may be held back until [`Self::flush`]; errors of held
+    /// back rows surface there. Generated columns of the batch are skipped.
+    async fn write(&mut self, mode: WriteMode, batch: &Batch) -> Result<u64>;
+    /// Everything written so far has reached the server and was accepted.
+    async fn flush(&mut self) -> Result<()>;
+    /// Sets the one savepoint anew (flushes first).
+    async fn savepoint(&mut self) -> Result<()>;
+    /// Back to the savepoint, which stays set.
+    async fn rollback_to_savepoint(&mut self) -> Result<()>;
+    /// Flushes and commits.
+    async fn commit(&mut self) -> Result<()>;
+    /// Rolls back; harmless without a transaction.
+    async fn rollback(&mut self) -> Result<()>;
+    /// Runs a statement outside (or, where DDL is transactional, inside) a transaction.
+    async fn execute(&mut self, sql: &str) -> Result<()>;
+    /// Reads the first column of the first row of a bookkeeping query as text.
+    async fn query_text(&mut self, sql: &str) -> Result<Vec<String>>;
+    /// After the rows of these tables: sets their numbering past the highest number present, and
+    /// returns one sentence per foreign key that has orphans (empty: all hold).
+    async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>>;
+}
+
+/// How connections are opened.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// Whether a missing SQLite file is made.
+    pub create: bool,
+}
+
+/// Opens a database by URL: `sqlite:PATH`, `mysql://`, `mariadb://`, `postgres://`, `postgresql://`.
+/// Connects once, so that a wrong URL, a missing file or a refused password is told here.
+///
+/// # Errors
+/// `Usage` for a URL that names no engine, `Unreachable`, `Denied`, `BadData` (a file that is no database).
+pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn Database>> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    match scheme {
+        "sqlite" => Ok(Arc::new(sqlite::open(url, options).await?)),
+        "mysql" | "mariadb" => Ok(Arc::new(mysql::open(url, options).await?)),
+        "postgres" | "postgresql" => Ok(Arc::new(postgres::open(url, options).await?)),
+        _ => Err(Error::new(
+            ErrorKind::Usage,
+            format!(
+                "'{}' is no database URL: it must begin with sqlite:, mysql://, mariadb://, postgres:// or postgresql://",
+                scheme.chars().take(40).collect::<String>()
+            ),
+        )),
+    }
+}

@@ -1,0 +1,214 @@
+//! A table as the catalogue describes it, free of any engine's spelling.
+
+use serde::{Deserialize, Serialize};
+
+use super::{LogicalType, TableName};
+
+/// One column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnDef {
+    /// Name as the catalogue spells it.
+    pub name: String,
+    /// What it means.
+    pub logical: LogicalType,
+    /// The engine's own type text, ready to stand in DDL of the same engine.
+    pub native: String,
+    /// Whether NULL is allowed.
+    pub nullable: bool,
+    /// What a row gets that does not say.
+    pub default: Option<DefaultValue>,
+    /// Computed by the database: read and compared, never written.
+    pub generated: bool,
+    /// Numbered by the database.
+    pub identity: Option<Identity>,
+    /// The engine's collation name where it is not the table's ordinary one.
+    pub collation: Option<String>,
+    /// Text only: equal means equal bytes here (no case folding, no accents folding, no padding).
+    pub binary_order: bool,
+}
+
+impl ColumnDef {
+    /// A nullable column without default, for tests and for building tables by hand.
+    #[must_use]
+    pub fn new(name: &str, logical: LogicalType) -> Self {
+        Self {
+            name: name.to_owned(),
+            logical,
+            native: String::new(),
+            nullable: true,
+            default: None,
+            generated: false,
+            identity: None,
+            collation: None,
+            binary_order: true,
+        }
+    }
+}
+
+/// A column's default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DefaultValue {
+    /// A constant, as text in the canonical form of the column's type (`true`/`false` for booleans).
+    Literal(String),
+    /// The time of the statement.
+    Now,
+    /// Anything else, in the engine's own words; carried to the same engine only.
+    Expression(String),
+}
+
+/// How the database numbers a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Identity {
+    /// A given value is taken, an absent one numbered (AUTO_INCREMENT, serial, BY DEFAULT, rowid).
+    ByDefault,
+    /// PostgreSQL's `GENERATED ALWAYS`: a given value needs OVERRIDING SYSTEM VALUE.
+    Always,
+}
+
+/// A primary or unique key that rows can be told apart by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Positions in [`Table::columns`], in key order.
+    pub columns: Vec<usize>,
+}
+
+/// An index or unique constraint besides the primary key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Name in its database.
+    pub name: String,
+    /// What it covers.
+    pub columns: Vec<IndexColumn>,
+    /// Whether it is unique.
+    pub unique: bool,
+    /// The engine's own definition where it has expressions, a condition or a method that the
+    /// other fields cannot say; such an index is carried to the same engine only.
+    pub native: Option<String>,
+}
+
+/// A column of an index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexColumn {
+    /// Column name.
+    pub name: String,
+    /// Descending order.
+    pub descending: bool,
+}
+
+/// What happens to children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ForeignKeyAction {
+    /// Refused at the end of the statement or transaction.
+    NoAction,
+    /// Refused at once.
+    Restrict,
+    /// Children follow.
+    Cascade,
+    /// Children lose the reference.
+    SetNull,
+    /// Children get the default.
+    SetDefault,
+}
+
+impl ForeignKeyAction {
+    /// The SQL words, the same in every engine.
+    #[must_use]
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::NoAction => "NO ACTION",
+            Self::Restrict => "RESTRICT",
+            Self::Cascade => "CASCADE",
+            Self::SetNull => "SET NULL",
+            Self::SetDefault => "SET DEFAULT",
+        }
+    }
+
+    /// Reads the SQL words; anything unknown is `NO ACTION`, the standard's default.
+    #[must_use]
+    pub fn from_sql(words: &str) -> Self {
+        match words.to_ascii_uppercase().as_str() {
+            "RESTRICT" => Self::Restrict,
+            "CASCADE" => Self::Cascade,
+            "SET NULL" => Self::SetNull,
+            "SET DEFAULT" => Self::SetDefault,
+            _ => Self::NoAction,
+        }
+    }
+}
+
+/// A reference to another table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignKey {
+    /// Constraint name; empty where the engine has none.
+    pub name: String,
+    /// Columns here.
+    pub columns: Vec<String>,
+    /// The other table.
+    pub parent: TableName,
+    /// Columns there.
+    pub parent_columns: Vec<String>,
+    /// On delete of the parent.
+    pub on_delete: ForeignKeyAction,
+    /// On update of the parent's key.
+    pub on_update: ForeignKeyAction,
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its name.
+    pub name: TableName,
+    /// Its columns in order.
+    pub columns: Vec<ColumnDef>,
+    /// Primary key, if there is one.
+    pub primary_key: Option<Key>,
+    /// Other indexes and unique constraints.
+    pub indexes: Vec<Index>,
+    /// References.
+    pub foreign_keys: Vec<ForeignKey>,
+    /// Names of the user's own triggers.
+    pub triggers: Vec<String>,
+}
+
+impl Table {
+    /// The key that rows are told apart by: the primary key, else the first unique index whose
+    /// columns are all not null. `None`: rows are told apart by all their columns, and counted.
+    #[must_use]
+    pub fn row_key(&self) -> Option<Key> {
+        if let Some(key) = &self.primary_key {
+            // SQLite allows NULL in a primary key that is not INTEGER; such a key tells nothing apart.
+            if key.columns.iter().all(|&c| !self.columns[c].nullable) {
+                return Some(key.clone());
+            }
+        }
+        self.indexes.iter().filter(|i| i.unique && i.native.is_none()).find_map(|index| {
+            let columns: Option<Vec<usize>> =
+                index.columns.iter().map(|c| self.column(&c.name).filter(|&i| !self.columns[i].nullable)).collect();
+            columns.map(|columns| Key { columns })
+        })
+    }
+
+    /// Position of a column.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+
+    /// This table with only the columns at these positions, in this order. Keys, indexes and
+    /// references that need a column left out are left out too.
+    #[must_use]
+    pub fn project(&self, positions: &[usize]) -> Self {
+        let at = |old: usize| positions.iter().position(|&p| p == old);
+        let has = |name: &String| positions.iter().any(|&p| &self.columns[p].name == name);
+        Self {
+            name: self.name.clone(),
+            columns: positions.iter().map(|&p| self.columns[p].clone()).collect(),
+            primary_key: self.primary_key.as_ref().and_then(|k| {
+                k.columns.iter().map(|&c| at(c)).collect::<Option<Vec<_>>>().map(|columns| Key { columns })
+            }),
+            indexes: self.indexes.iter().filter(|i| i.columns.iter().all(|c| has(&c.name))).cloned().collect(),
+            foreign_keys: self.foreign_keys.iter().filter(|f| f.columns.iter().all(&has)).cloned().collect(),
+            triggers: self.triggers.clone(),
+        }
+    }
+}
