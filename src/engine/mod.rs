@@ -97,6 +97,8 @@ pub struct WriteOptions {
 /// What an engine can and cannot do: asked by the pipeline instead of the product's name.
 #[derive(Debug, Clone, Copy)]
 pub struct Abilities {
+    /// Short name of the product, the same for all versions; two ends with one name are one engine.
+    pub product: &'static str,
     /// Writers at a time that make sense (1 for SQLite).
     pub writers: usize,
     /// Whether several [`Source`]s opened with one [`Database::snapshot`] see the same rows.

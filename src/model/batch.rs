@@ -215,6 +215,12 @@ impl Column {
         }
     }
 
+    /// Whether a value is outside the column's type.
+    #[must_use]
+    pub fn has_escapes(&self) -> bool {
+        !self.escapes.is_empty()
+    }
+
     /// Rows pushed so far.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -292,6 +298,12 @@ impl Batch {
     #[must_use]
     pub fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// The columns, owned.
+    #[must_use]
+    pub fn into_columns(self) -> Vec<Column> {
+        self.columns
     }
 
     /// One value.

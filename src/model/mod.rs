@@ -2,14 +2,18 @@
 
 mod batch;
 mod canonical;
+mod fit;
 mod name;
 mod table;
+mod text;
 mod types;
 mod value;
 
 pub use batch::{Batch, BatchBuilder, BatchLimits, Cell, Column, VarBytes};
 pub use canonical::{Digest, RangeDigest, cell_order, decimal_parts, row_digest};
+pub use fit::{Misfit, convertible, fit};
 pub use name::TableName;
 pub use table::{ColumnDef, DefaultValue, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, Table};
+pub use text::{parse, render, render_float, shorten};
 pub use types::LogicalType;
 pub use value::{Value, temporal};

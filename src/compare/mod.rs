@@ -1,0 +1,201 @@
+//! Two sides of one table → the rows that differ.
+//!
+//! With a row key both sides are read in key order and joined in one pass. Without one, rows are
+//! told apart by all their columns and counted: digests go into buckets, and only the buckets whose
+//! sums differ are read again.
+
+mod keyless;
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+
+use crate::capture::{FittedBatch, Reading};
+use crate::engine::{Error, ErrorKind, Result};
+use crate::model::{Batch, Cell, Key, LogicalType, cell_order};
+
+pub use keyless::{Buckets, Surplus};
+
+/// Differences between a stretch of A and a stretch of B.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Rows of the batch of A that B lacks.
+    pub only_a: Vec<usize>,
+    /// Rows of the batch of B that A lacks.
+    pub only_b: Vec<usize>,
+    /// Pairs (row of A, row of B) of one key and unequal contents.
+    pub changed: Vec<(usize, usize)>,
+    /// Rows of A that cannot stand in B, with column and reason, whether B has the key or not.
+    pub unfit: Vec<(usize, usize, String)>,
+    /// Rows equal on both sides.
+    pub equal: u64,
+}
+
+/// A side of the join: a stream of batches and the place in the one at hand.
+struct Side {
+    reading: Reading,
+    batch: Option<FittedBatch>,
+    row: usize,
+    misfits: VecDeque<(usize, usize, String)>,
+    /// Whether the stream has ended.
+    ended: bool,
+}
+
+impl Side {
+    fn new(reading: Reading) -> Self {
+        Self { reading, batch: None, row: 0, misfits: VecDeque::new(), ended: false }
+    }
+
+    async fn fill(&mut self) -> Result<()> {
+        while !self.ended && self.batch.as_ref().is_none_or(|b| self.row >= b.batch.rows()) {
+            match self.reading.recv().await {
+                Some(fitted) => {
+                    let mut fitted = fitted?;
+                    self.misfits = std::mem::take(&mut fitted.misfits).into();
+                    self.batch = Some(fitted);
+                    self.row = 0;
+                }
+                None => {
+                    self.ended = true;
+                    self.batch = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn batch(&self) -> Option<&Batch> {
+        self.batch.as_ref().map(|b| &b.batch)
+    }
+
+    /// Takes the reasons why the row at hand does not fit.
+    fn take_misfits(&mut self, out: &mut Vec<(usize, usize, String)>) -> bool {
+        let before = out.len();
+        while self.misfits.front().is_some_and(|m| m.0 <= self.row) {
+            out.extend(self.misfits.pop_front());
+        }
+        out.len() > before
+    }
+}
+
+/// The join of two readings that are ordered by `key`.
+pub struct Merge {
+    a: Side,
+    b: Side,
+    key: Key,
+    compared: Vec<usize>,
+}
+
+impl Merge {
+    /// Joins two readings of tables with the same columns, both ordered by `key`; contents are
+    /// compared over the columns `compared`.
+    #[must_use]
+    pub fn new(a: Reading, b: Reading, key: Key, compared: Vec<usize>) -> Self {
+        Self { a: Side::new(a), b: Side::new(b), key, compared }
+    }
+
+    /// The next stretch, with the batches its rows are in; `None` at the end of both.
+    pub async fn next(&mut self) -> Result<Option<(Step, Option<&Batch>, Option<&Batch>)>> {
+        self.a.fill().await?;
+        self.b.fill().await?;
+        if self.a.ended && self.b.ended {
+            return Ok(None);
+        }
+        let step = self.step()?;
+        Ok(Some((step, self.a.batch(), self.b.batch())))
+    }
+
+    /// Whether B has come to its end.
+    #[must_use]
+    pub fn b_ended(&self) -> bool {
+        self.b.ended
+    }
+
+    /// Joins until one of the two batches at hand is used up.
+    fn step(&mut self) -> Result<Step> {
+        let mut step = Step::default();
+        loop {
+            let order = match (self.a.batch(), self.b.batch()) {
+                (Some(a), _) if self.a.row >= a.rows() => return Ok(step),
+                (_, Some(b)) if self.b.row >= b.rows() => return Ok(step),
+                (Some(a), Some(b)) => order_rows(&self.key, a, self.a.row, b, self.b.row),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return Ok(step),
+            };
+            match order {
+                Ordering::Less => {
+                    if !self.a.take_misfits(&mut step.unfit) {
+                        step.only_a.push(self.a.row);
+                    }
+                    self.a.row += 1;
+                    self.expect_order()?;
+                }
+                Ordering::Greater => {
+                    step.only_b.push(self.b.row);
+                    self.b.row += 1;
+                }
+                Ordering::Equal => {
+                    if !self.a.take_misfits(&mut step.unfit) {
+                        match (self.a.batch(), self.b.batch()) {
+                            (Some(a), Some(b)) if !equal_rows(&self.compared, a, self.a.row, b, self.b.row) => {
+                                step.changed.push((self.a.row, self.b.row));
+                            }
+                            _ => step.equal += 1,
+                        }
+                    }
+                    self.a.row += 1;
+                    self.b.row += 1;
+                    self.expect_order()?;
+                }
+            }
+        }
+    }
+
+    /// A reader that does not keep the order would make rows look missing; better to stop.
+    fn expect_order(&self) -> Result<()> {
+        let Some(a) = self.a.batch() else { return Ok(()) };
+        if self.a.row > 0
+            && self.a.row < a.rows()
+            && order_rows(&self.key, a, self.a.row - 1, a, self.a.row) == Ordering::Greater
+        {
+            // A key that does not fit the other side is NULL here and out of order by nature.
+            let fits = |row: usize| self.key.columns.iter().all(|&c| a.cell(row, c) != Cell::Null);
+            if fits(self.a.row - 1) && fits(self.a.row) {
+                return Err(Error::new(
+                    ErrorKind::Protocol,
+                    format!("rows of {} came out of key order; nothing was decided on them", a.table.name),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn order_rows(key: &Key, a: &Batch, a_row: usize, b: &Batch, b_row: usize) -> Ordering {
+    for &column in &key.columns {
+        let order = cell_order(&a.table.columns[column].logical, a.cell(a_row, column), b.cell(b_row, column));
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+    Ordering::Equal
+}
+
+fn equal_rows(columns: &[usize], a: &Batch, a_row: usize, b: &Batch, b_row: usize) -> bool {
+    columns.iter().all(|&c| equal_cells(&b.table.columns[c].logical, a.cell(a_row, c), b.cell(b_row, c)))
+}
+
+/// Whether two cells of one type say the same: decimals by number, binary JSON by document, any
+/// NaN like any other.
+#[must_use]
+pub fn equal_cells(logical: &LogicalType, a: Cell<'_>, b: Cell<'_>) -> bool {
+    match (a, b) {
+        (Cell::Float(a), Cell::Float(b)) if a.is_nan() && b.is_nan() => true,
+        (Cell::Bytes(a), Cell::Bytes(b)) if a == b => true,
+        (Cell::Bytes(a), Cell::Bytes(b)) if matches!(logical, LogicalType::Json { binary: true }) => {
+            let document = |bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok();
+            document(a).is_some_and(|a| Some(a) == document(b))
+        }
+        _ => cell_order(logical, a, b) == Ordering::Equal,
+    }
+}
