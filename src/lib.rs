@@ -9,6 +9,7 @@
 //! - [`apply`]: batches → endpoint
 //! - [`pipeline`]: one source joined to one target; one path for everything
 //! - [`diff`]: where two databases differ
+//! - [`cli`]: one file per command
 
 pub mod model;
 
@@ -23,3 +24,5 @@ pub mod apply;
 pub mod pipeline;
 
 pub mod diff;
+
+pub mod cli;

@@ -1,0 +1,149 @@
+//! `rowferry copy`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Args, CopyArgs, CopyMode};
+use super::output::{Output, columns};
+use super::{Outcome, connect};
+use crate::apply::Rejects;
+use crate::engine::{Database, Error, ErrorKind, Result};
+use crate::model::BatchLimits;
+use crate::pipeline::{Mode, Plan, PlanOptions, Progress, Report, RunOptions, TablePlan, plan, run as run_plan};
+
+/// Bytes of a batch at most: four tables at a time stay far below 128 MiB.
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
+
+pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
+    let mode = match copy.mode {
+        CopyMode::Full => Mode::Full,
+        CopyMode::Mirror => Mode::Mirror,
+    };
+    let filters = copy
+        .filters
+        .iter()
+        .map(|f| {
+            f.split_once('=').map(|(t, e)| (t.trim().to_owned(), e.to_owned())).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Usage,
+                    format!("--where '{f}' must be TABLE=CONDITION, for example orders=\"total > 10\""),
+                )
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let options = PlanOptions {
+        tables: copy.tables.clone(),
+        exclude: copy.exclude.clone(),
+        mode,
+        filters,
+        create: !copy.no_create,
+        allow_loss: copy.allow_loss || copy.dry_run,
+        force: copy.force || copy.dry_run,
+        renamed: BTreeMap::new(),
+    };
+    let source = connect::database(args, &copy.source, false).await?;
+    let target = connect::database(args, &copy.target, !copy.no_create && !copy.dry_run).await?;
+    let plan = plan(source.as_ref(), target.as_ref(), &options).await?;
+    if copy.dry_run {
+        print_plan(&plan, source.as_ref(), target.as_ref(), output);
+        return Ok(Outcome::Done);
+    }
+    let run = RunOptions {
+        concurrency: usize::from(copy.concurrency),
+        limits: BatchLimits { rows: copy.batch_size as usize, bytes: BATCH_BYTES },
+        force: copy.force,
+        schema_only: copy.schema_only,
+        rejects: Arc::new(Rejects::new(copy.rejects.clone())),
+        stop,
+    };
+    execute(&source, &target, &plan, run, output).await
+}
+
+/// Runs a plan with its progress shown, prints the report.
+pub(crate) async fn execute(
+    source: &Arc<dyn Database>,
+    target: &Arc<dyn Database>,
+    plan: &Plan,
+    options: RunOptions,
+    output: &Output,
+) -> Result<Outcome> {
+    let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
+    let rejects = options.rejects.clone();
+    let watch = output.watch(&progress);
+    let report = run_plan(source, target, plan, options, progress).await;
+    drop(watch);
+    let report = report?;
+    output.document(&report);
+    print_report(&report, output);
+    if rejects.count() > 0 {
+        output.line(format!("{} rows could not be written; they are in {}", rejects.count(), rejects.path().display()));
+    }
+    if let Some(kind) = report.error {
+        let first = report.tables.iter().find_map(|t| t.error.clone()).unwrap_or_default();
+        return Err(Error::new(kind, first));
+    }
+    Ok(if report.status == "succeeded" { Outcome::Done } else { Outcome::Short })
+}
+
+fn print_report(report: &Report, output: &Output) {
+    let header = ["table", "read", "inserted", "updated", "deleted", "rejected"].map(str::to_owned).to_vec();
+    let mut rows = vec![header];
+    for t in &report.tables {
+        let numbers = [t.read, t.inserted, t.updated, t.deleted, t.quarantined].map(|n| n.to_string());
+        rows.push(std::iter::once(t.table.clone()).chain(numbers).collect());
+    }
+    columns(&rows).iter().for_each(|line| output.line(line));
+    for problem in &report.problems {
+        output.line(format!("problem: {problem}"));
+    }
+    let total: u64 = report.tables.iter().map(|t| t.read).sum();
+    #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = total as f64 / report.seconds.max(0.001);
+    output.line(format!("{}: {total} rows in {:.1} s, {rate:.0} rows/s", report.status, report.seconds));
+}
+
+fn print_plan(plan: &Plan, source: &dyn Database, target: &dyn Database, output: &Output) {
+    if output.is_json() {
+        output.document(&serde_json::json!({
+            "status": "planned",
+            "source": source.version(), "target": target.version(),
+            "tables": plan.tables.iter().map(plan_document).collect::<Vec<_>>(),
+        }));
+        return;
+    }
+    output.line(format!("from {} ({})", source.label(), source.version()));
+    output.line(format!("to   {} ({})", target.label(), target.version()));
+    for (n, table) in plan.tables.iter().enumerate() {
+        let key = table.key.as_ref().map_or("whole rows".to_owned(), |k| key_names(table, &k.columns));
+        let what = if table.create { "create" } else { "exists" };
+        output.line(format!("{:3}. {}  {} rows, {what}, key: {key}", n + 1, table.source.name, table.rows));
+        for (name, from, to) in &table.mapped {
+            output.line(format!("       {name}: {from} -> {to}"));
+        }
+        for loss in &table.losses {
+            output.line(format!("       not exact: {loss}"));
+        }
+        for note in &table.notes {
+            output.line(format!("       note: {note}"));
+        }
+    }
+}
+
+fn key_names(table: &TablePlan, columns: &[usize]) -> String {
+    columns.iter().map(|&c| table.source.columns[c].name.clone()).collect::<Vec<_>>().join(", ")
+}
+
+fn plan_document(table: &TablePlan) -> serde_json::Value {
+    serde_json::json!({
+        "table": table.source.name.to_string(),
+        "target": table.target.name.to_string(),
+        "rows": table.rows,
+        "create": table.create,
+        "key": table.key.as_ref().map(|k| k.columns.iter().map(|&c| table.source.columns[c].name.clone()).collect::<Vec<_>>()),
+        "types": table.mapped.iter().map(|(c, a, b)| serde_json::json!({"column": c, "from": a, "to": b})).collect::<Vec<_>>(),
+        "not_exact": table.losses,
+        "notes": table.notes,
+    })
+}

@@ -1,0 +1,91 @@
+//! `rowferry diff`.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::args::{Args, DiffArgs, Repair};
+use super::copy::BATCH_BYTES;
+use super::output::{Output, columns};
+use super::{Outcome, connect};
+use crate::apply::Rejects;
+use crate::diff::{Diff, DiffOptions, diff, repair_plan};
+use crate::engine::{Database, Error, Result};
+use crate::model::BatchLimits;
+use crate::pipeline::{Progress, RunOptions, run as run_plan};
+
+pub(crate) async fn run(args: &Args, typed: &DiffArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
+    let a = connect::database(args, &typed.a, false).await?;
+    let b = connect::database(args, &typed.b, false).await?;
+    let options = DiffOptions {
+        tables: typed.tables.clone(),
+        rows: typed.rows,
+        limits: BatchLimits { rows: 4000, bytes: BATCH_BYTES },
+        stop: stop.clone(),
+    };
+    let mut found = diff(&a, &b, &options).await?;
+    if let (Some(direction), false) = (typed.repair, found.equal) {
+        print(&found, output);
+        let (from, to) = match direction {
+            Repair::AToB => (&a, &b),
+            Repair::BToA => (&b, &a),
+        };
+        repair(from, to, &found, typed.force, stop, output).await?;
+        found = diff(&a, &b, &options).await?;
+        output.line("after the repair:");
+    }
+    output.document(&found);
+    print(&found, output);
+    Ok(if found.equal { Outcome::Done } else { Outcome::Short })
+}
+
+/// Writes what differs; tables that only one side has are left alone.
+async fn repair(
+    from: &Arc<dyn Database>,
+    to: &Arc<dyn Database>,
+    found: &Diff,
+    force: bool,
+    stop: CancellationToken,
+    output: &Output,
+) -> Result<()> {
+    let names: Vec<String> =
+        found.tables.iter().filter(|t| !t.equal && t.reason.is_none()).map(|t| t.table.clone()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let plan = repair_plan(from.as_ref(), to.as_ref(), names).await?;
+    let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
+    let watch = output.watch(&progress);
+    let options = RunOptions {
+        concurrency: 4,
+        limits: BatchLimits { rows: 1000, bytes: BATCH_BYTES },
+        force,
+        schema_only: false,
+        rejects: Arc::new(Rejects::new("rowferry-rejects.jsonl".into())),
+        stop,
+    };
+    let report = run_plan(from, to, &plan, options, progress).await?;
+    drop(watch);
+    if let Some(kind) = report.error {
+        let first = report.tables.iter().find_map(|t| t.error.clone()).unwrap_or_default();
+        return Err(Error::new(kind, first));
+    }
+    Ok(())
+}
+
+fn print(found: &Diff, output: &Output) {
+    let mut rows = vec![["table", "rows a", "rows b", "differing"].map(str::to_owned).to_vec()];
+    for t in &found.tables {
+        let last = t.reason.clone().unwrap_or_else(|| t.differing.to_string());
+        rows.push(vec![t.table.clone(), t.rows_a.to_string(), t.rows_b.to_string(), last]);
+    }
+    columns(&rows).iter().for_each(|line| output.line(line));
+    for table in &found.tables {
+        for row in table.rows.iter().flatten() {
+            let key = serde_json::Value::Object(row.key.clone());
+            let columns = if row.columns.is_empty() { String::new() } else { format!(": {}", row.columns.join(", ")) };
+            output.line(format!("  {} {} {key}{columns}", table.table, row.kind));
+        }
+    }
+    output.line(if found.equal { "equal" } else { "they differ" });
+}
