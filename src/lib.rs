@@ -5,5 +5,6 @@
 //! - [`model`]: the nouns: names, types, tables, batches
 //! - [`engine`]: the only place that names a database product
 
+pub mod config;
 pub mod engine;
 pub mod model;
