@@ -495,15 +495,13 @@ fn database_url(at: &str, url: &Secret, folder: &Path) -> Result<Secret> {
                  percent-encode special characters of the password"
             )),
         },
-        _ => fail(format!(
-            "{at}: its url must begin with sqlite:, mysql://, mariadb://, postgres:// or postgresql://"
-        )),
+        _ => fail(format!("{at}: its url must begin with sqlite:, mysql://, mariadb://, postgres:// or postgresql://")),
     }
 }
 
 /// An SQLite URL whose path is absolute; the query stays.
 fn sqlite_url(at: &str, url: &str, folder: &Path) -> Result<String> {
-    let rest = url.trim_start_matches("sqlite:");
+    let rest = url.strip_prefix("sqlite:").unwrap_or(url);
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (path, query) = rest.find('?').map_or((rest, ""), |at| rest.split_at(at));
     if path.is_empty() {
@@ -656,9 +654,7 @@ fn check_sync(
         concurrency: raw.concurrency.map_or(Ok(defaults.concurrency), |n| at_least_one(&at, "concurrency", n))?,
         retries: raw.retries.unwrap_or(defaults.retries),
         retry_delay: raw.retry_delay.map_or(defaults.retry_delay, |span| span.0),
-        job_timeout: raw
-            .job_timeout
-            .map_or(Ok(defaults.job_timeout), |span| positive(&at, "job_timeout", span.0))?,
+        job_timeout: raw.job_timeout.map_or(Ok(defaults.job_timeout), |span| positive(&at, "job_timeout", span.0))?,
         ..defaults
     };
     one_way_policy(&at, conflict, both_ways)?;
@@ -730,7 +726,9 @@ fn known_sync(at: &str, name: &str, names: &[String]) -> Result<()> {
 
 fn one_way_policy(at: &str, conflict: Conflict, both_ways: bool) -> Result<()> {
     if both_ways && conflict == Conflict::KeepExisting {
-        return fail(format!("{at}: conflict keep-existing goes one way only; write another policy, or direction: push"));
+        return fail(format!(
+            "{at}: conflict keep-existing goes one way only; write another policy, or direction: push"
+        ));
     }
     Ok(())
 }
@@ -754,7 +752,8 @@ fn check_tables(at: &str, raw: Vec<RawTable>, conflict: Conflict, both_ways: boo
     if raw.is_empty() {
         return fail(format!("{at} names no table; list them under tables, or write tables: ['*'] for all"));
     }
-    let tables = raw.into_iter().map(|table| check_table(at, table, conflict, both_ways)).collect::<Result<Vec<_>>>()?;
+    let tables =
+        raw.into_iter().map(|table| check_table(at, table, conflict, both_ways)).collect::<Result<Vec<_>>>()?;
     let (mut sources, mut targets) = (BTreeSet::new(), BTreeSet::new());
     for table in &tables {
         if !sources.insert(&table.source) {

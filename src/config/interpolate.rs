@@ -5,9 +5,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 
 /// Where values come from: the environment, and the folder of relative file names.
 pub(super) struct Sources<'a> {
@@ -62,6 +60,11 @@ impl Sources<'_> {
             None => Err(format!("the environment variable {name} is not set; set it, or use ${{file:/path}}")),
         }
     }
+}
+
+/// The error for a value that was put in; it may be a secret, so only the reference is shown.
+fn misfit<E: Error>(text: &str) -> E {
+    E::custom(format!("what '{text}' stands for does not fit here"))
 }
 
 /// Wraps a part of a serde conversation, so that strings come through [`Sources::fill`].
@@ -127,21 +130,21 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Filled<'_, V> {
 
     fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
         match self.sources.fill(value).map_err(E::custom)? {
-            Some(filled) => self.inner.visit_string(filled),
+            Some(filled) => self.inner.visit_string(filled).map_err(|_: E| misfit(value)),
             None => self.inner.visit_str(value),
         }
     }
 
     fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<V::Value, E> {
         match self.sources.fill(value).map_err(E::custom)? {
-            Some(filled) => self.inner.visit_string(filled),
+            Some(filled) => self.inner.visit_string(filled).map_err(|_: E| misfit(value)),
             None => self.inner.visit_borrowed_str(value),
         }
     }
 
     fn visit_string<E: Error>(self, value: String) -> Result<V::Value, E> {
         match self.sources.fill(&value).map_err(E::custom)? {
-            Some(filled) => self.inner.visit_string(filled),
+            Some(filled) => self.inner.visit_string(filled).map_err(|_: E| misfit(&value)),
             None => self.inner.visit_string(value),
         }
     }

@@ -58,6 +58,7 @@ pub(super) enum RawTls {
 /// A certificate chain and its key, as PEM files.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "TlsFiles")]
 pub(super) struct RawTlsFiles {
     /// PEM file with the certificate chain.
     pub(super) cert: String,
@@ -68,6 +69,7 @@ pub(super) struct RawTlsFiles {
 /// What is logged, and how.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Log")]
 pub(super) struct RawLog {
     /// The least important messages that are still written. Default: info.
     pub(super) level: Option<LogLevel>,
@@ -106,6 +108,7 @@ pub enum LogFormat {
 /// What clients may send.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Limits")]
 pub(super) struct RawLimits {
     /// The largest body of a request, decoded. Default: 256MiB.
     pub(super) body: Option<Size>,
@@ -116,6 +119,7 @@ pub(super) struct RawLimits {
 /// A database that this node reaches itself.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Database")]
 pub(super) struct RawDatabase {
     /// sqlite:PATH, mysql://, mariadb:// or postgres://; TLS and timeouts as query parameters.
     pub(super) url: Secret,
@@ -126,6 +130,7 @@ pub(super) struct RawDatabase {
 /// Another node.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Peer")]
 pub(super) struct RawPeer {
     /// Where it listens: https://…, or http://… on loopback.
     pub(super) url: String,
@@ -161,6 +166,7 @@ pub enum PeerKind {
 /// Who may use the API.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Api")]
 pub(super) struct RawApi {
     /// Keys besides those that `rowferry keys create` stores.
     pub(super) keys: Vec<RawKey>,
@@ -169,6 +175,7 @@ pub(super) struct RawApi {
 /// A key of the API.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Key")]
 pub(super) struct RawKey {
     /// The name that logs show.
     pub(super) name: String,
@@ -218,6 +225,7 @@ pub(super) struct RawKeyTableObject {
 /// What holds for every sync that does not say otherwise.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Defaults")]
 pub(super) struct RawDefaults {
     /// Rows of a batch. Default: 1000.
     pub(super) batch_size: Option<u32>,
@@ -322,6 +330,7 @@ pub enum Ids {
 /// A lasting arrangement between two databases.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Sync")]
 pub(super) struct RawSync {
     /// A database.
     pub(super) source: String,
@@ -403,6 +412,7 @@ pub(super) struct RawTableObject {
 /// Who is told when something happens.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Webhook")]
 pub(super) struct RawWebhook {
     /// Where the message goes.
     pub(super) url: Secret,
@@ -429,6 +439,7 @@ pub enum Event {
 /// Interfaces for clients of the systems that rowferry takes the place of.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Seeds")]
 pub(super) struct RawSeeds {
     /// The Nunez sync server.
     pub(super) nunez: Option<RawSeed>,
@@ -445,6 +456,7 @@ pub(super) struct RawSeeds {
 /// An interface to tables of one database.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Seed")]
 pub(super) struct RawSeed {
     /// The database that its clients read and write.
     pub(super) database: String,
@@ -465,6 +477,7 @@ pub(super) struct RawSeed {
 /// The interface of DB-Taxi.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Taxi")]
 pub(super) struct RawTaxi {
     /// The database whose server has the databases that `local_db_name` means.
     pub(super) local: String,
@@ -477,6 +490,7 @@ pub(super) struct RawTaxi {
 /// The interface of the slave-to-production sync.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SlaveToProd")]
 pub(super) struct RawSlaveToProd {
     /// The sync that it triggers.
     pub(super) sync: String,
@@ -495,6 +509,7 @@ pub(super) struct RawSlaveToProd {
 /// What clients without a key may do. Forwarded requests never count.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Keyless")]
 pub(super) struct RawKeyless {
     /// Address ranges that such requests come from.
     pub(super) from: Vec<String>,
