@@ -13,6 +13,7 @@
 
 pub mod model;
 
+pub mod config;
 pub mod engine;
 
 pub mod capture;
