@@ -43,6 +43,19 @@ pub(crate) enum Command {
     Copy(CopyArgs),
     /// Compare two databases row by row; exit code 1 when they differ
     Diff(DiffArgs),
+    /// Run the syncs of the config once, in the order of the file
+    Sync(SyncArgs),
+    /// Look at everything a sync will meet, and change nothing
+    Check {
+        /// These syncs; all by default
+        syncs: Vec<String>,
+    },
+    /// Write a commented rowferry.yaml
+    Init {
+        /// Print the JSON Schema of the configuration instead
+        #[arg(long)]
+        schema: bool,
+    },
     /// See it work on two SQLite databases of its own: no config, no server, no network
     Demo(DemoArgs),
     /// Print shell completions
@@ -128,6 +141,15 @@ pub(crate) struct DiffArgs {
 pub(crate) enum Repair {
     AToB,
     BToA,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SyncArgs {
+    /// These syncs; all enabled ones by default
+    pub names: Vec<String>,
+    /// Accept deleting more than half of a table
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, clap::Args)]

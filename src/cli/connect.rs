@@ -1,17 +1,40 @@
-//! From what was typed to a database.
+//! From what was typed to a database or a configuration.
 
 use std::sync::Arc;
 
 use super::args::Args;
+use crate::config::{self, Config};
 use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, open};
 
+/// The configuration of this call; a command that needs one fails without.
+pub(crate) fn configuration(args: &Args) -> Result<Config> {
+    let path = config::find(args.config.as_deref()).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Usage,
+            "there is no rowferry.yaml here; write one with 'rowferry init', or name one with -c FILE",
+        )
+    })?;
+    config::load(&path).map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))
+}
+
 /// Opens a URL, or a database that the config names.
-pub(crate) async fn database(_args: &Args, name: &str, create: bool) -> Result<Arc<dyn Database>> {
-    if !name.contains(':') {
+pub(crate) async fn database(args: &Args, name: &str, create: bool) -> Result<Arc<dyn Database>> {
+    if name.contains(':') {
+        return open(name, &OpenOptions { create }).await;
+    }
+    if config::find(args.config.as_deref()).is_none() {
         return Err(Error::new(
             ErrorKind::Usage,
-            format!("'{name}' is no database URL; one looks like sqlite:shop.db or postgres://user@host/shop"),
+            format!(
+                "'{name}' is no database URL (one looks like sqlite:shop.db or postgres://user@host/shop), and there is no rowferry.yaml that could name it"
+            ),
         ));
     }
-    open(name, &OpenOptions { create }).await
+    named(&configuration(args)?, name, create).await
+}
+
+/// Opens a database of the config.
+pub(crate) async fn named(config: &Config, name: &str, create: bool) -> Result<Arc<dyn Database>> {
+    let database = config.database(name).map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))?;
+    open(database.url.expose(), &OpenOptions { create }).await.map_err(|e| e.context(format!("database '{name}'")))
 }

@@ -42,6 +42,7 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
         allow_loss: copy.allow_loss || copy.dry_run,
         force: copy.force || copy.dry_run,
         renamed: BTreeMap::new(),
+        columns: BTreeMap::new(),
     };
     let source = connect::database(args, &copy.source, false).await?;
     let target = connect::database(args, &copy.target, !copy.no_create && !copy.dry_run).await?;
@@ -87,7 +88,7 @@ pub(crate) async fn execute(
     Ok(if report.status == "succeeded" { Outcome::Done } else { Outcome::Short })
 }
 
-fn print_report(report: &Report, output: &Output) {
+pub(crate) fn print_report(report: &Report, output: &Output) {
     let header = ["table", "read", "inserted", "updated", "deleted", "rejected"].map(str::to_owned).to_vec();
     let mut rows = vec![header];
     for t in &report.tables {
@@ -115,6 +116,11 @@ fn print_plan(plan: &Plan, source: &dyn Database, target: &dyn Database, output:
     }
     output.line(format!("from {} ({})", source.label(), source.version()));
     output.line(format!("to   {} ({})", target.label(), target.version()));
+    print_tables(plan, output);
+}
+
+/// The tables of a plan, for people.
+pub(crate) fn print_tables(plan: &Plan, output: &Output) {
     for (n, table) in plan.tables.iter().enumerate() {
         let key = table.key.as_ref().map_or("whole rows".to_owned(), |k| key_names(table, &k.columns));
         let what = if table.create { "create" } else { "exists" };
@@ -135,7 +141,7 @@ fn key_names(table: &TablePlan, columns: &[usize]) -> String {
     columns.iter().map(|&c| table.source.columns[c].name.clone()).collect::<Vec<_>>().join(", ")
 }
 
-fn plan_document(table: &TablePlan) -> serde_json::Value {
+pub(crate) fn plan_document(table: &TablePlan) -> serde_json::Value {
     serde_json::json!({
         "table": table.source.name.to_string(),
         "target": table.target.name.to_string(),

@@ -1,12 +1,165 @@
 //! `rowferry demo`.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
 use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
 use super::args::DemoArgs;
+use super::copy::{BATCH_BYTES, execute};
 use super::output::Output;
-use crate::engine::Result;
+use crate::apply::Rejects;
+use crate::diff::{Diff, DiffOptions, diff, repair_plan};
+use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, WriteOptions, open};
+use crate::model::BatchLimits;
+use crate::pipeline::{Mode, PlanOptions, RunOptions, plan};
+use crate::sample;
 
-pub(crate) async fn run(_demo: &DemoArgs, _output: &Output, _stop: CancellationToken) -> Result<Outcome> {
-    Ok(Outcome::Done)
+/// Two databases, a copy, changes on both sides, the difference, the repair.
+pub(crate) async fn run(demo: &DemoArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
+    let (dir, temporary) = folder(demo)?;
+    let result = tell(demo, &dir, output, stop).await;
+    if temporary {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    result
+}
+
+fn folder(demo: &DemoArgs) -> Result<(PathBuf, bool)> {
+    let dir =
+        demo.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("rowferry-demo-{}", std::process::id())));
+    std::fs::create_dir_all(&dir)
+        .map_err(|e| Error::new(ErrorKind::Denied, format!("the folder {} cannot be made: {e}", dir.display())))?;
+    for name in ["head-office.db", "branch.db"] {
+        if dir.join(name).exists() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("{} exists already; the demo needs a folder without it", dir.join(name).display()),
+            ));
+        }
+    }
+    Ok((dir, demo.dir.is_none()))
+}
+
+async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationToken) -> Result<Outcome> {
+    let started = Instant::now();
+    let path = |name: &str| format!("sqlite:{}", dir.join(name).display());
+    output.line(format!("1. A shop's database of some thirty tables: {}", dir.join("head-office.db").display()));
+    let office = open(&path("head-office.db"), &OpenOptions { create: true }).await?;
+    fill(office.as_ref(), u64::from(demo.scale)).await?;
+
+    output.line("\n2. rowferry copy head-office branch: tables, keys, indexes, foreign keys, rows");
+    let branch = open(&path("branch.db"), &OpenOptions { create: true }).await?;
+    copy(&office, &branch, dir, output, &stop).await?;
+
+    output.line("\n3. Someone changes rows on both sides:");
+    for (name, database, changes) in [("head office", &office, OFFICE), ("branch", &branch, BRANCH)] {
+        for sql in changes {
+            output.line(format!("   {name}: {sql}"));
+        }
+        write(database.as_ref(), changes.iter().map(|s| (*s).to_owned())).await?;
+    }
+
+    output.line("\n4. rowferry diff head-office branch --rows");
+    let found = compare(&office, &branch, &stop).await?;
+    print(&found, output);
+
+    output.line("\n5. rowferry diff head-office branch --repair a-to-b: only those rows are written");
+    let names: Vec<String> = found.tables.iter().filter(|t| !t.equal).map(|t| t.table.clone()).collect();
+    if !names.is_empty() {
+        let plan = repair_plan(office.as_ref(), branch.as_ref(), names).await?;
+        execute_quietly(&office, &branch, &plan, dir, output, &stop).await?;
+    }
+    let after = compare(&office, &branch, &stop).await?;
+    let rows: u64 = after.tables.iter().map(|t| t.rows_a).sum();
+    let seconds = started.elapsed().as_secs_f64();
+    output.line(format!(
+        "\n{}: {} tables, {rows} rows compared on both sides, {seconds:.1} s in all",
+        if after.equal { "Both databases are equal" } else { "The databases still differ" },
+        after.tables.len()
+    ));
+    output.document(&serde_json::json!({ "status": if after.equal { "succeeded" } else { "failed" },
+        "equal": after.equal, "rows": rows, "differed": found.tables.iter().map(|t| t.differing).sum::<u64>(), "seconds": seconds }));
+    Ok(if after.equal { Outcome::Done } else { Outcome::Short })
+}
+
+const OFFICE: &[&str] = &[
+    "UPDATE products SET price = price + 1 WHERE id BETWEEN 3 AND 5",
+    "UPDATE categories SET name = 'Neuheiten ✨' WHERE id = 2",
+];
+const BRANCH: &[&str] =
+    &["DELETE FROM order_items WHERE order_id = 7", "UPDATE customers SET name = 'Ada' WHERE id = 11"];
+
+async fn fill(database: &dyn Database, scale: u64) -> Result<()> {
+    write(database, std::iter::once(sample::shop_schema().to_owned()).chain(sample::rows(scale, 1))).await
+}
+
+async fn write(database: &dyn Database, statements: impl Iterator<Item = String>) -> Result<()> {
+    let mut target = database.target().await?;
+    target.begin(WriteOptions::default()).await?;
+    for sql in statements {
+        target.execute(&sql).await?;
+    }
+    target.commit().await
+}
+
+async fn copy(
+    from: &Arc<dyn Database>,
+    to: &Arc<dyn Database>,
+    dir: &Path,
+    output: &Output,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let options = PlanOptions {
+        tables: Vec::new(),
+        exclude: Vec::new(),
+        mode: Mode::Full,
+        filters: Vec::new(),
+        create: true,
+        allow_loss: false,
+        force: false,
+        renamed: std::collections::BTreeMap::new(),
+        columns: std::collections::BTreeMap::new(),
+    };
+    let plan = plan(from.as_ref(), to.as_ref(), &options).await?;
+    execute_quietly(from, to, &plan, dir, output, stop).await
+}
+
+/// Runs a plan; the document of the demo is the last word, not this one's.
+async fn execute_quietly(
+    from: &Arc<dyn Database>,
+    to: &Arc<dyn Database>,
+    plan: &crate::pipeline::Plan,
+    dir: &Path,
+    output: &Output,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let options = RunOptions {
+        concurrency: 1,
+        limits: BatchLimits { rows: 1000, bytes: BATCH_BYTES },
+        force: false,
+        schema_only: false,
+        rejects: Arc::new(Rejects::new(dir.join("rejects.jsonl"))),
+        stop: stop.clone(),
+    };
+    match execute(from, to, plan, options, &output.without_documents()).await? {
+        Outcome::Done => Ok(()),
+        Outcome::Short => Err(Error::new(ErrorKind::BadData, "a row of the demo could not be written")),
+    }
+}
+
+async fn compare(a: &Arc<dyn Database>, b: &Arc<dyn Database>, stop: &CancellationToken) -> Result<Diff> {
+    let limits = BatchLimits { rows: 4000, bytes: BATCH_BYTES };
+    diff(a, b, &DiffOptions { tables: Vec::new(), rows: true, limits, stop: stop.clone() }).await
+}
+
+fn print(found: &Diff, output: &Output) {
+    for table in found.tables.iter().filter(|t| !t.equal) {
+        for row in table.rows.iter().flatten() {
+            let key = serde_json::Value::Object(row.key.clone());
+            output.line(format!("   {}: {} {key} {}", table.table, row.kind, row.columns.join(", ")));
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! The command line: one file per command.
 
 mod args;
+mod check;
 mod connect;
 mod copy;
 mod demo;
 mod diff;
+mod init;
 mod output;
+mod sync;
 
 use clap::{CommandFactory as _, Parser as _};
 use tokio_util::sync::CancellationToken;
@@ -75,6 +78,9 @@ async fn run(args: &Args, output: &Output, stop: CancellationToken) -> Result<Ou
     match &args.command {
         Command::Copy(copy) => copy::run(args, copy, output, stop).await,
         Command::Diff(diff) => diff::run(args, diff, output, stop).await,
+        Command::Sync(sync) => sync::run(args, sync, output, stop).await,
+        Command::Check { syncs } => check::run(args, syncs, output).await,
+        Command::Init { schema } => init::run(args, *schema, output),
         Command::Demo(demo) => demo::run(demo, output, stop).await,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Args::command(), "rowferry", &mut std::io::stdout());

@@ -14,11 +14,17 @@ use crate::pipeline::Progress;
 pub(crate) struct Output {
     format: Format,
     quiet: bool,
+    documents: bool,
 }
 
 impl Output {
     pub(crate) fn new(args: &Args) -> Self {
-        Self { format: args.format, quiet: args.quiet }
+        Self { format: args.format, quiet: args.quiet, documents: true }
+    }
+
+    /// The same, for a step of a longer tale whose last document is the only one.
+    pub(crate) fn without_documents(&self) -> Self {
+        Self { documents: false, ..*self }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -36,6 +42,7 @@ impl Output {
     /// The one JSON document.
     pub(crate) fn document(&self, value: &impl serde::Serialize) {
         if self.is_json()
+            && self.documents
             && let Ok(text) = serde_json::to_string(value)
         {
             let _ = writeln!(std::io::stdout(), "{text}");

@@ -125,6 +125,7 @@ fn comparison(tables: Vec<String>) -> PlanOptions {
         allow_loss: true,
         force: true,
         renamed: std::collections::BTreeMap::new(),
+        columns: std::collections::BTreeMap::new(),
     }
 }
 

@@ -10,6 +10,6 @@ mod plan;
 mod progress;
 mod run;
 
-pub use plan::{Mode, Plan, PlanOptions, TablePlan, matches_pattern, plan, select_tables, shapes};
+pub use plan::{ColumnChoice, Mode, Plan, PlanOptions, TablePlan, matches_pattern, plan, select_tables, shapes};
 pub use progress::{Progress, TableProgress};
 pub use run::{Report, RunOptions, TableReport, run};

@@ -34,6 +34,17 @@ pub struct PlanOptions {
     pub force: bool,
     /// Name at the target, by name at the source, where they differ.
     pub renamed: BTreeMap<String, TableName>,
+    /// Columns by name at the source, of tables that do not take part with all.
+    pub columns: BTreeMap<String, ColumnChoice>,
+}
+
+/// The columns of a table that take part.
+#[derive(Debug, Clone, Default)]
+pub struct ColumnChoice {
+    /// Only these.
+    pub only: Option<Vec<String>>,
+    /// Not these.
+    pub exclude: Vec<String>,
 }
 
 /// What will happen to one table.
@@ -187,6 +198,13 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
             ));
         }
     }
+    let tables = tables
+        .into_iter()
+        .map(|table| match options.columns.get(&table.name.to_string()) {
+            Some(choice) => choose_columns(&table, choice),
+            None => Ok(table),
+        })
+        .collect::<Result<Vec<Table>>>()?;
     let ours = unfinished(target).await?;
     let snapshot = source.snapshot().await?;
     let mut reader = snapshot.source().await?;
@@ -235,6 +253,23 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
     }
     let serial = !silent && plans.iter().any(|p| !p.create && !p.target.foreign_keys.is_empty());
     Ok(Plan { tables: plans, mode: options.mode, serial })
+}
+
+/// The table with the columns of a choice, every name of which must exist.
+fn choose_columns(table: &Table, choice: &ColumnChoice) -> Result<Table> {
+    let known: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
+    for name in choice.only.iter().flatten().chain(&choice.exclude) {
+        if table.column(name).is_none() {
+            return Err(Error::new(
+                ErrorKind::SchemaMismatch,
+                format!("{} has no column '{name}'{}", table.name, nearest(name, &known)),
+            ));
+        }
+    }
+    let wanted =
+        |name: &String| choice.only.as_ref().is_none_or(|o| o.contains(name)) && !choice.exclude.contains(name);
+    let positions: Vec<usize> = (0..table.columns.len()).filter(|&i| wanted(&table.columns[i].name)).collect();
+    Ok(table.project(&positions))
 }
 
 /// Tables that an unfinished copy has made here.
