@@ -180,15 +180,14 @@ pub struct Defaults {
 
 impl Default for Defaults {
     fn default() -> Self {
-        const DAY: u64 = 86_400;
         Self {
             batch_size: 1000,
             concurrency: 4,
             retries: 3,
             retry_delay: Duration::from_secs(30),
-            job_timeout: Duration::from_secs(3600),
-            keep_history: Duration::from_secs(30 * DAY),
-            keep_tombstones: Duration::from_secs(90 * DAY),
+            job_timeout: Duration::from_hours(1),
+            keep_history: Duration::from_hours(30 * 24),
+            keep_tombstones: Duration::from_hours(90 * 24),
         }
     }
 }
@@ -641,7 +640,7 @@ fn check_sync(
     }
     let when = match (raw.schedule, raw.every) {
         (Some(_), Some(_)) => return fail(format!("{at} has both schedule and every; keep one")),
-        (Some(cron), None) => When::Cron(check_cron(&at, cron)?),
+        (Some(cron), None) => When::Cron(check_cron(&at, &cron)?),
         (None, Some(Every::Live)) => When::Live,
         (None, Some(Every::Interval(pause))) => When::Interval(positive(&at, "every", pause)?),
         (None, None) => When::Asked,
@@ -734,7 +733,7 @@ fn one_way_policy(at: &str, conflict: Conflict, both_ways: bool) -> Result<()> {
 }
 
 /// Only the form: five fields (six with seconds), or a name such as `@hourly`.
-fn check_cron(at: &str, cron: String) -> Result<String> {
+fn check_cron(at: &str, cron: &str) -> Result<String> {
     let fields: Vec<&str> = cron.split_whitespace().collect();
     let form = |field: &&str| field.chars().all(|c| c.is_ascii_alphanumeric() || "*/,-#?".contains(c));
     let named = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];

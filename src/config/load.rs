@@ -160,8 +160,8 @@ fn without_place(text: &str) -> String {
 fn read_toml(text: &str, sources: &Sources<'_>) -> Result<RawConfig, Fault> {
     let fault = |error: toml::de::Error| {
         let line = error.span().map(|span| {
-            let before = &text.as_bytes()[..span.start.min(text.len())];
-            1 + u64::try_from(before.iter().filter(|byte| **byte == b'\n').count()).unwrap_or_default()
+            let before = text.get(..span.start).unwrap_or(text);
+            1 + u64::try_from(before.matches('\n').count()).unwrap_or_default()
         });
         Fault { line, message: toml_message(error.message()) }
     };
