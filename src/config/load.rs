@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::checked::{self, Config};
+use super::check::check;
+use super::checked::Config;
 use super::interpolate::{Filled, Sources};
 use super::raw::RawConfig;
 use super::{ConfigError, suggestion};
@@ -111,7 +112,7 @@ pub(super) fn parse_with(
         let line = fault.line.map_or(String::new(), |line| format!(", line {line}"));
         ConfigError::new(format!("{name}{line}: {}", fault.message))
     })?;
-    checked::check(raw, folder, variable).map_err(|error| ConfigError::new(format!("{name}: {}", error.message)))
+    check(raw, folder, variable).map_err(|error| ConfigError::new(format!("{name}: {}", error.message)))
 }
 
 struct Fault {
