@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::checked::{self, Config};
+use super::check::check;
+use super::checked::Config;
 use super::interpolate::{Filled, Sources};
 use super::raw::RawConfig;
 use super::{ConfigError, suggestion};
@@ -111,7 +112,7 @@ pub(super) fn parse_with(
         let line = fault.line.map_or(String::new(), |line| format!(", line {line}"));
         ConfigError::new(format!("{name}{line}: {}", fault.message))
     })?;
-    checked::check(raw, folder, variable).map_err(|error| ConfigError::new(format!("{name}: {}", error.message)))
+    check(raw, folder, variable).map_err(|error| ConfigError::new(format!("{name}: {}", error.message)))
 }
 
 struct Fault {
@@ -160,8 +161,8 @@ fn without_place(text: &str) -> String {
 fn read_toml(text: &str, sources: &Sources<'_>) -> Result<RawConfig, Fault> {
     let fault = |error: toml::de::Error| {
         let line = error.span().map(|span| {
-            let before = &text.as_bytes()[..span.start.min(text.len())];
-            1 + u64::try_from(before.iter().filter(|byte| **byte == b'\n').count()).unwrap_or_default()
+            let before = text.get(..span.start).unwrap_or(text);
+            1 + u64::try_from(before.matches('\n').count()).unwrap_or_default()
         });
         Fault { line, message: toml_message(error.message()) }
     };

@@ -4,6 +4,7 @@
 //! `${VAR}` and `${file:…}` are put in on the way in, so that nothing below sees them. No other area
 //! reads the environment or a configuration file.
 
+mod check;
 mod checked;
 mod interpolate;
 mod load;

@@ -42,7 +42,7 @@ fn message(text: &str) -> String {
 
 /// A file with two databases, a peer and one sync with these lines.
 fn with_sync(lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {}\n", line.trim_start_matches("    "))).collect();
+    let lines = format!("    {}\n", lines.replace('\n', "\n    "));
     format!(
         "databases:\n  app: {{ url: 'sqlite:app.db' }}\n  copy: {{ url: 'sqlite:copy.db' }}\n\
          peers:\n  production: {{ url: 'https://prod.example.com' }}\nsyncs:\n  riders:\n{lines}"
@@ -82,7 +82,7 @@ fn assert_full(config: &Config) {
 
     assert_eq!((config.defaults.batch_size, config.defaults.concurrency, config.defaults.retries), (500, 2, 5));
     assert_eq!(config.defaults.retry_delay, Duration::from_secs(10));
-    assert_eq!(config.defaults.keep_tombstones, Duration::from_secs(60 * 86_400));
+    assert_eq!(config.defaults.keep_tombstones, Duration::from_hours(60 * 24));
 
     let names: Vec<&str> = config.syncs.iter().map(|sync| sync.name.as_str()).collect();
     assert_eq!(names, ["people", "riders", "archive", "a-last"]);
@@ -352,9 +352,9 @@ fn the_schema_is_strict_and_described() {
 
 #[test]
 fn durations_sizes_and_networks() {
-    assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+    assert_eq!(parse_duration("1h30m"), Ok(Duration::from_mins(90)));
     assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-    assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(2_592_000)));
+    assert_eq!(parse_duration("30d"), Ok(Duration::from_hours(720)));
     for wrong in ["", "30", "s", "-1s", "1y", "99999999999999999999s", "18446744073709551615d"] {
         assert!(parse_duration(wrong).is_err(), "{wrong}");
     }
