@@ -235,12 +235,11 @@ start_mysql() {
   timeout 120 "${mysql_run[@]}" --initialize-insecure --datadir=/srv/data </dev/null >"$work/mysql-init.log" 2>&1 \
     || { mysql_reason="initialising failed: $(tail -n 1 "$work/mysql-init.log" | cut -c 1-150)"; return 1; }
   start_server "$work/mysql.log" 60 --port "${mysql_run[@]}" --datadir=/srv/data \
-    --bind-address=127.0.0.1 --socket=/srv/s --pid-file=/srv/pid --tmpdir=/srv --lc-messages-dir=/usr/share/mysql \
+    --bind-address=127.0.0.1 --socket=/srv/s --pid-file=/srv/pid --tmpdir=/srv \
     --secure-file-priv= --mysqlx=OFF --local-infile=0 --server-id=2 --max-connections=300 \
     --max-allowed-packet=256M --innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --sync-binlog=0 \
-    --skip-name-resolve --default-time-zone=+00:00 \
+    --default-time-zone=+00:00 \
     || { mysql_reason="did not start: $(grep -F ERROR "$work/mysql.log" | tail -n 1 | cut -c 1-200)"; return 1; }
-  return 0
 }
 
 unset ROWFERRY_TEST_MYSQL

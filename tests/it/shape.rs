@@ -11,7 +11,7 @@ const LAYERS: [&str; 15] = [
 const PRODUCTS: [&str; 4] = ["sqlite", "mysql", "mariadb", "postgres"];
 
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     entries
         .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
         .filter(|path| path.extension().is_some_and(|e| e == "rs"))
@@ -22,9 +22,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn sources() -> Vec<(String, PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let with_area = |path: PathBuf| {
-        let inside = path.strip_prefix(&root).unwrap().to_path_buf();
-        let area = inside.iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_owned();
-        let text = fs::read_to_string(&path).unwrap();
+        let inside = path.strip_prefix(&root).expect("inside src").to_path_buf();
+        let area = inside.iter().next().expect("a name").to_string_lossy().trim_end_matches(".rs").to_owned();
+        let text = fs::read_to_string(&path).expect("UTF-8");
         (area, inside, text)
     };
     let all: Vec<_> = files(&root).into_iter().map(with_area).collect();
