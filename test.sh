@@ -202,9 +202,11 @@ fetch_mysql() {
   if ! command -v debootstrap >/dev/null; then
     apt_install debootstrap || { echo "debootstrap could not be installed"; return 1; }
   fi
+  # What a run that was killed half-way left behind.
+  find "$cache" -maxdepth 1 -name 'mysql-sid.??????' -mmin +60 -exec rm -rf --one-file-system {} + 2>/dev/null || true
   mkdir -p "$cache" && made=$(mktemp -d "$cache/mysql-sid.XXXXXX") || { echo "cannot write to $cache"; return 1; }
-  # In its own mount namespace, so that nothing stays mounted when it is stopped half-way.
-  if timeout -k 10 600 unshare --mount debootstrap --variant=minbase --include=mysql-server-core sid "$made" \
+  # In namespaces of its own: when it is stopped half-way, nothing runs on and nothing stays mounted.
+  if timeout --foreground -k 10 600 unshare --mount --pid --fork --kill-child debootstrap --variant=minbase --include=mysql-server-core sid "$made" \
     </dev/null >"$work/debootstrap.log" 2>&1 && [ -x "$made/usr/sbin/mysqld" ]; then
     rm -rf "$made"/var/cache/apt/archives/*.deb "$made"/var/lib/apt/lists/* "$made/usr/share/doc"
     chmod 755 "$made"
