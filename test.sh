@@ -202,9 +202,11 @@ fetch_mysql() {
   if ! command -v debootstrap >/dev/null; then
     apt_install debootstrap || { echo "debootstrap could not be installed"; return 1; }
   fi
+  # What a run that was killed half-way left behind.
+  find "$cache" -maxdepth 1 -name 'mysql-sid.??????' -mmin +60 -exec rm -rf --one-file-system {} + 2>/dev/null || true
   mkdir -p "$cache" && made=$(mktemp -d "$cache/mysql-sid.XXXXXX") || { echo "cannot write to $cache"; return 1; }
-  # In its own mount namespace, so that nothing stays mounted when it is stopped half-way.
-  if timeout -k 10 600 unshare --mount debootstrap --variant=minbase --include=mysql-server-core sid "$made" \
+  # In namespaces of its own: when it is stopped half-way, nothing runs on and nothing stays mounted.
+  if timeout --foreground -k 10 600 unshare --mount --pid --fork --kill-child debootstrap --variant=minbase --include=mysql-server-core sid "$made" \
     </dev/null >"$work/debootstrap.log" 2>&1 && [ -x "$made/usr/sbin/mysqld" ]; then
     rm -rf "$made"/var/cache/apt/archives/*.deb "$made"/var/lib/apt/lists/* "$made/usr/share/doc"
     chmod 755 "$made"
@@ -235,12 +237,11 @@ start_mysql() {
   timeout 120 "${mysql_run[@]}" --initialize-insecure --datadir=/srv/data </dev/null >"$work/mysql-init.log" 2>&1 \
     || { mysql_reason="initialising failed: $(tail -n 1 "$work/mysql-init.log" | cut -c 1-150)"; return 1; }
   start_server "$work/mysql.log" 60 --port "${mysql_run[@]}" --datadir=/srv/data \
-    --bind-address=127.0.0.1 --socket=/srv/s --pid-file=/srv/pid --tmpdir=/srv --lc-messages-dir=/usr/share/mysql \
+    --bind-address=127.0.0.1 --socket=/srv/s --pid-file=/srv/pid --tmpdir=/srv \
     --secure-file-priv= --mysqlx=OFF --local-infile=0 --server-id=2 --max-connections=300 \
     --max-allowed-packet=256M --innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --sync-binlog=0 \
-    --skip-name-resolve --default-time-zone=+00:00 \
+    --default-time-zone=+00:00 \
     || { mysql_reason="did not start: $(grep -F ERROR "$work/mysql.log" | tail -n 1 | cut -c 1-200)"; return 1; }
-  return 0
 }
 
 unset ROWFERRY_TEST_MYSQL
