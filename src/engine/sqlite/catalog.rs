@@ -212,8 +212,8 @@ fn read_indexes(conn: &Connection, table: &str) -> rusqlite::Result<(Vec<Index>,
             special |= !collation.unwrap_or_default().eq_ignore_ascii_case(own);
             kept.push(IndexColumn { name: column, descending });
         }
-        let native = special
-            .then(|| format!("{}{SAME_ENGINE}", sql.as_deref().and_then(index_tail).unwrap_or_default()));
+        let native =
+            special.then(|| format!("{}{SAME_ENGINE}", sql.as_deref().and_then(index_tail).unwrap_or_default()));
         out.push(Index { name, columns: kept, unique, native });
     }
     Ok((out, key_has_index))

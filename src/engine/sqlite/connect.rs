@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
@@ -74,9 +75,8 @@ pub(super) fn parse_url(url: &str) -> Result<Settings> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         match name {
             "busy_timeout" => {
-                let ms: u32 = value
-                    .parse()
-                    .map_err(|_| usage(format!("busy_timeout='{value}' is no number of milliseconds")))?;
+                let ms: u32 =
+                    value.parse().map_err(|_| usage(format!("busy_timeout='{value}' is no number of milliseconds")))?;
                 busy = Duration::from_millis(ms.into());
             }
             other => {
@@ -110,8 +110,12 @@ fn prepare(conn: &Connection, settings: &Settings, access: Access) -> rusqlite::
     conn.set_prepared_statement_cache_capacity(64);
     match access {
         Access::Catalogue | Access::Create => {}
-        // Sorting large tables must not fill the memory.
-        Access::Read => conn.execute_batch("PRAGMA temp_store = FILE; PRAGMA query_only = ON")?,
+        Access::Read => {
+            // Else a quoted name that is no column would be taken for a text.
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+            // Sorting large tables must not fill the memory.
+            conn.execute_batch("PRAGMA temp_store = FILE; PRAGMA query_only = ON")?;
+        }
         Access::Write => conn.execute_batch("PRAGMA temp_store = FILE; PRAGMA cache_size = -32768")?,
     }
     // Also tells a file that is no database.

@@ -149,7 +149,8 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
             name.push_str("_2");
         }
         let Some(sql) = index_sql(table, index, &name) else {
-            out.left_out.push(format!("index {} of {}: it is written in another engine's words", index.name, table.name));
+            out.left_out
+                .push(format!("index {} of {}: it is written in another engine's words", index.name, table.name));
             continue;
         };
         names.push(name);

@@ -98,10 +98,7 @@ impl Shape {
         let condition: Vec<String> =
             key.iter().enumerate().map(|(n, &c)| matches_column(table, c, "=", first + n)).collect();
         binds.extend_from_slice(key);
-        Self {
-            sql: format!("UPDATE OR ABORT {name} SET {} WHERE {}", set.join(", "), condition.join(" AND ")),
-            binds,
-        }
+        Self { sql: format!("UPDATE OR ABORT {name} SET {} WHERE {}", set.join(", "), condition.join(" AND ")), binds }
     }
 }
 
@@ -138,7 +135,8 @@ fn begin(conn: &Connection, options: WriteOptions) -> Result<()> {
     let starting = "cannot begin a transaction";
     // Both settings are ignored inside a transaction.
     conn.pragma_update(None, "foreign_keys", !options.defer_foreign_keys).map_err(during(starting))?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, !options.silence_triggers).map_err(during(starting))?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, !options.silence_triggers)
+        .map_err(during(starting))?;
     conn.execute_batch("BEGIN IMMEDIATE").map_err(during(starting))
 }
 

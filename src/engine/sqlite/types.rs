@@ -139,7 +139,9 @@ fn declared_for(logical: &LogicalType) -> String {
         .to_owned(),
         LogicalType::Float { bits: 32 } => "FLOAT32".to_owned(),
         LogicalType::Float { .. } => "DOUBLE".to_owned(),
-        LogicalType::Decimal { precision: Some(p), scale: Some(s) } if *p <= EXACT_DIGITS => format!("NUMERIC({p},{s})"),
+        LogicalType::Decimal { precision: Some(p), scale: Some(s) } if *p <= EXACT_DIGITS => {
+            format!("NUMERIC({p},{s})")
+        }
         LogicalType::Decimal { precision: Some(p), scale: Some(s) } => format!("DECIMAL_TEXT({p},{s})"),
         LogicalType::Decimal { .. } => "DECIMAL_TEXT".to_owned(),
         LogicalType::Text { max: None, .. } => "TEXT".to_owned(),
