@@ -1,41 +1,93 @@
-//! sqlite.
-use super::*;
-/// Opens.
-pub async fn open(_url: &str, _options: &OpenOptions) -> Result<Nothing> {
-    todo!()
+//! SQLite: a file, one writer, any number of readers.
+//!
+//! Its calls block, so each connection lives on a thread of its own ([`connect`]); values have a
+//! type each, so that [`types`] decides what is stored and what a stored value means.
+
+mod catalog;
+mod connect;
+mod ddl;
+mod error;
+mod source;
+mod target;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::connect::{Access, Settings, Worker};
+use crate::engine::{
+    Abilities, Database, Error, ErrorKind, MappedColumn, OpenOptions, Result, Snapshot, TableDdl, Target,
+};
+use crate::model::{Column, ColumnDef, Table, TableName};
+
+/// A SQLite file.
+pub struct Sqlite {
+    settings: Arc<Settings>,
+    version: String,
+    catalogue: Worker,
 }
-/// x
-pub struct Nothing;
+
+/// Opens a file by `sqlite:PATH`, `sqlite://PATH` or `sqlite:///absolute/path`.
+///
+/// # Errors
+/// `Usage` for a wrong URL, `Unreachable` for a missing file, `BadData` for a file that is no database.
+pub async fn open(url: &str, options: &OpenOptions) -> Result<Sqlite> {
+    let settings = Arc::new(connect::parse_url(url)?);
+    let access = if options.create { Access::Create } else { Access::Catalogue };
+    let catalogue = Worker::start(settings.clone(), access).await?;
+    Ok(Sqlite { settings, version: format!("SQLite {}", rusqlite::version()), catalogue })
+}
+
 #[async_trait]
-impl Database for Nothing {
+impl Database for Sqlite {
     fn label(&self) -> &str {
-        todo!()
+        &self.settings.label
     }
+
     fn version(&self) -> &str {
-        todo!()
+        &self.version
     }
+
     fn abilities(&self) -> Abilities {
-        todo!()
+        Abilities { writers: 1, shared_snapshot: false, silences_triggers: true, transactional_ddl: true }
     }
-    async fn tables(&self, _schema: Option<&str>) -> Result<Vec<TableName>> {
-        todo!()
+
+    async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
+        if let Some(other) = schema.filter(|s| !s.is_empty() && *s != "main") {
+            return Err(Error::new(
+                ErrorKind::SchemaMismatch,
+                format!("SQLite has no schemas, so there is no schema {other} in {}", self.settings.label),
+            ));
+        }
+        let names = self.catalogue.call(|conn| catalog::tables(conn)).await?;
+        Ok(names.into_iter().map(TableName::new).collect())
     }
-    async fn describe(&self, _name: &TableName) -> Result<Option<Table>> {
-        todo!()
+
+    async fn describe(&self, name: &TableName) -> Result<Option<Table>> {
+        let name = name.clone();
+        self.catalogue.call(move |conn| catalog::describe(conn, &name)).await
     }
-    fn map_column(&self, _table: &Table, _column: &ColumnDef) -> MappedColumn {
-        todo!()
+
+    fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn {
+        types::map_column(table, column)
     }
-    fn ddl(&self, _table: &Table) -> TableDdl {
-        todo!()
+
+    fn ddl(&self, table: &Table) -> TableDdl {
+        ddl::ddl(table)
     }
-    fn misfits(&self, _column: &ColumnDef, _data: &Column) -> Vec<(usize, String)> {
-        todo!()
+
+    fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
+        types::misfits(column, data)
     }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        todo!()
+        Ok(Box::new(source::FilePoint(self.settings.clone())))
     }
+
     async fn target(&self) -> Result<Box<dyn Target>> {
-        todo!()
+        Ok(Box::new(target::FileTarget { worker: Worker::start(self.settings.clone(), Access::Write).await? }))
     }
 }
