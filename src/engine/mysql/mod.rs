@@ -1,41 +1,88 @@
-//! mysql.
-use super::*;
-/// Opens.
-pub async fn open(_url: &str, _options: &OpenOptions) -> Result<Nothing> {
-    todo!()
+//! MySQL and MariaDB.
+
+mod catalog;
+mod codec;
+mod connect;
+mod error;
+mod source;
+mod target;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use async_trait::async_trait;
+
+use self::connect::{Flavor, Settings};
+use super::{Abilities, Database, MappedColumn, OpenOptions, Result, Snapshot, TableDdl, Target};
+use crate::model::{Column, ColumnDef, Table, TableName};
+
+/// A database of a MySQL or MariaDB server.
+pub struct Mysql {
+    settings: Settings,
+    flavor: Flavor,
 }
-/// x
-pub struct Nothing;
+
+/// Opens a database by its URL; connects once.
+pub async fn open(url: &str, _options: &OpenOptions) -> Result<Mysql> {
+    let settings = connect::settings(url)?;
+    let mut conn = connect::connect(&settings, "READ COMMITTED").await?;
+    let flavor = connect::flavor(&mut conn).await?;
+    conn.disconnect().await.map_err(error::convert)?;
+    Ok(Mysql { settings, flavor })
+}
+
 #[async_trait]
-impl Database for Nothing {
+impl Database for Mysql {
     fn label(&self) -> &str {
-        todo!()
+        &self.settings.label
     }
+
     fn version(&self) -> &str {
-        todo!()
+        &self.flavor.version
     }
+
     fn abilities(&self) -> Abilities {
-        todo!()
+        Abilities { writers: 4, shared_snapshot: false, silences_triggers: false, transactional_ddl: false }
     }
-    async fn tables(&self, _schema: Option<&str>) -> Result<Vec<TableName>> {
-        todo!()
+
+    async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
+        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let tables = catalog::tables(&mut conn, &self.settings.database, schema).await?;
+        conn.disconnect().await.map_err(error::convert)?;
+        Ok(tables)
     }
-    async fn describe(&self, _name: &TableName) -> Result<Option<Table>> {
-        todo!()
+
+    async fn describe(&self, name: &TableName) -> Result<Option<Table>> {
+        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let table = catalog::describe(&mut conn, &self.flavor, &self.settings.database, name).await?;
+        conn.disconnect().await.map_err(error::convert)?;
+        Ok(table)
     }
-    fn map_column(&self, _table: &Table, _column: &ColumnDef) -> MappedColumn {
-        todo!()
+
+    fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn {
+        types::map_column(&self.flavor, table, column)
     }
-    fn ddl(&self, _table: &Table) -> TableDdl {
-        todo!()
+
+    fn ddl(&self, table: &Table) -> TableDdl {
+        types::ddl(table)
     }
-    fn misfits(&self, _column: &ColumnDef, _data: &Column) -> Vec<(usize, String)> {
-        todo!()
+
+    fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
+        types::misfits(&self.flavor, column, data)
     }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        todo!()
+        Ok(Box::new(source::Point { settings: self.settings.clone() }))
     }
+
     async fn target(&self) -> Result<Box<dyn Target>> {
-        todo!()
+        let conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        Ok(Box::new(target::Sink {
+            conn,
+            flavor: self.flavor.clone(),
+            writer: codec::Writer::default(),
+            pending: None,
+            active: false,
+        }))
     }
 }

@@ -1,0 +1,424 @@
+//! Writing: `LOAD DATA LOCAL` from our own memory where the server allows it, else long INSERTs.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use mysql_async::{Conn, prelude::Queryable};
+
+use super::super::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
+use super::codec::{Form, Writer};
+use super::connect::{Flavor, quote};
+use super::error::{convert, kind_of};
+use super::source::{is_hex_text, table_sql};
+use crate::model::{Batch, Cell, LogicalType, Table};
+
+/// Bytes gathered for one bulk statement.
+const BULK: usize = 8 << 20;
+/// Bytes of one network packet of a `LOAD DATA`.
+const CHUNK: usize = 1 << 20;
+/// Updates from which a temporary table pays.
+const MANY: usize = 50;
+const TEMPORARY: &str = "`_rowferry_u`";
+
+/// A connection that writes.
+pub(super) struct Sink {
+    pub(super) conn: Conn,
+    pub(super) flavor: Flavor,
+    pub(super) writer: Writer,
+    pub(super) pending: Option<Pending>,
+    pub(super) active: bool,
+}
+
+/// Inserts held back.
+pub(super) struct Pending {
+    table: Arc<Table>,
+    sql: String,
+    tail: String,
+    load: bool,
+    data: Vec<u8>,
+    rows: u64,
+}
+
+/// Positions of the columns that are written, with their forms.
+fn written(table: &Table) -> Vec<(usize, Form)> {
+    table.columns.iter().enumerate().filter(|(_, c)| !c.generated).map(|(i, c)| (i, Form::of(c))).collect()
+}
+
+fn start(into: &str, table: &Arc<Table>, columns: &[(usize, Form)], load: bool) -> Pending {
+    let name = |at: usize| quote(&table.columns[at].name);
+    let (sql, tail) = if load {
+        let mut targets = Vec::new();
+        let mut sets = Vec::new();
+        for &(at, form) in columns {
+            let variable = format!("@_rowferry_{at}");
+            match form.load_expression(&variable) {
+                Some(expression) => {
+                    sets.push(format!("{} = {expression}", name(at)));
+                    targets.push(variable);
+                }
+                None => targets.push(name(at)),
+            }
+        }
+        let sets = if sets.is_empty() { String::new() } else { format!(" SET {}", sets.join(", ")) };
+        let sql = format!(
+            "LOAD DATA LOCAL INFILE 'rowferry' INTO TABLE {into} CHARACTER SET utf8mb4 \
+             FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({}){sets}",
+            targets.join(", ")
+        );
+        (sql, String::new())
+    } else {
+        let names: Vec<String> = columns.iter().map(|&(at, _)| name(at)).collect();
+        (format!("INSERT INTO {into} ({}) VALUES ", names.join(", ")), String::new())
+    };
+    Pending { table: table.clone(), sql, tail, load, data: Vec::new(), rows: 0 }
+}
+
+fn in_table(error: Error, table: &Table) -> Error {
+    error.context(format!("table {}", table.name))
+}
+
+impl Sink {
+    async fn run(&mut self, sql: &[u8], table: &Table) -> Result<u64> {
+        let text = self.conn.query_iter(sql).await.map_err(|e| in_table(convert(e), table))?;
+        let affected = text.affected_rows();
+        text.drop_result().await.map_err(|e| in_table(convert(e), table))?;
+        Ok(affected)
+    }
+
+    fn row(&mut self, load: bool, batch: &Batch, row: usize, columns: &[(usize, Form)], out: &mut Vec<u8>) {
+        if !load {
+            out.push(b'(');
+        }
+        for (n, &(at, form)) in columns.iter().enumerate() {
+            if n > 0 {
+                out.push(if load { b'\t' } else { b',' });
+            }
+            let cell = batch.cell(row, at);
+            if load { self.writer.field(form, cell, out) } else { self.writer.literal(form, cell, out) }
+        }
+        out.push(if load { b'\n' } else { b')' });
+    }
+
+    async fn insert(&mut self, into: Option<&str>, batch: &Batch) -> Result<()> {
+        let columns = written(&batch.table);
+        let same = self.pending.as_ref().is_some_and(|p| {
+            into.is_none() && (Arc::ptr_eq(&p.table, &batch.table) || *p.table == *batch.table)
+        });
+        if !same {
+            self.send().await?;
+        }
+        // Without a written column there is no field to load; an absent value needs DEFAULT.
+        let absent = columns.iter().any(|&(at, _)| (0..batch.rows()).any(|r| batch.cell(r, at) == Cell::Absent));
+        let load = self.flavor.local_infile && !columns.is_empty() && !absent;
+        if self.pending.as_ref().is_some_and(|p| p.load != load) {
+            self.send().await?;
+        }
+        let name = into.map_or_else(|| table_sql(&batch.table.name), str::to_owned);
+        let limit = if load { BULK } else { BULK.min(self.flavor.max_packet.saturating_sub(1024)) };
+        let mut one = Vec::new();
+        for row in 0..batch.rows() {
+            one.clear();
+            self.row(load, batch, row, &columns, &mut one);
+            let full = self.pending.as_ref().is_some_and(|p| p.sql.len() + p.data.len() + one.len() + 1 > limit);
+            if full {
+                self.send().await?;
+            }
+            if !load && one.len() + 4096 > self.flavor.max_packet {
+                return Err(Error::new(
+                    ErrorKind::BadData,
+                    format!(
+                        "table {}: a row of {} bytes is longer than the server's max_allowed_packet of {} bytes",
+                        batch.table.name,
+                        one.len(),
+                        self.flavor.max_packet
+                    ),
+                ));
+            }
+            let pending = self.pending.get_or_insert_with(|| start(&name, &batch.table, &columns, load));
+            if !load && pending.rows > 0 {
+                pending.data.push(b',');
+            }
+            pending.data.extend_from_slice(&one);
+            pending.rows += 1;
+        }
+        if into.is_some() {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is held back.
+    async fn send(&mut self) -> Result<()> {
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        let Pending { table, sql, tail, load, data, rows } = pending;
+        if !load {
+            let mut text = sql.into_bytes();
+            text.extend_from_slice(&data);
+            text.extend_from_slice(tail.as_bytes());
+            let affected = self.run(&text, &table).await?;
+            return same_count(&table, rows, affected);
+        }
+        let data = Bytes::from(data);
+        let length = data.len();
+        let chunks = (0..length).step_by(CHUNK).map(move |at| Ok(data.slice(at..length.min(at + CHUNK))));
+        // Only this stream is ever served, whatever file the server asks for, and only once.
+        self.conn.set_infile_handler(async move { Ok(stream::iter(chunks.collect::<Vec<_>>()).boxed()) });
+        let (affected, warnings) = {
+            let result = self.conn.query_iter(sql).await.map_err(|e| in_table(convert(e), &table))?;
+            let counts = (result.affected_rows(), result.warnings());
+            result.drop_result().await.map_err(|e| in_table(convert(e), &table))?;
+            counts
+        };
+        // LOCAL makes errors warnings and skips duplicates: nothing short of a clean load will do.
+        if affected != rows || warnings > 0 {
+            let told: Vec<(String, u16, String)> = self.conn.query("SHOW WARNINGS LIMIT 64").await.map_err(convert)?;
+            if let Some((_, code, message)) = told.into_iter().find(|(level, ..)| level != "Note") {
+                let kind = match kind_of(code) {
+                    ErrorKind::Protocol => ErrorKind::BadData,
+                    kind => kind,
+                };
+                return Err(in_table(Error::new(kind, format!("the server says: {message} (error {code})")), &table));
+            }
+            same_count(&table, rows, affected)?;
+        }
+        Ok(())
+    }
+
+    fn assignments(&mut self, batch: &Batch, row: usize, columns: &[(usize, Form)], out: &mut Vec<u8>) -> bool {
+        let mut first = true;
+        for &(at, form) in columns {
+            let cell = batch.cell(row, at);
+            if cell == Cell::Absent {
+                continue;
+            }
+            out.extend_from_slice(if first { b"" } else { b", " });
+            first = false;
+            out.extend_from_slice(quote(&batch.table.columns[at].name).as_bytes());
+            out.extend_from_slice(b" = ");
+            self.writer.literal(form, cell, out);
+        }
+        !first
+    }
+
+    async fn update(&mut self, batch: &Batch) -> Result<u64> {
+        let table = batch.table.clone();
+        let key = table.row_key().ok_or_else(|| no_key(&table))?;
+        let columns = written(&table);
+        let others: Vec<(usize, Form)> = columns.iter().copied().filter(|(at, _)| !key.columns.contains(at)).collect();
+        let absent = columns.iter().any(|&(at, _)| (0..batch.rows()).any(|r| batch.cell(r, at) == Cell::Absent));
+        if batch.rows() >= MANY && !absent && key.columns.iter().all(|&k| !table.columns[k].generated) {
+            return self.update_many(batch, &key.columns, &columns, &others).await;
+        }
+        let mut found = 0;
+        let keys: Vec<(usize, Form)> = key.columns.iter().map(|&k| (k, Form::of(&table.columns[k]))).collect();
+        for row in 0..batch.rows() {
+            let mut sql = format!("UPDATE {} SET ", table_sql(&table.name)).into_bytes();
+            if !self.assignments(batch, row, &others, &mut sql) {
+                let name = quote(&table.columns[keys[0].0].name);
+                sql.extend_from_slice(format!("{name} = {name}").as_bytes());
+            }
+            sql.extend_from_slice(b" WHERE ");
+            for (n, &(at, form)) in keys.iter().enumerate() {
+                sql.extend_from_slice(if n > 0 { b" AND " } else { b"" });
+                sql.extend_from_slice(quote(&table.columns[at].name).as_bytes());
+                sql.extend_from_slice(b" = ");
+                self.writer.literal(form, batch.cell(row, at), &mut sql);
+            }
+            found += self.run(&sql, &table).await?;
+        }
+        Ok(found)
+    }
+
+    async fn update_many(
+        &mut self,
+        batch: &Batch,
+        keys: &[usize],
+        columns: &[(usize, Form)],
+        others: &[(usize, Form)],
+    ) -> Result<u64> {
+        let table = batch.table.clone();
+        let name = |at: usize| quote(&table.columns[at].name);
+        let list: Vec<String> = columns.iter().map(|&(at, _)| name(at)).collect();
+        let real = table_sql(&table.name);
+        self.run(format!("DROP TEMPORARY TABLE IF EXISTS {TEMPORARY}").as_bytes(), &table).await?;
+        let create =
+            format!("CREATE TEMPORARY TABLE {TEMPORARY} ENGINE=InnoDB AS SELECT {} FROM {real} LIMIT 0", list.join(", "));
+        self.run(create.as_bytes(), &table).await?;
+        self.insert(Some(TEMPORARY), batch).await?;
+        let on: Vec<String> = keys.iter().map(|&k| format!("t.{0} = u.{0}", name(k))).collect();
+        let mut set: Vec<String> = others.iter().map(|&(at, _)| format!("t.{0} = u.{0}", name(at))).collect();
+        if set.is_empty() {
+            set.push(format!("t.{0} = t.{0}", name(keys[0])));
+        }
+        let sql =
+            format!("UPDATE {TEMPORARY} u STRAIGHT_JOIN {real} t ON {} SET {}", on.join(" AND "), set.join(", "));
+        let found = self.run(sql.as_bytes(), &table).await?;
+        self.run(format!("DROP TEMPORARY TABLE {TEMPORARY}").as_bytes(), &table).await?;
+        Ok(found)
+    }
+
+    async fn delete(&mut self, batch: &Batch) -> Result<u64> {
+        let table = batch.table.clone();
+        let Some(key) = table.row_key() else { return self.delete_whole(batch).await };
+        let keys: Vec<(usize, Form)> = key.columns.iter().map(|&k| (k, Form::of(&table.columns[k]))).collect();
+        let names: Vec<String> = keys.iter().map(|&(at, _)| quote(&table.columns[at].name)).collect();
+        let head = format!("DELETE FROM {} WHERE ({}) IN (", table_sql(&table.name), names.join(", "));
+        let limit = (1 << 20).min(self.flavor.max_packet / 2);
+        let mut deleted = 0;
+        let mut sql = head.clone().into_bytes();
+        for row in 0..batch.rows() {
+            sql.extend_from_slice(if sql.len() > head.len() { b"," } else { b"" });
+            self.row(false, batch, row, &keys, &mut sql);
+            if sql.len() > limit || row + 1 == batch.rows() {
+                sql.push(b')');
+                deleted += self.run(&sql, &table).await?;
+                sql = head.clone().into_bytes();
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Without a key: one row for each given, equal in every column and byte.
+    async fn delete_whole(&mut self, batch: &Batch) -> Result<u64> {
+        let table = batch.table.clone();
+        let mut deleted = 0;
+        for row in 0..batch.rows() {
+            let mut sql = format!("DELETE FROM {} WHERE ", table_sql(&table.name)).into_bytes();
+            let mut first = true;
+            for (at, column) in table.columns.iter().enumerate() {
+                if batch.cell(row, at) == Cell::Absent {
+                    continue;
+                }
+                sql.extend_from_slice(if first { b"" } else { b" AND " });
+                first = false;
+                let name = quote(&column.name);
+                let (expression, form) = match (&column.logical, Form::of(column)) {
+                    (LogicalType::Json { binary: true }, _) => (format!("CAST(CAST({name} AS CHAR) AS BINARY)"), Form::Bytes),
+                    (logical, _) if is_hex_text(logical) => (name, Form::Hex),
+                    (LogicalType::Text { .. } | LogicalType::Json { .. } | LogicalType::Enum { .. } | LogicalType::Set { .. }, _) => {
+                        (format!("CAST(CONVERT({name} USING utf8mb4) AS BINARY)"), Form::Bytes)
+                    }
+                    (_, form) => (name, form),
+                };
+                sql.extend_from_slice(expression.as_bytes());
+                sql.extend_from_slice(b" <=> ");
+                self.writer.literal(form, batch.cell(row, at), &mut sql);
+            }
+            if first {
+                return Err(no_key(&table));
+            }
+            sql.extend_from_slice(b" LIMIT 1");
+            deleted += self.run(&sql, &table).await?;
+        }
+        Ok(deleted)
+    }
+}
+
+fn no_key(table: &Table) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("table {} has no key to find its rows by", table.name))
+}
+
+fn same_count(table: &Table, wanted: u64, affected: u64) -> Result<()> {
+    if affected == wanted {
+        return Ok(());
+    }
+    let message = format!("table {}: the server took {affected} of {wanted} rows", table.name);
+    Err(Error::new(ErrorKind::Constraint, message))
+}
+
+#[async_trait]
+impl Target for Sink {
+    async fn begin(&mut self, options: WriteOptions) -> Result<()> {
+        self.pending = None;
+        let checks = u8::from(!options.defer_foreign_keys);
+        self.execute(&format!("SET SESSION foreign_key_checks = {checks}")).await?;
+        self.execute("START TRANSACTION").await?;
+        self.active = true;
+        Ok(())
+    }
+
+    async fn write(&mut self, mode: WriteMode, batch: &Batch) -> Result<u64> {
+        if batch.rows() == 0 {
+            return Ok(0);
+        }
+        if mode == WriteMode::Insert {
+            self.insert(None, batch).await?;
+            return Ok(batch.rows() as u64);
+        }
+        self.send().await?;
+        if mode == WriteMode::Update { self.update(batch).await } else { self.delete(batch).await }
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.send().await
+    }
+
+    async fn savepoint(&mut self) -> Result<()> {
+        self.send().await?;
+        self.execute("SAVEPOINT rowferry").await
+    }
+
+    async fn rollback_to_savepoint(&mut self) -> Result<()> {
+        self.pending = None;
+        self.execute("ROLLBACK TO SAVEPOINT rowferry").await
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        self.send().await?;
+        self.execute("COMMIT").await?;
+        self.active = false;
+        Ok(())
+    }
+
+    async fn rollback(&mut self) -> Result<()> {
+        self.pending = None;
+        if std::mem::take(&mut self.active) {
+            self.execute("ROLLBACK").await?;
+        }
+        Ok(())
+    }
+
+    async fn execute(&mut self, sql: &str) -> Result<()> {
+        self.conn.query_drop(sql).await.map_err(convert)
+    }
+
+    async fn query_text(&mut self, sql: &str) -> Result<Vec<String>> {
+        self.send().await?;
+        let rows: Vec<mysql_async::Row> = self.conn.query(sql).await.map_err(convert)?;
+        Ok(rows.into_iter().filter_map(|mut row| row.take_opt::<String, _>(0).and_then(std::result::Result::ok)).collect())
+    }
+
+    async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {
+        // AUTO_INCREMENT follows the inserted numbers by itself.
+        self.send().await?;
+        let mut orphans = Vec::new();
+        for table in tables {
+            for key in &table.foreign_keys {
+                let pairs: Vec<(String, String)> =
+                    key.columns.iter().zip(&key.parent_columns).map(|(c, p)| (quote(c), quote(p))).collect();
+                let on: Vec<String> = pairs.iter().map(|(c, p)| format!("c.{c} = p.{p}")).collect();
+                let set: Vec<String> = pairs.iter().map(|(c, _)| format!("c.{c} IS NOT NULL")).collect();
+                let sql = format!(
+                    "SELECT COUNT(*) FROM {} c LEFT JOIN {} p ON {} WHERE {} AND p.{} IS NULL LOCK IN SHARE MODE",
+                    table_sql(&table.name),
+                    table_sql(&key.parent),
+                    on.join(" AND "),
+                    set.join(" AND "),
+                    pairs.first().map_or("", |(_, p)| p.as_str()),
+                );
+                let count: Option<u64> = self.conn.query_first(sql).await.map_err(|e| in_table(convert(e), table))?;
+                if let Some(count) = count.filter(|n| *n > 0) {
+                    orphans.push(format!(
+                        "{count} rows of {} refer by {} to rows of {} that are not there",
+                        table.name,
+                        if key.name.is_empty() { key.columns.join(", ") } else { key.name.clone() },
+                        key.parent
+                    ));
+                }
+            }
+        }
+        Ok(orphans)
+    }
+}
