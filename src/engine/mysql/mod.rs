@@ -42,7 +42,13 @@ impl Database for Mysql {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { writers: 4, shared_snapshot: false, silences_triggers: false, transactional_ddl: false }
+        Abilities {
+            product: "mysql",
+            writers: 4,
+            shared_snapshot: false,
+            silences_triggers: false,
+            transactional_ddl: false,
+        }
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {

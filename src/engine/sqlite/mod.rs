@@ -52,7 +52,13 @@ impl Database for Sqlite {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { writers: 1, shared_snapshot: false, silences_triggers: true, transactional_ddl: true }
+        Abilities {
+            product: "sqlite",
+            writers: 1,
+            shared_snapshot: false,
+            silences_triggers: true,
+            transactional_ddl: true,
+        }
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
