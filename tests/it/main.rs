@@ -1,5 +1,6 @@
 //! Every integration test, in one binary. `./test.sh` starts the servers that it needs.
 
+mod copy;
 mod sample;
 mod shape;
 mod smoke;

@@ -1,0 +1,270 @@
+//! Rows move: every pair of engines, modes, resume, what is refused.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rowferry::sample;
+
+use crate::support::{Engine, TestDb, rowferry, rowferry_in};
+
+/// The sample shop in a new SQLite database.
+fn shop() -> TestDb {
+    let db = TestDb::new(Engine::Sqlite);
+    db.execute(sample::shop_schema());
+    let rows: Vec<String> = sample::rows(1, 7).collect();
+    db.execute(&format!("BEGIN; {}; COMMIT", rows.join(";\n")));
+    db
+}
+
+#[track_caller]
+fn copy(from: &TestDb, to: &TestDb, more: &[&str]) -> serde_json::Value {
+    let mut args = vec!["copy", from.url(), to.url(), "--format", "json"];
+    args.extend(more);
+    let output = rowferry(&args);
+    assert_eq!(output.code, 0, "{:?} -> {:?}: {}\n{}", from.engine(), to.engine(), output.stderr, output.stdout);
+    output.json()
+}
+
+#[track_caller]
+fn assert_equal(a: &TestDb, b: &TestDb) {
+    let output = rowferry(&["diff", a.url(), b.url(), "--rows"]);
+    assert_eq!(output.code, 0, "{:?} and {:?}: {}\n{}", a.engine(), b.engine(), output.stderr, output.stdout);
+}
+
+fn own_tables(db: &TestDb) -> Vec<String> {
+    let sql = match db.engine() {
+        Engine::Sqlite => "SELECT name FROM sqlite_master WHERE name LIKE '\\_rowferry%' ESCAPE '\\'",
+        Engine::Postgres => "SELECT relname FROM pg_class WHERE relname LIKE '\\_rowferry%'",
+        Engine::Mariadb | Engine::Mysql => {
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE '\\_rowferry%'"
+        }
+    };
+    db.query(sql).into_iter().flatten().flatten().collect()
+}
+
+/// SQLite → A → B → SQLite: each pair creates the shop from the other's catalogue, and nothing
+/// changes on the way there and back.
+fn shop_travels(first: Engine, second: Engine) {
+    let (shop, a, b, back) = (shop(), TestDb::new(first), TestDb::new(second), TestDb::new(Engine::Sqlite));
+    copy(&shop, &a, &[]);
+    copy(&a, &b, &[]);
+    copy(&b, &back, &[]);
+    assert_equal(&a, &b);
+    assert_equal(&b, &a);
+    assert_equal(&shop, &back);
+    for db in [&a, &b, &back] {
+        assert_eq!(own_tables(db), Vec::<String>::new(), "a finished copy leaves nothing at {:?}", db.engine());
+    }
+    let again = copy(&a, &b, &["--mode", "mirror"]);
+    for table in again["tables"].as_array().expect("tables") {
+        for written in ["inserted", "updated", "deleted"] {
+            assert_eq!(table[written], 0, "{first:?} -> {second:?}, a second run writes nothing: {table}");
+        }
+    }
+}
+
+macro_rules! pairs {
+    ($($name:ident: $a:ident, $b:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            let available = Engine::available();
+            if available.contains(&Engine::$a) && available.contains(&Engine::$b) {
+                shop_travels(Engine::$a, Engine::$b);
+            }
+        }
+    )*};
+}
+
+pairs! {
+    sqlite_to_sqlite: Sqlite, Sqlite;
+    sqlite_to_postgres: Sqlite, Postgres;
+    sqlite_to_mariadb: Sqlite, Mariadb;
+    sqlite_to_mysql: Sqlite, Mysql;
+    postgres_to_sqlite: Postgres, Sqlite;
+    postgres_to_postgres: Postgres, Postgres;
+    postgres_to_mariadb: Postgres, Mariadb;
+    postgres_to_mysql: Postgres, Mysql;
+    mariadb_to_sqlite: Mariadb, Sqlite;
+    mariadb_to_postgres: Mariadb, Postgres;
+    mariadb_to_mariadb: Mariadb, Mariadb;
+    mariadb_to_mysql: Mariadb, Mysql;
+    mysql_to_sqlite: Mysql, Sqlite;
+    mysql_to_postgres: Mysql, Postgres;
+    mysql_to_mariadb: Mysql, Mariadb;
+    mysql_to_mysql: Mysql, Mysql;
+}
+
+const PLAIN: &str = "CREATE TABLE t (id INT PRIMARY KEY, note VARCHAR(20), amount NUMERIC(12,2))";
+
+#[test]
+fn mirror_writes_only_what_differs_and_full_keeps_what_only_the_target_has() {
+    for b in &TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute(PLAIN);
+        b.execute(PLAIN);
+        for id in 1..=10 {
+            a.execute(&format!("INSERT INTO t VALUES ({id}, 'row {id}', {id}.50)"));
+            b.execute(&format!("INSERT INTO t VALUES ({}, 'row {}', {}.50)", id + 2, id + 2, id + 2));
+        }
+        b.execute("UPDATE t SET note = 'other' WHERE id = 5");
+        let report = copy(&a, b, &["--mode", "full"]);
+        let t = &report["tables"][0];
+        assert_eq!((&t["inserted"], &t["updated"], &t["deleted"]), (&2.into(), &1.into(), &0.into()), "{report}");
+        assert_eq!(b.value("SELECT count(*) FROM t"), "12");
+        let report = copy(&a, b, &["--mode", "mirror"]);
+        let t = &report["tables"][0];
+        assert_eq!((&t["inserted"], &t["updated"], &t["deleted"]), (&0.into(), &0.into(), &2.into()), "{report}");
+        assert_equal(&a, b);
+    }
+}
+
+#[test]
+fn rows_that_exchange_a_unique_value_arrive() {
+    for b in &TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        let ddl = "CREATE TABLE t (id INT PRIMARY KEY, code VARCHAR(20) NOT NULL UNIQUE)";
+        a.execute(ddl);
+        b.execute(ddl);
+        a.execute("INSERT INTO t VALUES (1, 'x'), (2, 'y'), (3, 'z')");
+        b.execute("INSERT INTO t VALUES (1, 'y'), (2, 'z'), (3, 'x')");
+        copy(&a, b, &["--mode", "mirror"]);
+        assert_equal(&a, b);
+    }
+}
+
+#[test]
+fn a_table_without_key_is_counted_and_a_second_run_adds_nothing() {
+    for b in &TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute("CREATE TABLE log (at DATE, what TEXT); INSERT INTO log VALUES ('2024-02-29', 'a'), ('2024-02-29', 'a'), (NULL, NULL), (NULL, 'ü')");
+        copy(&a, b, &[]);
+        assert_eq!(b.value("SELECT count(*) FROM log"), "4");
+        copy(&a, b, &[]);
+        assert_eq!(b.value("SELECT count(*) FROM log"), "4", "a second run on {:?}", b.engine());
+        a.execute("INSERT INTO log VALUES (NULL, NULL); DELETE FROM log WHERE what = 'ü'");
+        assert_eq!(rowferry(&["diff", a.url(), b.url()]).code, 1);
+        copy(&a, b, &["--mode", "mirror"]);
+        assert_equal(&a, b);
+    }
+}
+
+#[test]
+fn an_emptied_source_does_not_empty_the_target() {
+    for b in &TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute(PLAIN);
+        b.execute(PLAIN);
+        for id in 0..150 {
+            b.execute(&format!("INSERT INTO t VALUES ({id}, 'n', 1)"));
+        }
+        let output = rowferry(&["copy", a.url(), b.url(), "--mode", "mirror"]);
+        assert_eq!(output.code, 1, "{}", output.stderr);
+        assert!(output.stderr.contains("--force"), "{}", output.stderr);
+        assert_eq!(b.value("SELECT count(*) FROM t"), "150", "nothing was deleted on {:?}", b.engine());
+        copy(&a, b, &["--mode", "mirror", "--force"]);
+        assert_eq!(b.value("SELECT count(*) FROM t"), "0");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_rejected_by_name_and_the_rest_arrives() {
+    for b in &TestDb::on_all() {
+        if b.engine() == Engine::Sqlite {
+            continue;
+        }
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, n NUMERIC, s TEXT)");
+        a.execute(
+            "INSERT INTO t VALUES (1, 1.5, 'ok'), (2, 1.234, 'too fine'), (3, 2, 'much too long'), (4, NULL, NULL)",
+        );
+        b.execute("CREATE TABLE t (id INT PRIMARY KEY, n NUMERIC(6,2), s VARCHAR(8))");
+        let dir = tempfile::tempdir().expect("a folder");
+        let output = rowferry_in(dir.path(), &["copy", a.url(), b.url(), "--format", "json"]);
+        assert_eq!(output.code, 1, "{}", output.stderr);
+        assert_eq!(output.json()["tables"][0]["quarantined"], 2);
+        assert_eq!(b.query("SELECT id FROM t ORDER BY id"), [[Some("1".to_owned())], [Some("4".to_owned())]]);
+        let rejects = std::fs::read_to_string(dir.path().join("rowferry-rejects.jsonl")).expect("the rejects");
+        assert!(rejects.contains("1.234") && rejects.contains("\"id\":\"3\""), "{rejects}");
+    }
+}
+
+#[test]
+fn killed_at_any_moment_the_same_command_ends_equal() {
+    let shop = shop();
+    for engine in Engine::available() {
+        for ms in [15, 60, 150, 400, 900] {
+            let target = TestDb::new(engine);
+            let mut child = Command::new(env!("CARGO_BIN_EXE_rowferry"))
+                .args(["copy", shop.url(), target.url(), "--batch-size", "50"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the program");
+            std::thread::sleep(Duration::from_millis(ms));
+            child.kill().expect("killed");
+            child.wait().expect("ended");
+            copy(&shop, &target, &[]);
+            assert_equal(&shop, &target);
+            assert_eq!(own_tables(&target), Vec::<String>::new(), "{engine:?} after {ms} ms");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_sentence_with_the_right_code() {
+    let db = TestDb::new(Engine::Sqlite);
+    db.execute(PLAIN);
+    let dir = tempfile::tempdir().expect("a folder");
+    let no_database = dir.path().join("letter.txt");
+    std::fs::write(&no_database, "Dear reader, this is no database at all. ".repeat(60)).expect("written");
+    let no_database = format!("sqlite:{}", no_database.display());
+    let url = db.url();
+    let fresh = format!("sqlite:{}", dir.path().join("new.db").display());
+    for (args, code, word) in [
+        (vec!["copy", "oracle://x", url], 2, "oracle"),
+        (vec!["copy", url, "nowhere"], 2, "nowhere"),
+        (vec!["copy", "sqlite:/does/not/exist.db", &fresh], 3, "exist.db"),
+        (vec!["copy", url, &fresh, "--tables", "tt"], 2, "did you mean 't'"),
+        (vec!["copy", url, &fresh, "--where", "t=no_such = 1"], 2, "no_such"),
+        (vec!["copy", url, &fresh, "--where", "t"], 2, "--where"),
+        (vec!["copy", url, &fresh, "--no-create"], 3, "new.db"),
+        (vec!["copy", &no_database, &fresh], 1, "letter.txt"),
+        (vec!["diff", url, "postgres://u@127.0.0.1:1/x"], 3, "127.0.0.1:1"),
+        (vec!["diff", url, "mysql://u@127.0.0.1:1/x"], 3, "127.0.0.1:1"),
+        (vec!["sync"], 2, "rowferry init"),
+    ] {
+        let output = rowferry_in(dir.path(), &args);
+        assert_eq!(output.code, code, "{args:?}: {}", output.stderr);
+        assert!(output.stderr.contains(word), "{args:?}: {}", output.stderr);
+        assert_eq!(output.stderr.trim_end().lines().count(), 1, "{args:?}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn syncs_of_the_config_run_in_order_and_by_direction() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    a.execute(PLAIN);
+    a.execute("INSERT INTO t VALUES (1, 'x', 1.50), (2, 'y', 2.50)");
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = format!(
+        "node: test\ndatabases:\n  a: {{ url: \"{}\" }}\n  b: {{ url: \"{}\" }}\nsyncs:\n  \
+         there: {{ source: a, target: b, direction: push, mode: mirror, tables: [{{ source: t, where: \"id = 2\" }}] }}\n",
+        a.url(),
+        b.url()
+    );
+    std::fs::write(dir.path().join("rowferry.yaml"), config).expect("written");
+    let output = rowferry_in(dir.path(), &["check"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let output = rowferry_in(dir.path(), &["sync", "--format", "json"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert_eq!(output.json()[0]["sync"], "there");
+    assert_eq!(b.query("SELECT id, note FROM t"), [[Some("2".to_owned()), Some("y".to_owned())]]);
+}
+
+#[test]
+fn the_demo_ends_equal() {
+    let output = rowferry(&["demo", "--scale", "1", "--format", "json"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert_eq!(output.json()["equal"], true);
+    assert_eq!(output.json()["differed"], 8);
+}
