@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::types::{AUTOINCREMENT, plain};
 use crate::engine::TableDdl;
 use crate::model::{ColumnDef, DefaultValue, ForeignKey, Index, LogicalType, Table, TableName};
@@ -93,32 +95,33 @@ fn foreign_key_sql(key: &ForeignKey) -> String {
     )
 }
 
-/// Index names share one space with tables; the table's name in front keeps them apart.
+/// Index names share one space with each other and with tables: a derived one has the table's name
+/// in front and a hash behind, so that index `role` of `user` is not taken for table `user_role`.
 fn index_name(table: &Table, index: &Index) -> String {
     let own = &index.name;
     let prefix = &table.name.name;
-    if own.is_empty() || own.starts_with("sqlite_autoindex_") {
+    let base = if own.is_empty() || own.starts_with("sqlite_autoindex_") {
         let columns: Vec<&str> = index.columns.iter().map(|c| c.name.as_str()).collect();
-        return format!("{prefix}_{}_{}", columns.join("_"), if index.unique { "unique" } else { "index" });
-    }
-    if own.starts_with(&format!("{prefix}_")) && !own.eq_ignore_ascii_case(prefix) {
-        own.clone()
+        columns.join("_")
+    } else if own.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('_')) {
+        return own.clone();
     } else {
-        format!("{prefix}_{own}")
-    }
+        own.clone()
+    };
+    let hash = xxh3_64(format!("{prefix}\0{base}").as_bytes()) & 0xffff_ffff;
+    format!("{prefix}_{base}_{hash:08x}")
 }
 
 fn index_sql(table: &Table, index: &Index, name: &str) -> Option<String> {
-    let what = match &index.native {
-        Some(native) => native.strip_suffix(SAME_ENGINE)?.to_owned(),
-        None => {
-            let columns: Vec<String> = index
-                .columns
-                .iter()
-                .map(|c| format!("{}{}", quote(&c.name), if c.descending { " DESC" } else { "" }))
-                .collect();
-            format!("({})", columns.join(", "))
-        }
+    let what = if let Some(native) = &index.native {
+        native.strip_suffix(SAME_ENGINE)?.to_owned()
+    } else {
+        let columns: Vec<String> = index
+            .columns
+            .iter()
+            .map(|c| format!("{}{}", quote(&c.name), if c.descending { " DESC" } else { "" }))
+            .collect();
+        format!("({})", columns.join(", "))
     };
     // The schema stands before the index here, not before the table.
     let schema = if table.name.schema.is_empty() { String::new() } else { format!("{}.", quote(&table.name.schema)) };
@@ -136,7 +139,7 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
     let key: &[usize] = table.primary_key.as_ref().map_or(&[], |k| &k.columns);
     let rowid = |at: usize| key == [at] && table.columns[at].identity.is_some();
     let mut parts: Vec<String> = table.columns.iter().enumerate().map(|(at, c)| column_sql(c, rowid(at))).collect();
-    if !key.is_empty() && !(key.len() == 1 && rowid(key[0])) {
+    if !key.is_empty() && !key.first().is_some_and(|&at| rowid(at)) {
         parts.push(format!("PRIMARY KEY ({})", quoted_list(key.iter().map(|&c| &table.columns[c].name))));
     }
     parts.extend(table.foreign_keys.iter().map(foreign_key_sql));

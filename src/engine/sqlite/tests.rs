@@ -146,6 +146,10 @@ fn every_type_comes_back() {
     assert_eq!(foreign("numeric", L::Decimal { precision: None, scale: None }), "DECIMAL_TEXT");
     assert_eq!(foreign("json", L::Json { binary: false }), "JSON_TEXT");
     assert_eq!(foreign("integer", L::Int { bits: 32, unsigned: false }), "INT4");
+    let instant = L::Timestamp { digits: 3, zoned: true };
+    assert_eq!(foreign("timestamp(3) with time zone", instant), "TIMESTAMPTZ(3)");
+    assert_eq!(foreign("varchar(9) character set utf8mb4", L::Text { max: Some(9), fixed: false }), "VARCHAR(9)");
+    assert_eq!(foreign("character varying(9)", L::Text { max: Some(9), fixed: false }), "character varying(9)");
     assert_eq!(foreign("e", L::Enum { labels: vec!["a".into()] }), "TEXT");
 }
 
@@ -248,12 +252,16 @@ async fn stored_values_of_other_types_are_escapes() {
         ]
     );
     let mut column = Column::default();
-    ["007", "a", "1e3"].iter().for_each(|t| column.push_bytes(t.as_bytes()));
+    for text in ["007", "a", "1e3"] {
+        column.push_bytes(text.as_bytes());
+    }
     let rows = |c: &ColumnDef| f.db.misfits(c, &column).into_iter().map(|(r, _)| r).collect::<Vec<_>>();
     assert_eq!(rows(&t.columns[7]), [0, 2]);
     assert_eq!(rows(&t.columns[5]), [0_usize; 0]);
     let mut floats = Column::default();
-    [f64::NAN, -0.0, 0.0].iter().for_each(|v| floats.push_float(*v));
+    for v in [f64::NAN, -0.0, 0.0] {
+        floats.push_float(v);
+    }
     assert_eq!(f.db.misfits(&ColumnDef::new("f", L::Float { bits: 64 }), &floats).len(), 2);
 }
 
@@ -344,6 +352,8 @@ async fn hostile_names_and_round_trip_of_ddl() {
         let made = f.make(&table).await;
         assert_eq!(made.columns[0].native, "INTEGER");
         assert_eq!(made.indexes.len(), 1);
+        let again = f.db.ddl(&made).after_rows;
+        assert!(again[0].contains(&ddl::quote(&made.indexes[0].name)), "a derived name is kept: {}", again[0]);
         assert!(made.indexes[0].columns[0].descending && made.indexes[0].unique);
         assert_eq!(made.foreign_keys[0].on_delete, ForeignKeyAction::Cascade);
         let rows = [vec![Value::Int(1), bytes("x"), Value::Int(1_000)]];

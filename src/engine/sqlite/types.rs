@@ -10,7 +10,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::ddl::SAME_ENGINE;
 use crate::engine::MappedColumn;
-use crate::model::{Cell, Column, ColumnDef, DefaultValue, LogicalType, Table, Value, decimal_parts, temporal};
+use crate::model::{
+    Cell, Column, ColumnDef, DefaultValue, Identity, LogicalType, Table, Value, decimal_parts, temporal,
+};
 
 /// How a column converts what is stored, by SQLite's rules for names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +182,20 @@ pub(super) fn may_convert(declared: &str, logical: &LogicalType) -> bool {
     }
 }
 
+/// Whether SQLite's grammar takes this as a type: words, then at most two numbers in parentheses.
+/// `timestamp(3) with time zone` of another engine reads well but is none.
+fn stands_in_ddl(native: &str) -> bool {
+    let text = plain(native);
+    let (words, args) = text.split_once('(').map_or((text, None), |(w, a)| (w, Some(a)));
+    let upper = words.to_ascii_uppercase();
+    words.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ' ')
+        && !upper.split(' ').any(|w| w.starts_with("WITH"))
+        && args.is_none_or(|a| {
+            a.strip_suffix(')')
+                .is_some_and(|a| a.split(',').count() <= 2 && a.split(',').all(|n| n.trim().parse::<u32>().is_ok()))
+        })
+}
+
 /// What SQLite makes of a column.
 pub(super) fn map_column(table: &Table, column: &ColumnDef) -> MappedColumn {
     let mut out = column.clone();
@@ -190,12 +206,16 @@ pub(super) fn map_column(table: &Table, column: &ColumnDef) -> MappedColumn {
         // Only a column declared exactly so is numbered by SQLite.
         let counted = column.native == AUTOINCREMENT;
         out.native = if counted { AUTOINCREMENT.to_owned() } else { "INTEGER".to_owned() };
-        out.identity = Some(crate::model::Identity::ByDefault);
+        out.identity = Some(Identity::ByDefault);
         out.nullable = false;
+        out.default = None;
     } else {
         out.identity = None;
         let own = !column.native.is_empty() && parse(&column.native) == column.logical;
-        if !own || (may_convert(&column.native, &column.logical) && !column.native.ends_with(SAME_ENGINE)) {
+        if !own
+            || !stands_in_ddl(&column.native)
+            || (may_convert(&column.native, &column.logical) && !column.native.ends_with(SAME_ENGINE))
+        {
             out.native = declared_for(&column.logical);
         }
         if plain(&out.native).eq_ignore_ascii_case("INTEGER") && sole_key {
