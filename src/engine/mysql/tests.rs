@@ -210,3 +210,91 @@ async fn many_updates_text_ranges_and_keyless_deletes() {
         out.commit().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn tables_of_other_engines_are_made_as_told() {
+    use super::super::Target;
+    let Some(url) = server() else { return };
+    let db = open(&url, &OpenOptions { create: false }).await.unwrap();
+    let text = |max, fixed| LogicalType::Text { max, fixed };
+    let mut columns: Vec<ColumnDef> = [
+        text(None, false),
+        LogicalType::Int { bits: 64, unsigned: false },
+        text(None, false),
+        text(Some(100_000), false),
+        text(Some(10_000), false),
+        text(Some(10_000), false),
+        text(Some(10), true),
+        LogicalType::Bool,
+        LogicalType::Float { bits: 32 },
+        LogicalType::Decimal { precision: None, scale: None },
+        LogicalType::Decimal { precision: Some(100), scale: Some(50) },
+        LogicalType::Decimal { precision: Some(3), scale: Some(5) },
+        LogicalType::Uuid,
+        LogicalType::Timestamp { digits: 6, zoned: true },
+        LogicalType::Time { digits: 3 },
+        LogicalType::TimeTz { digits: 3 },
+        LogicalType::Interval,
+        LogicalType::Json { binary: true },
+        LogicalType::Enum { labels: vec!["a".into(), "A".into(), "q\\'".into()] },
+        LogicalType::Array { native: "int4[]".into() },
+        LogicalType::Any,
+        LogicalType::Bits { len: None, varying: true },
+        LogicalType::Binary { max: None, fixed: false },
+        LogicalType::Date,
+    ]
+    .into_iter()
+    .enumerate()
+    .map(|(i, l)| ColumnDef::new(&format!("c{i}"), l))
+    .collect();
+    columns[0].nullable = false;
+    columns[1].nullable = false;
+    columns[1].identity = Some(Identity::Always);
+    columns[2].native = "text".into();
+    columns[2].default = Some(DefaultValue::Literal("it's \\ x".into()));
+    columns[7].default = Some(DefaultValue::Literal("true".into()));
+    columns[13].default = Some(DefaultValue::Now);
+    columns[23].default = Some(DefaultValue::Now);
+    let index = |name: &str, column: &str, unique| Index {
+        name: name.into(),
+        columns: vec![IndexColumn { name: column.into(), descending: false }],
+        unique,
+        native: None,
+    };
+    let source = Table {
+        name: TableName::new("rf_foreign"),
+        columns,
+        primary_key: Some(Key { columns: vec![0, 1] }),
+        indexes: vec![index("plain", "c2", false), index("un", "c12", true), index("b", "c22", false)],
+        foreign_keys: Vec::new(),
+        triggers: Vec::new(),
+    };
+    let mut copy = source.clone();
+    copy.columns = source.columns.iter().map(|c| db.map_column(&source, c).column).collect();
+    let mut out = sink(&url, true).await;
+    out.execute("DROP TABLE IF EXISTS rf_foreign").await.unwrap();
+    let ddl = db.ddl(&copy);
+    for sql in ddl.create.iter().chain(&ddl.after_rows) {
+        out.execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    }
+    let made = db.describe(&copy.name).await.unwrap().unwrap();
+    for (made, told) in made.columns.iter().zip(&copy.columns) {
+        assert_eq!((&made.name, &made.logical, &made.default), (&told.name, &told.logical, &told.default));
+        assert_eq!((&made.collation, made.binary_order, made.identity), (&told.collation, told.binary_order, told.identity));
+        assert_eq!(db.map_column(&source, made).column.native, made.native);
+    }
+    // A row longer than a packet passes or is told, and the connection lives on.
+    out.begin(WriteOptions::default()).await.unwrap();
+    let table = Arc::new(made.project(&[0, 1, 22]));
+    let mut row = BatchBuilder::new(table, BatchLimits { rows: 1, bytes: 1 });
+    row.columns[0].push_bytes(b"k");
+    row.columns[1].push_int(1);
+    row.columns[2].push_bytes(&vec![0_u8; 20 << 20]);
+    row.end_row();
+    out.write(WriteMode::Insert, &row.take().unwrap()).await.unwrap();
+    let told = out.flush().await;
+    eprintln!("20 MiB row: {told:?}");
+    assert!(told.is_ok() || told.unwrap_err().kind == ErrorKind::BadData);
+    out.rollback().await.unwrap();
+    assert_eq!(out.query_text("SELECT COUNT(*) FROM rf_foreign").await.unwrap(), ["0"]);
+}
