@@ -9,7 +9,8 @@ use super::connect::{Flavor, quote};
 use super::error::convert;
 use super::types::{native_of, parse_type};
 use crate::model::{
-    ColumnDef, DefaultValue, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType, Table, TableName,
+    ColumnDef, DefaultValue, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType, Table,
+    TableName,
 };
 
 type ColumnRow = (String, String, Option<String>, String, String, Option<String>, Option<String>);
@@ -122,7 +123,12 @@ fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef 
 pub(super) fn is_binary_order(collation: &str) -> bool {
     matches!(
         collation,
-        "binary" | "utf8mb4_nopad_bin" | "utf8mb4_0900_bin" | "utf8mb3_nopad_bin" | "utf8_nopad_bin" | "ascii_nopad_bin"
+        "binary"
+            | "utf8mb4_nopad_bin"
+            | "utf8mb4_0900_bin"
+            | "utf8mb3_nopad_bin"
+            | "utf8_nopad_bin"
+            | "ascii_nopad_bin"
     )
 }
 
@@ -160,7 +166,8 @@ pub(super) fn parse_default(text: &str, extra: &str, mariadb: bool, logical: &Lo
         }
         _ => DefaultValue::Literal(t),
     };
-    let now = lower.starts_with("current_timestamp") || lower == "now()" || lower == "curdate()" || lower == "curtime()";
+    let now =
+        lower.starts_with("current_timestamp") || lower == "now()" || lower == "curdate()" || lower == "curtime()";
     if let Some(bits) = bits(text) {
         return Some(DefaultValue::Literal(bits));
     }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::source::is_hex_text;
 use super::connect::quote;
+use super::source::is_hex_text;
 use crate::model::{Cell, ColumnDef, LogicalType, Value, temporal};
 
 /// How a column's values are written.
@@ -36,7 +36,9 @@ impl Form {
     pub(super) fn of(column: &ColumnDef) -> Self {
         match &column.logical {
             LogicalType::Int { .. } if column.native.starts_with("year") => Self::Year,
-            LogicalType::Bool | LogicalType::Int { .. } | LogicalType::Float { .. } | LogicalType::Decimal { .. } => Self::Number,
+            LogicalType::Bool | LogicalType::Int { .. } | LogicalType::Float { .. } | LogicalType::Decimal { .. } => {
+                Self::Number
+            }
             LogicalType::Bits { .. } => Self::Bits,
             LogicalType::Binary { .. } => Self::Bytes,
             LogicalType::Uuid => Self::Uuid,
@@ -128,7 +130,11 @@ impl Writer {
             (form, Cell::Escape(value)) => self.literal(escape_form(form, value), value_cell(value), out),
             (Form::Bytes | Form::Hex, Cell::Bytes(v)) => {
                 out.extend_from_slice(b"x'");
-                if form == Form::Hex { escape_literal(out, v) } else { hex(out, v) }
+                if form == Form::Hex {
+                    escape_literal(out, v)
+                } else {
+                    hex(out, v)
+                }
                 out.push(b'\'');
             }
             // A decimal in quotes would be compared as a float.
@@ -208,7 +214,11 @@ fn escape_literal(out: &mut Vec<u8>, bytes: &[u8]) {
 fn by_bytes(column: &ColumnDef) -> bool {
     match &column.logical {
         LogicalType::Text { .. } => !column.binary_order,
-        LogicalType::Enum { .. } | LogicalType::Set { .. } | LogicalType::Json { .. } | LogicalType::Other { .. } | LogicalType::Uuid => true,
+        LogicalType::Enum { .. }
+        | LogicalType::Set { .. }
+        | LogicalType::Json { .. }
+        | LogicalType::Other { .. }
+        | LogicalType::Uuid => true,
         _ => false,
     }
 }

@@ -76,9 +76,8 @@ fn decode(text: &str, what: &str) -> Result<String> {
     let mut out = Vec::with_capacity(raw.len());
     let mut at = 0;
     while at < raw.len() {
-        let pair = (raw[at] == b'%' && at + 2 < raw.len())
-            .then(|| Some(hex(raw[at + 1])? << 4 | hex(raw[at + 2])?))
-            .flatten();
+        let pair =
+            (raw[at] == b'%' && at + 2 < raw.len()).then(|| Some(hex(raw[at + 1])? << 4 | hex(raw[at + 2])?)).flatten();
         if let Some(byte) = pair {
             out.push(byte);
             at += 3;
@@ -187,7 +186,10 @@ async fn dial(settings: &Settings) -> Result<Conn> {
         }
         Ok(Err(e)) => Err(Error::new(
             ErrorKind::Unreachable,
-            format!("cannot reach the database at {at} ({}): is it running, and are host and port right?", convert(e).message()),
+            format!(
+                "cannot reach the database at {at} ({}): is it running, and are host and port right?",
+                convert(e).message()
+            ),
         )),
         Err(_) => Err(Error::new(
             ErrorKind::Unreachable,

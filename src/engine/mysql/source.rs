@@ -37,15 +37,26 @@ pub(super) fn table_sql(name: &TableName) -> String {
 /// Whether a type is read and written as the hexadecimal text of the server's own bytes.
 pub(super) fn is_hex_text(logical: &LogicalType) -> bool {
     const NAMES: [&str; 10] = [
-        "geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon",
-        "geometrycollection", "geomcollection", "vector",
+        "geometry",
+        "point",
+        "linestring",
+        "polygon",
+        "multipoint",
+        "multilinestring",
+        "multipolygon",
+        "geometrycollection",
+        "geomcollection",
+        "vector",
     ];
     matches!(logical, LogicalType::Other { native } if NAMES.contains(&native.split('(').next().unwrap_or_default()))
 }
 
 fn bound(table: &Table, columns: &[usize], values: &[Value], above: bool) -> Result<String> {
     if values.len() != columns.len() {
-        return Err(Error::new(ErrorKind::Protocol, format!("a key bound of {} has the wrong number of values", table.name)));
+        return Err(Error::new(
+            ErrorKind::Protocol,
+            format!("a key bound of {} has the wrong number of values", table.name),
+        ));
     }
     let terms: Vec<(String, String)> = columns
         .iter()
@@ -109,7 +120,8 @@ impl Source for Reader {
     async fn count(&mut self, table: &Table, filter: Option<&str>) -> Result<u64> {
         let condition = filter.map_or(String::new(), |f| format!(" WHERE ({f})"));
         let sql = format!("SELECT COUNT(*) FROM {}{condition}", table_sql(&table.name));
-        let rows: Option<u64> = self.conn.query_first(sql).await.map_err(|e| convert(e).context(format!("table {}", table.name)))?;
+        let rows: Option<u64> =
+            self.conn.query_first(sql).await.map_err(|e| convert(e).context(format!("table {}", table.name)))?;
         rows.ok_or_else(|| Error::new(ErrorKind::Protocol, "a count has no row"))
     }
 
@@ -123,7 +135,8 @@ impl Source for Reader {
     async fn read<'a>(&'a mut self, request: &ReadRequest) -> Result<Box<dyn BatchStream + 'a>> {
         let sql = select(request)?;
         let table = request.table.clone();
-        let result = self.conn.exec_iter(sql, ()).await.map_err(|e| convert(e).context(format!("table {}", table.name)))?;
+        let result =
+            self.conn.exec_iter(sql, ()).await.map_err(|e| convert(e).context(format!("table {}", table.name)))?;
         let builder = BatchBuilder::new(table.clone(), request.limits);
         Ok(Box::new(Rows { result, table, builder, done: false }))
     }
@@ -203,7 +216,10 @@ fn put(column: &mut Column, logical: &LogicalType, value: Raw) -> Result<()> {
 }
 
 fn odd(logical: &LogicalType) -> Error {
-    Error::new(ErrorKind::Protocol, format!("the server sent a value that is no {logical}: the table changed while it was read?"))
+    Error::new(
+        ErrorKind::Protocol,
+        format!("the server sent a value that is no {logical}: the table changed while it was read?"),
+    )
 }
 
 fn push_bits(column: &mut Column, bytes: &[u8], len: u32) {

@@ -35,7 +35,6 @@ pub(super) struct Sink {
 pub(super) struct Pending {
     table: Arc<Table>,
     sql: String,
-    tail: String,
     load: bool,
     data: Vec<u8>,
     rows: u64,
@@ -48,7 +47,7 @@ fn written(table: &Table) -> Vec<(usize, Form)> {
 
 fn start(into: &str, table: &Arc<Table>, columns: &[(usize, Form)], load: bool) -> Pending {
     let name = |at: usize| quote(&table.columns[at].name);
-    let (sql, tail) = if load {
+    let sql = if load {
         let mut targets = Vec::new();
         let mut sets = Vec::new();
         for &(at, form) in columns {
@@ -62,17 +61,16 @@ fn start(into: &str, table: &Arc<Table>, columns: &[(usize, Form)], load: bool) 
             }
         }
         let sets = if sets.is_empty() { String::new() } else { format!(" SET {}", sets.join(", ")) };
-        let sql = format!(
+        format!(
             "LOAD DATA LOCAL INFILE 'rowferry' INTO TABLE {into} CHARACTER SET utf8mb4 \
              FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({}){sets}",
             targets.join(", ")
-        );
-        (sql, String::new())
+        )
     } else {
         let names: Vec<String> = columns.iter().map(|&(at, _)| name(at)).collect();
-        (format!("INSERT INTO {into} ({}) VALUES ", names.join(", ")), String::new())
+        format!("INSERT INTO {into} ({}) VALUES ", names.join(", "))
     };
-    Pending { table: table.clone(), sql, tail, load, data: Vec::new(), rows: 0 }
+    Pending { table: table.clone(), sql, load, data: Vec::new(), rows: 0 }
 }
 
 fn in_table(error: Error, table: &Table) -> Error {
@@ -103,9 +101,10 @@ impl Sink {
 
     async fn insert(&mut self, into: Option<&str>, batch: &Batch) -> Result<()> {
         let columns = written(&batch.table);
-        let same = self.pending.as_ref().is_some_and(|p| {
-            into.is_none() && (Arc::ptr_eq(&p.table, &batch.table) || *p.table == *batch.table)
-        });
+        let same = self
+            .pending
+            .as_ref()
+            .is_some_and(|p| into.is_none() && (Arc::ptr_eq(&p.table, &batch.table) || *p.table == *batch.table));
         if !same {
             self.send().await?;
         }
@@ -152,11 +151,10 @@ impl Sink {
     /// Sends what is held back.
     async fn send(&mut self) -> Result<()> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
-        let Pending { table, sql, tail, load, data, rows } = pending;
+        let Pending { table, sql, load, data, rows } = pending;
         if !load {
             let mut text = sql.into_bytes();
             text.extend_from_slice(&data);
-            text.extend_from_slice(tail.as_bytes());
             let affected = self.run(&text, &table).await?;
             return same_count(&table, rows, affected);
         }
@@ -243,8 +241,10 @@ impl Sink {
         let list: Vec<String> = columns.iter().map(|&(at, _)| name(at)).collect();
         let real = table_sql(&table.name);
         self.run(format!("DROP TEMPORARY TABLE IF EXISTS {TEMPORARY}").as_bytes(), &table).await?;
-        let create =
-            format!("CREATE TEMPORARY TABLE {TEMPORARY} ENGINE=InnoDB AS SELECT {} FROM {real} LIMIT 0", list.join(", "));
+        let create = format!(
+            "CREATE TEMPORARY TABLE {TEMPORARY} ENGINE=InnoDB AS SELECT {} FROM {real} LIMIT 0",
+            list.join(", ")
+        );
         self.run(create.as_bytes(), &table).await?;
         self.insert(Some(TEMPORARY), batch).await?;
         let on: Vec<String> = keys.iter().map(|&k| format!("t.{0} = u.{0}", name(k))).collect();
@@ -252,8 +252,7 @@ impl Sink {
         if set.is_empty() {
             set.push(format!("t.{0} = t.{0}", name(keys[0])));
         }
-        let sql =
-            format!("UPDATE {TEMPORARY} u STRAIGHT_JOIN {real} t ON {} SET {}", on.join(" AND "), set.join(", "));
+        let sql = format!("UPDATE {TEMPORARY} u STRAIGHT_JOIN {real} t ON {} SET {}", on.join(" AND "), set.join(", "));
         let found = self.run(sql.as_bytes(), &table).await?;
         self.run(format!("DROP TEMPORARY TABLE {TEMPORARY}").as_bytes(), &table).await?;
         Ok(found)
@@ -295,11 +294,17 @@ impl Sink {
                 first = false;
                 let name = quote(&column.name);
                 let (expression, form) = match (&column.logical, Form::of(column)) {
-                    (LogicalType::Json { binary: true }, _) => (format!("CAST(CAST({name} AS CHAR) AS BINARY)"), Form::Bytes),
-                    (logical, _) if is_hex_text(logical) => (name, Form::Hex),
-                    (LogicalType::Text { .. } | LogicalType::Json { .. } | LogicalType::Enum { .. } | LogicalType::Set { .. }, _) => {
-                        (format!("CAST(CONVERT({name} USING utf8mb4) AS BINARY)"), Form::Bytes)
+                    (LogicalType::Json { binary: true }, _) => {
+                        (format!("CAST(CAST({name} AS CHAR) AS BINARY)"), Form::Bytes)
                     }
+                    (logical, _) if is_hex_text(logical) => (name, Form::Hex),
+                    (
+                        LogicalType::Text { .. }
+                        | LogicalType::Json { .. }
+                        | LogicalType::Enum { .. }
+                        | LogicalType::Set { .. },
+                        _,
+                    ) => (format!("CAST(CONVERT({name} USING utf8mb4) AS BINARY)"), Form::Bytes),
                     (_, form) => (name, form),
                 };
                 sql.extend_from_slice(expression.as_bytes());
@@ -387,7 +392,10 @@ impl Target for Sink {
     async fn query_text(&mut self, sql: &str) -> Result<Vec<String>> {
         self.send().await?;
         let rows: Vec<mysql_async::Row> = self.conn.query(sql).await.map_err(convert)?;
-        Ok(rows.into_iter().filter_map(|mut row| row.take_opt::<String, _>(0).and_then(std::result::Result::ok)).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|mut row| row.take_opt::<String, _>(0).and_then(std::result::Result::ok))
+            .collect())
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {

@@ -104,12 +104,19 @@ fn is_text(logical: &LogicalType) -> bool {
 
 /// Whether a collation is one of this product family, so that the column is too.
 fn own_collation(column: &ColumnDef) -> bool {
-    column.collation.as_deref().is_some_and(|c| c.contains('_') && (c.ends_with("_ci") || c.ends_with("_bin") || c.ends_with("_cs")))
+    column
+        .collation
+        .as_deref()
+        .is_some_and(|c| c.contains('_') && (c.ends_with("_ci") || c.ends_with("_bin") || c.ends_with("_cs")))
 }
 
 /// The collation here for one of the other product of the family.
 fn collation_here(collation: &str, flavor: &Flavor) -> String {
-    let foreign = if flavor.mariadb { collation.contains("_0900_") } else { collation.contains("nopad") || collation.contains("uca1400") };
+    let foreign = if flavor.mariadb {
+        collation.contains("_0900_")
+    } else {
+        collation.contains("nopad") || collation.contains("uca1400")
+    };
     if !foreign {
         collation.to_owned()
     } else if collation.ends_with("_bin") {
@@ -127,9 +134,17 @@ fn key_share(table: &Table, column: &ColumnDef) -> Option<u32> {
     let wide = |i: &usize| {
         matches!(
             table.columns[*i].logical,
-            LogicalType::Text { .. } | LogicalType::Binary { .. } | LogicalType::Decimal { precision: None, .. }
-                | LogicalType::Interval | LogicalType::TimeTz { .. } | LogicalType::Array { .. } | LogicalType::Other { .. }
-                | LogicalType::Json { .. } | LogicalType::Any | LogicalType::Bits { .. } | LogicalType::Uuid
+            LogicalType::Text { .. }
+                | LogicalType::Binary { .. }
+                | LogicalType::Decimal { precision: None, .. }
+                | LogicalType::Interval
+                | LogicalType::TimeTz { .. }
+                | LogicalType::Array { .. }
+                | LogicalType::Other { .. }
+                | LogicalType::Json { .. }
+                | LogicalType::Any
+                | LogicalType::Bits { .. }
+                | LogicalType::Uuid
         )
     };
     let named = |names: Vec<&String>| -> Vec<usize> { names.into_iter().filter_map(|n| table.column(n)).collect() };
@@ -187,7 +202,8 @@ fn own_native(flavor: &Flavor, column: &ColumnDef) -> bool {
             && (native.starts_with("inet4") || (native.starts_with("inet6")) || super::source::is_hex_text(&column.logical)));
     }
     // Plain words that other engines have too, with wider limits there.
-    !matches!(column.native.as_str(), "text" | "tinytext" | "mediumtext") && !column.native.starts_with("varchar")
+    !matches!(column.native.as_str(), "text" | "tinytext" | "mediumtext")
+        && !column.native.starts_with("varchar")
         && !column.native.starts_with("char")
         || own_collation(column)
 }
@@ -216,7 +232,9 @@ fn native_for(flavor: &Flavor, column: &ColumnDef, share: Option<u32>, crowded: 
         }
         LogicalType::Float { bits: 32 } => exact("float".to_owned()),
         LogicalType::Float { .. } => exact("double".to_owned()),
-        LogicalType::Decimal { precision: Some(p), scale } if (*p).max(scale.unwrap_or(0)) <= 65 && scale.unwrap_or(0) <= 30 => {
+        LogicalType::Decimal { precision: Some(p), scale }
+            if (*p).max(scale.unwrap_or(0)) <= 65 && scale.unwrap_or(0) <= 30 =>
+        {
             let scale = scale.unwrap_or(0);
             exact(format!("decimal({},{scale})", (*p).max(scale)))
         }
@@ -244,8 +262,12 @@ fn native_for(flavor: &Flavor, column: &ColumnDef, share: Option<u32>, crowded: 
             let loss = (!flavor.mariadb && !binary).then(|| "the spelling of JSON text".to_owned());
             ("json".to_owned(), loss)
         }
-        LogicalType::Enum { labels } if labels.iter().all(|l| !l.ends_with(' ')) => exact(native_of("", &column.logical)),
-        LogicalType::Set { labels } if labels.len() <= 64 && labels.iter().all(|l| !l.ends_with(' ') && !l.contains(',')) => {
+        LogicalType::Enum { labels } if labels.iter().all(|l| !l.ends_with(' ')) => {
+            exact(native_of("", &column.logical))
+        }
+        LogicalType::Set { labels }
+            if labels.len() <= 64 && labels.iter().all(|l| !l.ends_with(' ') && !l.contains(',')) =>
+        {
             exact(native_of("", &column.logical))
         }
         LogicalType::Any => (long(None), Some("the storage class of each value".to_owned())),
@@ -261,12 +283,13 @@ fn default_sql(column: &ColumnDef, left_out: &mut Vec<String>) -> Option<String>
         (DefaultValue::Literal(t), LogicalType::Bool) => {
             if matches!(t.as_str(), "true" | "t" | "1") { "1" } else { "0" }.to_owned()
         }
-        (DefaultValue::Literal(t), LogicalType::Bits { .. }) => format!("b'{}'", t.replace(|c| c != '0' && c != '1', "")),
-        (DefaultValue::Literal(t), LogicalType::Int { .. } | LogicalType::Float { .. } | LogicalType::Decimal { .. })
-            if plain(t) =>
-        {
-            t.clone()
+        (DefaultValue::Literal(t), LogicalType::Bits { .. }) => {
+            format!("b'{}'", t.replace(|c| c != '0' && c != '1', ""))
         }
+        (
+            DefaultValue::Literal(t),
+            LogicalType::Int { .. } | LogicalType::Float { .. } | LogicalType::Decimal { .. },
+        ) if plain(t) => t.clone(),
         (DefaultValue::Literal(t), _) if wide => format!("({})", literal(t)),
         (DefaultValue::Literal(t), _) => literal(t),
         (DefaultValue::Now, LogicalType::Timestamp { digits, .. }) => format!("CURRENT_TIMESTAMP({digits})"),
@@ -311,7 +334,8 @@ fn index_list(table: &Table, index: &Index) -> String {
     let part = |c: &crate::model::IndexColumn| {
         let definition = table.column(&c.name).map(|i| &table.columns[i]);
         let long = definition.is_some_and(|d| {
-            matches!(d.logical, LogicalType::Text { max: None, .. } | LogicalType::Json { .. }) || d.native.ends_with("blob")
+            matches!(d.logical, LogicalType::Text { max: None, .. } | LogicalType::Json { .. })
+                || d.native.ends_with("blob")
         });
         let wide = definition.is_some_and(|d| matches!(d.logical, LogicalType::Text { max: Some(n), .. } if n > 191));
         let length = if (long || wide) && !index.unique { "(191)" } else { "" };
@@ -324,13 +348,23 @@ fn index_list(table: &Table, index: &Index) -> String {
 pub(super) fn ddl(table: &Table) -> TableDdl {
     let mut out = TableDdl::default();
     let name = table_sql(&table.name);
-    let names = |positions: &[usize]| positions.iter().map(|&i| quote(&table.columns[i].name)).collect::<Vec<_>>().join(", ");
+    let names =
+        |positions: &[usize]| positions.iter().map(|&i| quote(&table.columns[i].name)).collect::<Vec<_>>().join(", ");
     // The server numbers one column, and only one that leads a key.
     let leads = |column: &ColumnDef| {
-        let primary = table.primary_key.as_ref().and_then(|k| k.columns.first()).is_some_and(|&c| table.columns[c].name == column.name);
-        primary || table.indexes.iter().any(|i| i.unique && i.native.is_none() && i.columns.first().is_some_and(|c| c.name == column.name))
+        let primary = table
+            .primary_key
+            .as_ref()
+            .and_then(|k| k.columns.first())
+            .is_some_and(|&c| table.columns[c].name == column.name);
+        primary
+            || table
+                .indexes
+                .iter()
+                .any(|i| i.unique && i.native.is_none() && i.columns.first().is_some_and(|c| c.name == column.name))
     };
-    let numbered = table.columns.iter().position(|c| c.identity.is_some() && matches!(c.logical, LogicalType::Int { .. }));
+    let numbered =
+        table.columns.iter().position(|c| c.identity.is_some() && matches!(c.logical, LogicalType::Int { .. }));
     let mut lines: Vec<String> = Vec::new();
     for (at, column) in table.columns.iter().enumerate() {
         lines.push(column_sql(column, numbered == Some(at), &mut out.left_out));
@@ -347,11 +381,16 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
         match &index.native {
             None if index.unique => lines.push(format!("UNIQUE INDEX {} ({list})", quote(&short(&index.name)))),
             None => later.push(format!("ADD INDEX {} ({list})", quote(&short(&index.name)))),
-            Some(native) if native.contains("INDEX `") && !native.starts_with("CREATE") => later.push(format!("ADD {native}")),
-            Some(_) => out.left_out.push(format!("index {}, which is of another engine or has expressions", index.name)),
+            Some(native) if native.contains("INDEX `") && !native.starts_with("CREATE") => {
+                later.push(format!("ADD {native}"))
+            }
+            Some(_) => {
+                out.left_out.push(format!("index {}, which is of another engine or has expressions", index.name))
+            }
         }
     }
-    out.create.push(format!("CREATE TABLE {name} (\n  {}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4", lines.join(",\n  ")));
+    out.create
+        .push(format!("CREATE TABLE {name} (\n  {}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4", lines.join(",\n  ")));
     if !later.is_empty() {
         out.after_rows.push(format!("ALTER TABLE {name} {}", later.join(", ")));
     }
@@ -385,7 +424,9 @@ pub(super) fn misfits(flavor: &Flavor, column: &ColumnDef, data: &Column) -> Vec
     let most = (838 * 3600 + 59 * 60 + 59) * SECOND + if flavor.mariadb { 999_999 } else { 0 };
     let reason = |cell: Cell<'_>| -> Option<&'static str> {
         match (&column.logical, cell) {
-            (LogicalType::Float { .. }, Cell::Float(v)) => (!v.is_finite()).then_some("NaN and infinities cannot be stored"),
+            (LogicalType::Float { .. }, Cell::Float(v)) => {
+                (!v.is_finite()).then_some("NaN and infinities cannot be stored")
+            }
             (LogicalType::Decimal { .. }, Cell::Bytes(v)) => {
                 (v.first() == Some(&b'N') || v.contains(&b'I')).then_some("NaN and infinities cannot be stored")
             }
@@ -395,19 +436,21 @@ pub(super) fn misfits(flavor: &Flavor, column: &ColumnDef, data: &Column) -> Vec
             (LogicalType::Date, Cell::Int(v)) => {
                 (!(first_day..end_day).contains(&v)).then_some("the year is not between 1 and 9999")
             }
-            (LogicalType::Timestamp { zoned: false, .. }, Cell::Int(v)) => {
-                (!(first_day..end_day).contains(&v.div_euclid(temporal::DAY))).then_some("the year is not between 1 and 9999")
-            }
-            (LogicalType::Timestamp { zoned: true, .. }, Cell::Int(v)) => {
-                (!(SECOND..2_147_483_648 * SECOND).contains(&v)).then_some("TIMESTAMP ends at 1970-01-01 and 2038-01-19")
-            }
+            (LogicalType::Timestamp { zoned: false, .. }, Cell::Int(v)) => (!(first_day..end_day)
+                .contains(&v.div_euclid(temporal::DAY)))
+            .then_some("the year is not between 1 and 9999"),
+            (LogicalType::Timestamp { zoned: true, .. }, Cell::Int(v)) => (!(SECOND..2_147_483_648 * SECOND)
+                .contains(&v))
+            .then_some("TIMESTAMP ends at 1970-01-01 and 2038-01-19"),
             (LogicalType::Duration { .. } | LogicalType::Time { .. }, Cell::Int(v)) => {
                 (v > most || v < -most).then_some("TIME ends at 838:59:59")
             }
             (LogicalType::Text { fixed: true, .. }, Cell::Bytes(v)) => {
                 (v.last() == Some(&b' ')).then_some("CHAR loses spaces at the end")
             }
-            (LogicalType::Text { .. }, Cell::Bytes(v)) => (v.len() > bytes).then_some("the text has more bytes than its type holds"),
+            (LogicalType::Text { .. }, Cell::Bytes(v)) => {
+                (v.len() > bytes).then_some("the text has more bytes than its type holds")
+            }
             _ => None,
         }
     };
