@@ -102,7 +102,7 @@ fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef 
     let logical = if is_json {
         LogicalType::Json { binary: false }
     } else {
-        parse_type(&native, flavor, false).unwrap_or_else(|| LogicalType::Other { native: native.clone() })
+        parse_type(&native, flavor).unwrap_or_else(|| LogicalType::Other { native: native.clone() })
     };
     let generated = expression.is_some_and(|e| !e.is_empty());
     let extra = extra.to_ascii_lowercase();
@@ -112,7 +112,7 @@ fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef 
         default: default.filter(|_| !generated).and_then(|d| parse_default(&d, &extra, flavor.mariadb, &logical)),
         generated,
         identity: extra.contains("auto_increment").then_some(Identity::ByDefault),
-        binary_order: collation.as_deref().is_none_or(is_binary_order),
+        binary_order: is_json || collation.as_deref().is_none_or(is_binary_order),
         collation: collation.filter(|_| !is_json),
         logical,
         name,

@@ -66,6 +66,9 @@ pub(super) struct Writer {
     scratch: String,
 }
 
+/// Writing into a `String` cannot fail.
+fn ignore(_: std::fmt::Result) {}
+
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -85,19 +88,19 @@ impl Writer {
             (Form::Date, Cell::Int(v)) => temporal::write_date(out, v),
             (Form::Timestamp(digits), Cell::Int(v)) => temporal::write_timestamp(out, v, digits),
             (Form::Time(digits), Cell::Int(v)) => temporal::write_duration(out, v, digits),
-            (Form::Year, Cell::Int(v)) => drop(write!(out, "{v:04}")),
-            (_, Cell::Int(v)) => drop(write!(out, "{v}")),
-            (_, Cell::UInt(v)) => drop(write!(out, "{v}")),
+            (Form::Year, Cell::Int(v)) => ignore(write!(out, "{v:04}")),
+            (_, Cell::Int(v)) => ignore(write!(out, "{v}")),
+            (_, Cell::UInt(v)) => ignore(write!(out, "{v}")),
             // The shortest text that reads back as the same number.
-            (_, Cell::Float(v)) => drop(write!(out, "{v:e}")),
+            (_, Cell::Float(v)) => ignore(write!(out, "{v:e}")),
             (Form::Bits, Cell::Bytes(v)) => {
                 let number = v.iter().fold(0_u64, |n, b| n << 1 | u64::from(*b == b'1'));
-                drop(write!(out, "{number}"));
+                ignore(write!(out, "{number}"));
             }
             (Form::Uuid, Cell::Bytes(v)) => {
                 for (at, byte) in v.iter().enumerate() {
                     out.push_str(if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" });
-                    drop(write!(out, "{byte:02x}"));
+                    ignore(write!(out, "{byte:02x}"));
                 }
             }
             _ => {}

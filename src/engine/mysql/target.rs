@@ -35,7 +35,6 @@ pub(super) struct Sink {
 pub(super) struct Pending {
     table: Arc<Table>,
     sql: String,
-    tail: String,
     load: bool,
     data: Vec<u8>,
     rows: u64,
@@ -48,7 +47,7 @@ fn written(table: &Table) -> Vec<(usize, Form)> {
 
 fn start(into: &str, table: &Arc<Table>, columns: &[(usize, Form)], load: bool) -> Pending {
     let name = |at: usize| quote(&table.columns[at].name);
-    let (sql, tail) = if load {
+    let sql = if load {
         let mut targets = Vec::new();
         let mut sets = Vec::new();
         for &(at, form) in columns {
@@ -62,17 +61,16 @@ fn start(into: &str, table: &Arc<Table>, columns: &[(usize, Form)], load: bool) 
             }
         }
         let sets = if sets.is_empty() { String::new() } else { format!(" SET {}", sets.join(", ")) };
-        let sql = format!(
+        format!(
             "LOAD DATA LOCAL INFILE 'rowferry' INTO TABLE {into} CHARACTER SET utf8mb4 \
              FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({}){sets}",
             targets.join(", ")
-        );
-        (sql, String::new())
+        )
     } else {
         let names: Vec<String> = columns.iter().map(|&(at, _)| name(at)).collect();
-        (format!("INSERT INTO {into} ({}) VALUES ", names.join(", ")), String::new())
+        format!("INSERT INTO {into} ({}) VALUES ", names.join(", "))
     };
-    Pending { table: table.clone(), sql, tail, load, data: Vec::new(), rows: 0 }
+    Pending { table: table.clone(), sql, load, data: Vec::new(), rows: 0 }
 }
 
 fn in_table(error: Error, table: &Table) -> Error {
@@ -153,11 +151,10 @@ impl Sink {
     /// Sends what is held back.
     async fn send(&mut self) -> Result<()> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
-        let Pending { table, sql, tail, load, data, rows } = pending;
+        let Pending { table, sql, load, data, rows } = pending;
         if !load {
             let mut text = sql.into_bytes();
             text.extend_from_slice(&data);
-            text.extend_from_slice(tail.as_bytes());
             let affected = self.run(&text, &table).await?;
             return same_count(&table, rows, affected);
         }

@@ -6,8 +6,8 @@ use super::connect::{Flavor, literal, quote};
 use super::source::table_sql;
 use crate::model::{Cell, Column, ColumnDef, DefaultValue, Index, LogicalType, Table, temporal};
 
-/// Labels of `enum(...)`. The catalogue doubles quotes only; our own text escapes backslashes too.
-fn labels(text: &str, escapes: bool) -> Option<Vec<String>> {
+/// Labels of `enum(...)`: quotes are doubled, backslashes escape.
+fn labels(text: &str) -> Option<Vec<String>> {
     let mut out = Vec::new();
     let mut chars = text.chars().peekable();
     loop {
@@ -22,7 +22,13 @@ fn labels(text: &str, escapes: bool) -> Option<Vec<String>> {
                     label.push('\'');
                 }
                 '\'' => break,
-                '\\' if escapes => label.push(chars.next()?),
+                '\\' => label.push(match chars.next()? {
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    '0' => '\0',
+                    c => c,
+                }),
                 c => label.push(c),
             }
         }
@@ -36,7 +42,7 @@ fn labels(text: &str, escapes: bool) -> Option<Vec<String>> {
 }
 
 /// What a type text means; `None` for one that this engine does not write.
-pub(super) fn parse_type(native: &str, flavor: &Flavor, escapes: bool) -> Option<LogicalType> {
+pub(super) fn parse_type(native: &str, flavor: &Flavor) -> Option<LogicalType> {
     let (word, rest) = native.split_at(native.find(['(', ' ']).unwrap_or(native.len()));
     let (inner, tail) = match rest.strip_prefix('(') {
         Some(r) => r.rfind(')').map(|at| (&r[..at], &r[at + 1..]))?,
@@ -76,8 +82,8 @@ pub(super) fn parse_type(native: &str, flavor: &Flavor, escapes: bool) -> Option
         "longblob" => Some(LogicalType::Binary { max: None, fixed: false }),
         "json" => Some(LogicalType::Json { binary: !flavor.mariadb }),
         "uuid" if flavor.has_uuid() => Some(LogicalType::Uuid),
-        "enum" => Some(LogicalType::Enum { labels: labels(inner, escapes)? }),
-        "set" => Some(LogicalType::Set { labels: labels(inner, escapes)? }),
+        "enum" => Some(LogicalType::Enum { labels: labels(inner)? }),
+        "set" => Some(LogicalType::Set { labels: labels(inner)? }),
         _ => None,
     }
 }
@@ -179,7 +185,7 @@ pub(super) fn map_column(flavor: &Flavor, table: &Table, column: &ColumnDef) -> 
         return MappedColumn { column: out, loss: None };
     }
     let (native, loss) = native_for(flavor, column, key_share(table, column), crowded(table));
-    out.logical = parse_type(&native, flavor, true).unwrap_or_else(|| LogicalType::Other { native: native.clone() });
+    out.logical = parse_type(&native, flavor).unwrap_or_else(|| LogicalType::Other { native: native.clone() });
     out.native = native;
     out.collation = is_text(&out.logical).then(|| flavor.binary_collation().to_owned());
     out.binary_order = out.collation.as_deref().is_none_or(is_binary_order);
@@ -190,7 +196,7 @@ pub(super) fn map_column(flavor: &Flavor, table: &Table, column: &ColumnDef) -> 
 }
 
 fn own_native(flavor: &Flavor, column: &ColumnDef) -> bool {
-    if column.native.is_empty() || parse_type(&column.native, flavor, true).as_ref() != Some(&column.logical) {
+    if column.native.is_empty() || parse_type(&column.native, flavor).as_ref() != Some(&column.logical) {
         // A type of this product alone is kept where its name can only be ours.
         return matches!(&column.logical, LogicalType::Other { native } if *native == column.native
             && (native.starts_with("inet4") || (native.starts_with("inet6")) || super::source::is_hex_text(&column.logical)));
