@@ -1,0 +1,1 @@
+//! Tests against a server, where one is named.
