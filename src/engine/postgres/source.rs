@@ -99,6 +99,7 @@ impl Source for Reader {
             chunk: Bytes::new(),
             started: false,
             ended: false,
+            over: false,
         }))
     }
 }
@@ -207,6 +208,8 @@ struct Rows<'a> {
     chunk: Bytes,
     started: bool,
     ended: bool,
+    /// The answer was read to its end; the driver must not be asked again.
+    over: bool,
 }
 
 /// What a look at the buffer found.
@@ -299,19 +302,20 @@ impl Rows<'_> {
 #[async_trait]
 impl BatchStream for Rows<'_> {
     async fn next(&mut self) -> Result<Option<Batch>> {
-        loop {
+        while !self.over {
             if !self.ended && self.drain()? {
                 return Ok(self.builder.take());
             }
             match self.stream.next().await {
                 Some(Ok(chunk)) => self.chunk = chunk,
                 Some(Err(e)) => return Err(self.reader.failed(&self.table, &e)),
-                None if self.ended => return Ok(self.builder.take()),
+                None if self.ended => self.over = true,
                 None => {
                     return Err(Error::new(ErrorKind::Unreachable, format!("reading table {}: the answer ended in the middle", self.table.name)));
                 }
             }
         }
+        Ok(self.builder.take())
     }
 }
 
