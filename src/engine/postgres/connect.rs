@@ -155,7 +155,7 @@ impl Connector {
         }
     }
 
-    /// `SET search_path` for messages and tests.
+    /// The URL names a schema that is not there.
     pub(super) fn missing_schema(&self, schema: &str) -> Error {
         Error::new(ErrorKind::Usage, format!("the database at {} has no schema {}: create it or correct the URL", self.place, literal(schema)))
     }
