@@ -1,0 +1,177 @@
+//! Tables as `pg_catalog` describes them.
+
+use tokio_postgres::{Client, Row};
+
+use super::error;
+use super::types::{builtin, ident, parse_default};
+use crate::engine::Result;
+use crate::model::{
+    ColumnDef, DefaultValue, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType, Table, TableName,
+};
+
+const TABLES: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND n.nspname = $1 \
+    AND left(c.relname::text, 10) <> '_rowferry_' \
+    AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+    ORDER BY c.relname::text COLLATE \"C\"";
+
+const TABLE: &str = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p') AND n.nspname = $1 AND c.relname = $2";
+
+const COLUMNS: &str = "SELECT a.attnum, a.attname::text, a.attnotnull, format_type(a.atttypid, a.atttypmod), \
+    format_type(b.oid, b.typmod), t.typtype::text, t.typcategory::text, t.typname::text, a.attidentity::text, a.attgenerated <> '', \
+    pg_get_expr(d.adbin, d.adrelid), k.collname::text, k.collisdeterministic, \
+    (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid), \
+    pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname::text) \
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+    CROSS JOIN LATERAL (WITH RECURSIVE r(oid, typmod) AS (SELECT a.atttypid, a.atttypmod UNION ALL \
+      SELECT y.typbasetype, y.typtypmod FROM r JOIN pg_type y ON y.oid = r.oid WHERE y.typtype = 'd') \
+      SELECT r.oid, r.typmod FROM r JOIN pg_type y ON y.oid = r.oid WHERE y.typtype <> 'd' LIMIT 1) b \
+    JOIN pg_type t ON t.oid = b.oid \
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+    LEFT JOIN pg_collation k ON k.oid = a.attcollation \
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+
+const INDEXES: &str = "SELECT i.relname::text, x.indisunique, x.indisprimary, x.indkey::int2[], x.indoption::int2[], \
+    x.indexprs IS NOT NULL OR x.indpred IS NOT NULL OR m.amname <> 'btree' OR x.indnatts > x.indnkeyatts \
+      OR coalesce((to_jsonb(x) ->> 'indnullsnotdistinct')::boolean, false) \
+      OR EXISTS (SELECT 1 FROM pg_opclass o WHERE o.oid = ANY (x.indclass::oid[]) AND NOT o.opcdefault) \
+      OR EXISTS (SELECT 1 FROM unnest(x.indoption::int2[]) u(o) WHERE u.o NOT IN (0, 3)), \
+    pg_get_indexdef(x.indexrelid) \
+    FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam \
+    WHERE x.indrelid = $1 AND x.indisvalid ORDER BY i.relname::text COLLATE \"C\"";
+
+const KEYS: &str = "SELECT c.conname::text, n.nspname::text, p.relname::text, c.confdeltype::text, c.confupdtype::text, \
+    (SELECT array_agg(a.attname::text ORDER BY u.o) FROM unnest(c.conkey) WITH ORDINALITY u(k, o) \
+      JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = u.k), \
+    (SELECT array_agg(a.attname::text ORDER BY u.o) FROM unnest(c.confkey) WITH ORDINALITY u(k, o) \
+      JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = u.k) \
+    FROM pg_constraint c JOIN pg_class p ON p.oid = c.confrelid JOIN pg_namespace n ON n.oid = p.relnamespace \
+    WHERE c.conrelid = $1 AND c.contype = 'f' ORDER BY c.conname::text COLLATE \"C\"";
+
+const TRIGGERS: &str = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal ORDER BY 1";
+
+/// Names of a schema's tables.
+pub(super) async fn tables(client: &Client, own: &str, schema: Option<&str>) -> Result<Vec<TableName>> {
+    let wanted = schema.unwrap_or(own);
+    let rows = client.query(TABLES, &[&wanted]).await.map_err(|e| error::from(&e))?;
+    let shown = if wanted == own { "" } else { wanted };
+    Ok(rows.iter().map(|r| TableName::qualified(shown, r.get::<_, String>(0))).collect())
+}
+
+/// A table, `None` when missing.
+pub(super) async fn describe(client: &Client, own: &str, name: &TableName) -> Result<Option<Table>> {
+    let fail = |e: tokio_postgres::Error| error::from(&e);
+    let schema = if name.schema.is_empty() { own } else { &name.schema };
+    let Some(found) = client.query_opt(TABLE, &[&schema, &name.name]).await.map_err(fail)? else { return Ok(None) };
+    let oid: u32 = found.get(0);
+    let rows = client.query(COLUMNS, &[&oid]).await.map_err(fail)?;
+    let numbers: Vec<i16> = rows.iter().map(|r| r.get(0)).collect();
+    let columns: Vec<ColumnDef> = rows.iter().map(column).collect();
+    let mut table = Table {
+        name: TableName::qualified(if schema == own { "" } else { schema }, &name.name),
+        columns,
+        primary_key: None,
+        indexes: Vec::new(),
+        foreign_keys: Vec::new(),
+        triggers: Vec::new(),
+    };
+    for row in client.query(INDEXES, &[&oid]).await.map_err(fail)? {
+        index(&row, &numbers, &mut table);
+    }
+    for row in client.query(KEYS, &[&oid]).await.map_err(fail)? {
+        table.foreign_keys.push(foreign_key(&row, own));
+    }
+    let triggers = client.query(TRIGGERS, &[&oid]).await.map_err(fail)?;
+    table.triggers = triggers.iter().map(|r| r.get(0)).collect();
+    Ok(Some(table))
+}
+
+fn column(row: &Row) -> ColumnDef {
+    let name: String = row.get(1);
+    let native: String = row.get(3);
+    let base: String = row.get(4);
+    let (kind, category, base_name): (String, String, String) = (row.get(5), row.get(6), row.get(7));
+    let labels: Option<Vec<String>> = row.get(13);
+    let logical = builtin(&base).unwrap_or_else(|| match (kind.as_str(), category.as_str()) {
+        ("e", _) => LogicalType::Enum { labels: labels.unwrap_or_default() },
+        (_, "A") => LogicalType::Array { native: native.clone() },
+        _ if base_name == "citext" => LogicalType::Text { max: None, fixed: false },
+        _ => LogicalType::Other { native: native.clone() },
+    });
+    let generated: bool = row.get(9);
+    let expression: Option<String> = row.get(10);
+    let sequence: Option<String> = row.get(14);
+    let identity = match row.get::<_, String>(8).as_str() {
+        "a" => Some(Identity::Always),
+        "d" => Some(Identity::ByDefault),
+        _ if sequence.is_some() && expression.as_deref().is_some_and(|e| e.starts_with("nextval(")) => Some(Identity::ByDefault),
+        _ => None,
+    };
+    let default = expression.filter(|_| identity.is_none() && !generated).and_then(|e| match parse_default(&e) {
+        // Text forms of these are the server's own: only its words say them exactly.
+        Some(DefaultValue::Literal(_)) if matches!(logical, LogicalType::Binary { .. } | LogicalType::Bits { .. }) => {
+            Some(DefaultValue::Expression(e))
+        }
+        other => other,
+    });
+    let collation: Option<String> = row.get(11);
+    let deterministic: Option<bool> = row.get(12);
+    ColumnDef {
+        name,
+        logical,
+        native,
+        nullable: !row.get::<_, bool>(2),
+        default,
+        generated,
+        identity,
+        collation: collation.filter(|c| c != "default"),
+        binary_order: deterministic.unwrap_or(true) && base_name != "citext",
+    }
+}
+
+fn index(row: &Row, numbers: &[i16], table: &mut Table) {
+    let (name, unique, primary): (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
+    let (keys, options): (Vec<i16>, Vec<i16>) = (row.get(3), row.get(4));
+    let positions: Vec<usize> =
+        keys.iter().take(options.len()).filter_map(|k| numbers.iter().position(|n| n == k)).collect();
+    if primary {
+        table.primary_key = Some(Key { columns: positions });
+        return;
+    }
+    let columns = positions
+        .iter()
+        .zip(&options)
+        .map(|(&at, option)| IndexColumn { name: table.columns[at].name.clone(), descending: option & 1 == 1 })
+        .collect();
+    let special: bool = row.get(5);
+    table.indexes.push(Index { name, columns, unique, native: special.then(|| row.get(6)) });
+}
+
+fn foreign_key(row: &Row, own: &str) -> ForeignKey {
+    let schema: String = row.get(1);
+    let action = |code: String| match code.as_str() {
+        "r" => ForeignKeyAction::Restrict,
+        "c" => ForeignKeyAction::Cascade,
+        "n" => ForeignKeyAction::SetNull,
+        "d" => ForeignKeyAction::SetDefault,
+        _ => ForeignKeyAction::NoAction,
+    };
+    ForeignKey {
+        name: row.get(0),
+        columns: row.get(5),
+        parent: TableName::qualified(if schema == own { String::new() } else { schema }, row.get::<_, String>(2)),
+        parent_columns: row.get(6),
+        on_delete: action(row.get(3)),
+        on_update: action(row.get(4)),
+    }
+}
+
+/// The select list of a table's columns, those that are not binary as text.
+pub(super) fn select_list(table: &Table) -> String {
+    let list = table.columns.iter().map(|c| {
+        let cast = if super::codec::Wire::of(&c.logical) == super::codec::Wire::Cast { "::text" } else { "" };
+        format!("{}{cast}", ident(&c.name))
+    });
+    list.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,328 @@
+//! Reading: binary COPY at one snapshot.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio_postgres::CopyOutStream;
+
+use super::catalog::select_list;
+use super::codec::{Wire, decode, write_text};
+use super::connect::Session;
+use super::types::{ident, literal, table_name};
+use super::{Shared, error};
+use crate::engine::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source};
+use crate::model::{Batch, BatchBuilder, Cell, ColumnDef, Table, Value};
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// A transaction that keeps its snapshot alive for others.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    id: String,
+    _session: Session,
+}
+
+impl Keeper {
+    /// Opens one.
+    pub(super) async fn open(shared: Arc<Shared>) -> Result<Self> {
+        let session = shared.session().await?;
+        session.client.batch_execute(BEGIN).await.map_err(|e| error::from(&e))?;
+        let row = session.client.query_one("SELECT pg_export_snapshot()", &[]).await.map_err(|e| error::from(&e))?;
+        Ok(Self { shared, id: row.get(0), _session: session })
+    }
+}
+
+#[async_trait]
+impl Snapshot for Keeper {
+    async fn source(&self) -> Result<Box<dyn Source>> {
+        let mut reader = Reader { shared: self.shared.clone(), snapshot: self.id.clone(), session: None };
+        reader.session().await?;
+        Ok(Box::new(reader))
+    }
+}
+
+/// A connection that reads at a snapshot. After an error or a stream that was dropped early the
+/// session is given up and the next use opens another at the same snapshot.
+struct Reader {
+    shared: Arc<Shared>,
+    snapshot: String,
+    session: Option<Session>,
+}
+
+impl Reader {
+    async fn session(&mut self) -> Result<&Session> {
+        if self.session.is_none() {
+            let session = self.shared.session().await?;
+            let begin = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", literal(&self.snapshot));
+            session.client.batch_execute(&begin).await.map_err(|e| error::from(&e).context("joining the snapshot"))?;
+            self.session = Some(session);
+        }
+        self.session.as_ref().ok_or_else(|| Error::new(ErrorKind::Protocol, "no session"))
+    }
+
+    fn failed(&mut self, table: &Table, error: &tokio_postgres::Error) -> Error {
+        self.session = None;
+        error::from(error).context(format_args!("reading table {}", table.name))
+    }
+}
+
+#[async_trait]
+impl Source for Reader {
+    async fn count(&mut self, table: &Table, filter: Option<&str>) -> Result<u64> {
+        let sql = format!("SELECT count(*) FROM {}{}", table_name(&self.shared.schema, &table.name), condition(filter, Vec::new()));
+        let answer = self.session().await?.client.query_one(&sql, &[]).await;
+        let row = answer.map_err(|e| self.failed(table, &e))?;
+        Ok(row.get::<_, i64>(0).unsigned_abs())
+    }
+
+    async fn check(&mut self, request: &ReadRequest) -> Result<()> {
+        let sql = select(&self.shared, request)?;
+        let answer = self.session().await?.client.prepare(&sql).await;
+        answer.map(drop).map_err(|e| self.failed(&request.table, &e))
+    }
+
+    async fn read<'a>(&'a mut self, request: &ReadRequest) -> Result<Box<dyn BatchStream + 'a>> {
+        let sql = format!("COPY ({}) TO STDOUT (FORMAT binary)", select(&self.shared, request)?);
+        let answer = self.session().await?.client.copy_out(&sql).await;
+        let stream = answer.map_err(|e| self.failed(&request.table, &e))?;
+        let wires = request.table.columns.iter().map(|c| Wire::of(&c.logical)).collect();
+        Ok(Box::new(Rows {
+            reader: self,
+            stream: Box::pin(stream),
+            builder: BatchBuilder::new(request.table.clone(), request.limits),
+            wires,
+            table: request.table.clone(),
+            rest: Vec::new(),
+            chunk: Bytes::new(),
+            started: false,
+            ended: false,
+            over: false,
+        }))
+    }
+}
+
+fn condition(filter: Option<&str>, mut parts: Vec<String>) -> String {
+    if let Some(filter) = filter {
+        // A line of its own: a comment at the end of the filter must not swallow the parenthesis.
+        parts.insert(0, format!("(\n{filter}\n)"));
+    }
+    if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) }
+}
+
+fn select(shared: &Shared, request: &ReadRequest) -> Result<String> {
+    let table = &request.table;
+    let name = table_name(&shared.schema, &table.name);
+    let ranged = request.rows != Selection::All;
+    let key = match table.row_key() {
+        Some(key) => key.columns,
+        None if request.ordered || ranged => {
+            return Err(Error::new(ErrorKind::Unsupported, format!("table {} has no key to read it in order by", table.name)));
+        }
+        None => Vec::new(),
+    };
+    let order: Vec<String> = key.iter().map(|&c| order_expression(shared, &table.columns[c])).collect();
+    let mut parts = Vec::new();
+    if let Selection::Range { after, upto } = &request.rows {
+        for (bound, sign) in [(after, ">"), (upto, "<=")] {
+            if let Some(values) = bound {
+                parts.push(format!("({}) {sign} ({})", order.join(", "), bounds(table, &key, values)?));
+            }
+        }
+    }
+    let order = if request.ordered { format!(" ORDER BY {}", order.join(", ")) } else { String::new() };
+    Ok(format!("SELECT {} FROM {name}{}{order}", select_list(table), condition(request.filter.as_deref(), parts)))
+}
+
+/// The expression whose order is that of the carrier. Where the column's own order is that
+/// already, the bare column, so that an index serves it.
+fn order_expression(shared: &Shared, column: &ColumnDef) -> String {
+    let name = ident(&column.name);
+    match Wire::of(&column.logical) {
+        Wire::Text | Wire::Padded | Wire::Cast => {
+            let collation = column.collation.as_deref().unwrap_or(&shared.collation);
+            if matches!(collation, "C" | "POSIX") && column.native == "text" {
+                return name;
+            }
+            format!("{name}::text COLLATE \"C\"")
+        }
+        _ => name,
+    }
+}
+
+fn bounds(table: &Table, key: &[usize], values: &[Value]) -> Result<String> {
+    if key.len() != values.len() {
+        return Err(Error::new(ErrorKind::Protocol, format!("a bound of table {} has another number of columns than its key", table.name)));
+    }
+    let mut out = Vec::new();
+    for (&at, value) in key.iter().zip(values) {
+        let column = &table.columns[at];
+        let wire = Wire::of(&column.logical);
+        let mut text = Vec::new();
+        let cell = match value {
+            Value::Int(v) => Cell::Int(*v),
+            Value::UInt(v) => Cell::UInt(*v),
+            Value::Float(v) => Cell::Float(*v),
+            Value::Bytes(v) => Cell::Bytes(v),
+            other => Cell::Escape(other),
+        };
+        let written = write_text(wire, cell, &mut text)?;
+        let text = String::from_utf8(text).ok().filter(|t| written && !t.contains('\0'));
+        let text = text.ok_or_else(|| Error::new(ErrorKind::BadData, format!("a key value of table {} is NULL or no text", table.name)))?;
+        let cast = match wire {
+            Wire::Text | Wire::Padded | Wire::Cast => "text",
+            // The base type's name: a domain or a length would check or cut the bound.
+            Wire::Numeric => "numeric",
+            Wire::Timestamp if column.native.contains("with time zone") => "timestamptz",
+            Wire::Timestamp => match &column.logical {
+                crate::model::LogicalType::Timestamp { zoned: true, .. } => "timestamptz",
+                _ => "timestamp",
+            },
+            Wire::Time => "time",
+            Wire::Bool => "boolean",
+            Wire::Int2 => "int2",
+            Wire::Int4 => "int4",
+            Wire::Int8 => "int8",
+            Wire::Float4 => "float4",
+            Wire::Float8 => "float8",
+            Wire::Bytea => "bytea",
+            Wire::Date => "date",
+            Wire::Uuid => "uuid",
+            Wire::Jsonb => "jsonb",
+        };
+        out.push(format!("{}::{cast}", literal(&text)));
+    }
+    Ok(out.join(", "))
+}
+
+struct Rows<'a> {
+    reader: &'a mut Reader,
+    stream: Pin<Box<CopyOutStream>>,
+    builder: BatchBuilder,
+    wires: Vec<Wire>,
+    table: Arc<Table>,
+    /// The start of a row whose end has not come yet.
+    rest: Vec<u8>,
+    chunk: Bytes,
+    started: bool,
+    ended: bool,
+    /// The answer was read to its end; the driver must not be asked again.
+    over: bool,
+}
+
+/// What a look at the buffer found.
+enum Found {
+    Row(usize),
+    End,
+    More,
+}
+
+const HEADER: usize = 19;
+
+fn look(data: &[u8]) -> Result<Found> {
+    let Some(count) = data.first_chunk::<2>() else { return Ok(Found::More) };
+    let Ok(count) = u16::try_from(i16::from_be_bytes(*count)) else { return Ok(Found::End) };
+    let mut at = 2;
+    for _ in 0..count {
+        let Some(length) = data.get(at..).and_then(|d| d.first_chunk::<4>()) else { return Ok(Found::More) };
+        at += 4;
+        if let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) {
+            at += length;
+        }
+        if at > data.len() {
+            return Ok(Found::More);
+        }
+    }
+    Ok(Found::Row(at))
+}
+
+fn row(data: &[u8], wires: &[Wire], builder: &mut BatchBuilder) -> Result<()> {
+    let bad = || Error::new(ErrorKind::Protocol, "PostgreSQL sent a row that cannot be read");
+    let count = data.first_chunk::<2>().map_or(0, |c| usize::from(u16::from_be_bytes(*c)));
+    if count != wires.len() {
+        return Err(bad());
+    }
+    let mut at = 2;
+    for (wire, column) in wires.iter().zip(&mut builder.columns) {
+        let length = data.get(at..).and_then(|d| d.first_chunk::<4>()).ok_or_else(bad)?;
+        at += 4;
+        if let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) {
+            decode(*wire, data.get(at..at + length).ok_or_else(bad)?, column)?;
+            at += length;
+        } else {
+            column.push_null();
+        }
+    }
+    Ok(())
+}
+
+impl Rows<'_> {
+    /// Decodes what is there; true when a batch is full.
+    fn drain(&mut self) -> Result<bool> {
+        if !self.rest.is_empty() {
+            self.rest.extend_from_slice(&self.chunk);
+            self.chunk = Bytes::new();
+        }
+        let joined = !self.rest.is_empty();
+        let data: &[u8] = if joined { &self.rest } else { &self.chunk };
+        let mut at = 0;
+        let mut full = false;
+        if !self.started && data.len() >= HEADER {
+            self.started = true;
+            at = HEADER;
+        }
+        while self.started && !full && !self.ended {
+            match look(&data[at..])? {
+                Found::Row(length) => {
+                    row(&data[at..at + length], &self.wires, &mut self.builder)?;
+                    at += length;
+                    full = self.builder.end_row();
+                }
+                Found::End => self.ended = true,
+                Found::More => break,
+            }
+        }
+        if joined {
+            self.rest.drain(..at);
+        } else {
+            let left = self.chunk.split_off(at);
+            if full {
+                self.chunk = left;
+            } else {
+                self.rest.extend_from_slice(&left);
+                self.chunk = Bytes::new();
+            }
+        }
+        Ok(full)
+    }
+}
+
+#[async_trait]
+impl BatchStream for Rows<'_> {
+    async fn next(&mut self) -> Result<Option<Batch>> {
+        while !self.over {
+            if !self.ended && self.drain()? {
+                return Ok(self.builder.take());
+            }
+            match self.stream.next().await {
+                Some(Ok(chunk)) => self.chunk = chunk,
+                Some(Err(e)) => return Err(self.reader.failed(&self.table, &e)),
+                None if self.ended => self.over = true,
+                None => {
+                    return Err(Error::new(ErrorKind::Unreachable, format!("reading table {}: the answer ended in the middle", self.table.name)));
+                }
+            }
+        }
+        Ok(self.builder.take())
+    }
+}
+
+impl Drop for Rows<'_> {
+    fn drop(&mut self) {
+        if !self.ended && let Some(session) = self.reader.session.take() {
+            session.kill();
+        }
+    }
+}

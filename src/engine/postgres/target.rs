@@ -1,0 +1,382 @@
+//! Writing: COPY straight into the table, or into a temporary one that a statement then applies.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+use tokio_postgres::{CopyInSink, SimpleQueryMessage};
+
+use super::codec::{Wire, encode, encode_text};
+use super::connect::Session;
+use super::types::{ident, table_name};
+use super::{Shared, error};
+use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
+use crate::model::{Batch, Cell, Table, TableName};
+
+/// Bytes sent at a time.
+const CHUNK: usize = 256 * 1024;
+
+/// A COPY that is under way.
+struct OpenCopy {
+    sink: Pin<Box<CopyInSink<Bytes>>>,
+    /// Positions in the batch and how each travels.
+    columns: Vec<(usize, Wire)>,
+    statement: String,
+    table: TableName,
+    binary: bool,
+    buffer: Vec<u8>,
+    rows: u64,
+}
+
+/// A connection that writes.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    session: Session,
+    copy: Option<OpenCopy>,
+    /// Temporary tables of this transaction by the select that made them.
+    staging: HashMap<String, String>,
+    numbered: u64,
+    in_transaction: bool,
+}
+
+impl Writer {
+    /// Opens one.
+    pub(super) async fn open(shared: Arc<Shared>) -> Result<Self> {
+        let session = shared.session().await?;
+        Ok(Self { shared, session, copy: None, staging: HashMap::new(), numbered: 0, in_transaction: false })
+    }
+
+    async fn run(&self, sql: &str) -> Result<()> {
+        self.session.client.batch_execute(sql).await.map_err(|e| error::from(&e))
+    }
+
+    async fn copy(&mut self, into: &str, batch: &Batch) -> Result<()> {
+        let table = &batch.table;
+        let columns: Vec<(usize, Wire)> = written(table).into_iter().map(|c| (c, Wire::of(&table.columns[c].logical))).collect();
+        let binary = columns.iter().all(|(_, w)| *w != Wire::Cast);
+        let names: Vec<String> = columns.iter().map(|(c, _)| ident(&table.columns[*c].name)).collect();
+        let format = if binary { "binary" } else { "text" };
+        let statement = format!("COPY {into} ({}) FROM STDIN (FORMAT {format})", names.join(", "));
+        if self.copy.as_ref().is_some_and(|c| c.statement != statement) {
+            self.finish().await?;
+        }
+        if self.copy.is_none() {
+            let sink = self.session.client.copy_in(&statement).await.map_err(|e| error::from(&e))?;
+            let mut buffer = Vec::with_capacity(CHUNK + CHUNK / 4);
+            if binary {
+                buffer.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+            }
+            let name = table.name.clone();
+            self.copy = Some(OpenCopy { sink: Box::pin(sink), columns, statement, table: name, binary, buffer, rows: 0 });
+        }
+        let Some(copy) = &mut self.copy else { return Ok(()) };
+        let mut scratch = Vec::new();
+        for row in 0..batch.rows() {
+            if let Err(e) = encode_row(copy, batch, row, &mut scratch) {
+                // Dropping the sink fails the COPY at the server too.
+                self.copy = None;
+                return Err(e.context(format_args!("table {}", batch.table.name)));
+            }
+            if copy.buffer.len() >= CHUNK {
+                let chunk = std::mem::replace(&mut copy.buffer, Vec::with_capacity(CHUNK + CHUNK / 4));
+                if copy.sink.send(Bytes::from(chunk)).await.is_err() {
+                    // The reason comes with the end of the COPY.
+                    self.finish().await?;
+                    return Err(Error::new(ErrorKind::Unreachable, "PostgreSQL ended a COPY early"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the COPY that is under way; its errors surface here.
+    async fn finish(&mut self) -> Result<()> {
+        let Some(mut copy) = self.copy.take() else { return Ok(()) };
+        if copy.binary {
+            copy.buffer.extend_from_slice(&(-1_i16).to_be_bytes());
+        }
+        let buffer = std::mem::take(&mut copy.buffer);
+        if !buffer.is_empty() {
+            // An error here repeats itself, with its reason, in `finish`.
+            let _ = copy.sink.send(Bytes::from(buffer)).await;
+        }
+        let taken = copy.sink.as_mut().finish().await.map_err(|e| error::from(&e).context(format_args!("writing table {}", copy.table)))?;
+        if taken != copy.rows {
+            return Err(Error::new(
+                ErrorKind::Constraint,
+                format!("table {} took {taken} of {} rows: a trigger of it drops rows", copy.table, copy.rows),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Copies a batch into a temporary table of the target's column types.
+    async fn stage(&mut self, batch: &Batch) -> Result<String> {
+        self.finish().await?;
+        let table = &batch.table;
+        let names: Vec<String> = written(table).into_iter().map(|c| ident(&table.columns[c].name)).collect();
+        let select = format!("SELECT {} FROM {}", names.join(", "), table_name(&self.shared.schema, &table.name));
+        let staging = match self.staging.get(&select) {
+            Some(name) => {
+                let name = name.clone();
+                self.run(&format!("TRUNCATE {name}")).await?;
+                name
+            }
+            None => {
+                self.numbered += 1;
+                let name = format!("pg_temp._rowferry_s{}", self.numbered);
+                self.run(&format!("CREATE TEMP TABLE _rowferry_s{} ON COMMIT DROP AS {select} WITH NO DATA", self.numbered)).await?;
+                self.staging.insert(select, name.clone());
+                name
+            }
+        };
+        self.copy(&staging, batch).await?;
+        self.finish().await?;
+        Ok(staging)
+    }
+
+    async fn update(&mut self, batch: &Batch) -> Result<u64> {
+        let table = batch.table.clone();
+        let key = table
+            .row_key()
+            .ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("table {} has no key to find rows by", table.name)))?;
+        let staging = self.stage(batch).await?;
+        let name = table_name(&self.shared.schema, &table.name);
+        let sets: Vec<String> = written(&table)
+            .into_iter()
+            .filter(|c| !key.columns.contains(c))
+            .map(|c| ident(&table.columns[c].name))
+            .map(|c| format!("{c} = s.{c}"))
+            .collect();
+        let same = matching(&table, &key.columns);
+        if sets.is_empty() {
+            let sql = format!("SELECT count(*) FROM {name} t, {staging} s WHERE {same}");
+            let row = self.session.client.query_one(&sql, &[]).await.map_err(|e| error::from(&e))?;
+            return Ok(row.get::<_, i64>(0).unsigned_abs());
+        }
+        self.change(&table, &format!("UPDATE {name} t SET {} FROM {staging} s WHERE {same}", sets.join(", "))).await
+    }
+
+    async fn delete(&mut self, batch: &Batch) -> Result<u64> {
+        let table = batch.table.clone();
+        let name = table_name(&self.shared.schema, &table.name);
+        let Some(key) = table.row_key() else { return self.delete_keyless(batch, &name).await };
+        // Only the key is needed, and a delete may carry nothing else.
+        let keys = Batch::new(Arc::new(table.project(&key.columns)), key.columns.iter().map(|&c| batch.columns()[c].clone()).collect());
+        let staging = self.stage(&keys).await?;
+        let same = matching(&table, &key.columns);
+        self.change(&table, &format!("DELETE FROM {name} t USING {staging} s WHERE {same}")).await
+    }
+
+    /// Rows are told apart by their text as a row, which exists for every type and can be hashed.
+    async fn delete_keyless(&mut self, batch: &Batch, name: &str) -> Result<u64> {
+        let table = batch.table.clone();
+        let staging = self.stage(batch).await?;
+        let columns: Vec<String> = written(&table).into_iter().map(|c| ident(&table.columns[c].name)).collect();
+        let text = format!("ROW({})::text COLLATE \"C\"", columns.join(", "));
+        let sql = format!(
+            "WITH given AS (SELECT k, row_number() OVER (PARTITION BY k) AS n FROM (SELECT {text} AS k FROM {staging}) g), \
+             held AS (SELECT c, o, k, row_number() OVER (PARTITION BY k) AS n FROM \
+             (SELECT ctid AS c, tableoid AS o, {text} AS k FROM {name}) h WHERE k IN (SELECT k FROM given)) \
+             DELETE FROM {name} t USING held JOIN given ON held.k = given.k AND held.n = given.n \
+             WHERE t.ctid = held.c AND t.tableoid = held.o"
+        );
+        self.change(&table, &sql).await
+    }
+
+    async fn change(&self, table: &Table, sql: &str) -> Result<u64> {
+        let done = self.session.client.execute(sql, &[]).await;
+        done.map_err(|e| error::from(&e).context(format_args!("writing table {}", table.name)))
+    }
+
+    async fn renumber(&self, table: &Table, column: &str) -> Result<()> {
+        let fail = |e: tokio_postgres::Error| error::from(&e);
+        let name = table_name(&self.shared.schema, &table.name);
+        let found = self.session.client.query_one("SELECT pg_get_serial_sequence($1, $2)", &[&name, &column]).await.map_err(fail)?;
+        let Some(sequence) = found.get::<_, Option<String>>(0) else { return Ok(()) };
+        let column = ident(column);
+        let sql = format!(
+            "SELECT setval('{}'::regclass, m.m) FROM (SELECT max({column})::bigint AS m FROM {name}) m, {sequence} s \
+             WHERE m.m >= 1 AND (m.m > s.last_value OR (m.m = s.last_value AND NOT s.is_called))",
+            sequence.replace('\'', "''")
+        );
+        self.session.client.query(&sql, &[]).await.map_err(fail)?;
+        Ok(())
+    }
+
+    async fn orphans(&self, table: &Table) -> Result<Vec<String>> {
+        let mut out = Vec::new();
+        for key in &table.foreign_keys {
+            let present: Vec<String> = key.columns.iter().map(|c| format!("c.{} IS NOT NULL", ident(c))).collect();
+            let same: Vec<String> =
+                key.columns.iter().zip(&key.parent_columns).map(|(c, p)| format!("p.{} = c.{}", ident(p), ident(c))).collect();
+            let sql = format!(
+                "SELECT count(*) FROM {} c WHERE {} AND NOT EXISTS (SELECT 1 FROM {} p WHERE {})",
+                table_name(&self.shared.schema, &table.name),
+                present.join(" AND "),
+                table_name(&self.shared.schema, &key.parent),
+                same.join(" AND "),
+            );
+            let count: i64 = self.session.client.query_one(&sql, &[]).await.map_err(|e| error::from(&e))?.get(0);
+            if count > 0 {
+                out.push(format!(
+                    "{count} rows of {} refer by {} ({}) to rows that {} does not have",
+                    table.name, key.name, key.columns.join(", "), key.parent
+                ));
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Columns that are written: not the generated ones.
+fn written(table: &Table) -> Vec<usize> {
+    (0..table.columns.len()).filter(|&c| !table.columns[c].generated).collect()
+}
+
+fn matching(table: &Table, key: &[usize]) -> String {
+    let parts = key.iter().map(|&c| ident(&table.columns[c].name)).map(|c| format!("t.{c} = s.{c}"));
+    parts.collect::<Vec<_>>().join(" AND ")
+}
+
+fn encode_row(copy: &mut OpenCopy, batch: &Batch, row: usize, scratch: &mut Vec<u8>) -> Result<()> {
+    copy.rows += 1;
+    if copy.binary {
+        let count = i16::try_from(copy.columns.len()).map_err(|_| Error::new(ErrorKind::Protocol, "too many columns"))?;
+        copy.buffer.extend_from_slice(&count.to_be_bytes());
+    }
+    for (at, (column, wire)) in copy.columns.iter().enumerate() {
+        let cell = batch.cell(row, *column);
+        if copy.binary {
+            encode(*wire, cell, &mut copy.buffer)?;
+        } else {
+            if at > 0 {
+                copy.buffer.push(b'\t');
+            }
+            encode_text(*wire, cell, scratch, &mut copy.buffer)?;
+        }
+    }
+    if !copy.binary {
+        copy.buffer.push(b'\n');
+    }
+    Ok(())
+}
+
+/// Rows of an update by the columns that they leave as they are.
+fn by_absence(batch: &Batch) -> Option<HashMap<Vec<usize>, Vec<usize>>> {
+    let mut groups: HashMap<Vec<usize>, Vec<usize>> = HashMap::new();
+    for row in 0..batch.rows() {
+        let present = (0..batch.columns().len()).filter(|&c| batch.cell(row, c) != Cell::Absent).collect();
+        groups.entry(present).or_default().push(row);
+    }
+    let whole = groups.keys().all(|present| present.len() == batch.columns().len());
+    (!whole).then_some(groups)
+}
+
+#[async_trait]
+impl Target for Writer {
+    async fn begin(&mut self, options: WriteOptions) -> Result<()> {
+        self.staging.clear();
+        self.run("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        self.in_transaction = true;
+        if options.silence_triggers || options.defer_foreign_keys {
+            // The replica role stops user triggers and foreign key checks alike.
+            let how = if self.shared.replica_role { "SET LOCAL session_replication_role = replica" } else { "SET CONSTRAINTS ALL DEFERRED" };
+            self.run(how).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, mode: WriteMode, batch: &Batch) -> Result<u64> {
+        if batch.rows() == 0 {
+            return Ok(0);
+        }
+        match mode {
+            WriteMode::Insert => {
+                let name = table_name(&self.shared.schema, &batch.table.name);
+                self.copy(&name, batch).await?;
+                Ok(batch.rows() as u64)
+            }
+            WriteMode::Update => {
+                let Some(groups) = by_absence(batch) else { return self.update(batch).await };
+                let mut found = 0;
+                for (present, rows) in groups {
+                    let some = batch.select(rows.iter().copied());
+                    let columns = present.iter().map(|&c| some.columns()[c].clone()).collect();
+                    found += self.update(&Batch::new(Arc::new(batch.table.project(&present)), columns)).await?;
+                }
+                Ok(found)
+            }
+            WriteMode::Delete => self.delete(batch).await,
+        }
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.finish().await
+    }
+
+    async fn savepoint(&mut self) -> Result<()> {
+        self.finish().await?;
+        self.run("SAVEPOINT rowferry").await
+    }
+
+    async fn rollback_to_savepoint(&mut self) -> Result<()> {
+        self.copy = None;
+        self.staging.clear();
+        self.run("ROLLBACK TO SAVEPOINT rowferry").await
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        self.finish().await?;
+        self.staging.clear();
+        // COMMIT of a failed transaction answers ROLLBACK without an error.
+        let answer = self.session.client.execute("SELECT 1", &[]).await;
+        answer.map_err(|e| error::from(&e).context("nothing was committed"))?;
+        self.run("COMMIT").await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    async fn rollback(&mut self) -> Result<()> {
+        self.copy = None;
+        self.staging.clear();
+        if self.in_transaction {
+            self.run("ROLLBACK").await?;
+            self.in_transaction = false;
+        }
+        Ok(())
+    }
+
+    async fn execute(&mut self, sql: &str) -> Result<()> {
+        self.finish().await?;
+        self.run(sql).await
+    }
+
+    async fn query_text(&mut self, sql: &str) -> Result<Vec<String>> {
+        self.finish().await?;
+        let messages = self.session.client.simple_query(sql).await.map_err(|e| error::from(&e))?;
+        // "The first column of the first row" of the contract, for each row there is.
+        Ok(messages
+            .iter()
+            .filter_map(|m| match m {
+                SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {
+        self.finish().await?;
+        let mut out = Vec::new();
+        for table in tables {
+            for column in table.columns.iter().filter(|c| c.identity.is_some()) {
+                self.renumber(table, &column.name).await?;
+            }
+            out.extend(self.orphans(table).await?);
+        }
+        Ok(out)
+    }
+}
