@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Selection, TableDdl};
-use crate::model::{BatchLimits, Key, LogicalType, Table, TableName, convertible};
+use crate::model::{BatchLimits, DefaultValue, Key, LogicalType, Table, TableName, convertible};
 
 /// Whether rows that exist only at the target stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,8 +164,16 @@ pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
 
 /// The table as `target` would make it from `source`'s, its losses and what could not be carried.
 #[must_use]
-pub fn shapes(target: &dyn Database, source: &Table, name: &TableName) -> (Table, Vec<String>) {
+pub fn shapes(
+    target: &dyn Database,
+    source: &Table,
+    name: &TableName,
+    same_engine: bool,
+    notes: &mut Vec<String>,
+) -> (Table, Vec<String>) {
     let mut losses = Vec::new();
+    let neutral = if same_engine { source.clone() } else { without_dialect(source, notes) };
+    let source = &neutral;
     let mut table = source.clone();
     table.name = name.clone();
     table.triggers.clear();
@@ -181,6 +189,29 @@ pub fn shapes(target: &dyn Database, source: &Table, name: &TableName) -> (Table
         })
         .collect();
     (table, losses)
+}
+
+/// The table without what only its own engine understands.
+fn without_dialect(source: &Table, notes: &mut Vec<String>) -> Table {
+    let mut table = source.clone();
+    for column in &mut table.columns {
+        column.native.clear();
+        column.collation = None;
+        if let Some(DefaultValue::Expression(text)) = &column.default {
+            notes.push(format!("left out: the default of {}, an expression of the source's SQL: {text}", column.name));
+            column.default = None;
+        }
+        if column.generated {
+            notes.push(format!("{} is computed at the source; at the target it is an ordinary column", column.name));
+        }
+    }
+    table.indexes.retain(|index| {
+        if index.native.is_some() {
+            notes.push(format!("left out: index {}, which only the source's engine can build", index.name));
+        }
+        index.native.is_none()
+    });
+    table
 }
 
 /// Plans a run.
@@ -205,6 +236,7 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
             None => Ok(table),
         })
         .collect::<Result<Vec<Table>>>()?;
+    let same_engine = source.abilities().product == target.abilities().product;
     let ours = unfinished(target).await?;
     let snapshot = source.snapshot().await?;
     let mut reader = snapshot.source().await?;
@@ -212,7 +244,7 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
     for table in sort_parents_first(tables) {
         let name = options.renamed.get(&table.name.to_string()).cloned().unwrap_or_else(|| table.name.clone());
         let existing = target.describe(&name).await?;
-        let mut plan = plan_table(target, table, name, existing, &ours, options)?;
+        let mut plan = plan_table(target, table, name, existing, &ours, (options.create, same_engine))?;
         plan.filter =
             options.filters.iter().find(|(n, _)| *n == plan.source.name.to_string()).map(|(_, filter)| filter.clone());
         let request = ReadRequest {
@@ -303,18 +335,19 @@ fn plan_table(
     name: TableName,
     existing: Option<Table>,
     ours: &BTreeSet<String>,
-    options: &PlanOptions,
+    (may_create, same_engine): (bool, bool),
 ) -> Result<TablePlan> {
-    let (wanted, losses) = shapes(target, &source, &name);
+    let mut carried = Vec::new();
+    let (wanted, losses) = shapes(target, &source, &name, same_engine, &mut carried);
     let interrupted = ours.contains(&name.to_string());
     let create = existing.is_none();
-    if create && !options.create {
+    if create && !may_create {
         return Err(Error::new(
             ErrorKind::SchemaMismatch,
             format!("{} has no table '{name}', and creating tables was not allowed", target.label()),
         ));
     }
-    let mut notes = Vec::new();
+    let mut notes = if create { carried } else { Vec::new() };
     let ddl = if create {
         Some(target.ddl(&wanted))
     } else if interrupted {

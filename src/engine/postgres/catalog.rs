@@ -6,7 +6,8 @@ use super::error;
 use super::types::{builtin, ident, parse_default};
 use crate::engine::Result;
 use crate::model::{
-    ColumnDef, DefaultValue, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType, Table, TableName,
+    ColumnDef, DefaultValue, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType, Table,
+    TableName,
 };
 
 const TABLES: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -105,7 +106,9 @@ fn column(row: &Row) -> ColumnDef {
     let identity = match row.get::<_, String>(8).as_str() {
         "a" => Some(Identity::Always),
         "d" => Some(Identity::ByDefault),
-        _ if sequence.is_some() && expression.as_deref().is_some_and(|e| e.starts_with("nextval(")) => Some(Identity::ByDefault),
+        _ if sequence.is_some() && expression.as_deref().is_some_and(|e| e.starts_with("nextval(")) => {
+            Some(Identity::ByDefault)
+        }
         _ => None,
     };
     let default = expression.filter(|_| identity.is_none() && !generated).and_then(|e| match parse_default(&e) {

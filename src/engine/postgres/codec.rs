@@ -119,9 +119,24 @@ pub(super) fn decode_numeric(field: &[u8], out: &mut Vec<u8>) -> Result<()> {
     match word(2) {
         0 => {}
         0x4000 => out.push(b'-'),
-        0xC000 => return { out.extend_from_slice(b"NaN"); Ok(()) },
-        0xD000 => return { out.extend_from_slice(b"Infinity"); Ok(()) },
-        0xF000 => return { out.extend_from_slice(b"-Infinity"); Ok(()) },
+        0xC000 => {
+            return {
+                out.extend_from_slice(b"NaN");
+                Ok(())
+            };
+        }
+        0xD000 => {
+            return {
+                out.extend_from_slice(b"Infinity");
+                Ok(())
+            };
+        }
+        0xF000 => {
+            return {
+                out.extend_from_slice(b"-Infinity");
+                Ok(())
+            };
+        }
         _ => return Err(wrong("unknown sign of numeric")),
     }
     let group = |at: i64| usize::try_from(at).ok().filter(|&at| at < count).map_or(0, |at| word(4 + at));
@@ -171,7 +186,12 @@ pub(super) fn encode_numeric(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(&[0, 0]);
         return Ok(());
     }
-    let bad = || Error::new(ErrorKind::BadData, format!("'{}' is no decimal", String::from_utf8_lossy(&text[..text.len().min(40)])));
+    let bad = || {
+        Error::new(
+            ErrorKind::BadData,
+            format!("'{}' is no decimal", String::from_utf8_lossy(&text[..text.len().min(40)])),
+        )
+    };
     let (negative, rest) = text.strip_prefix(b"-").map_or((false, text), |r| (true, r));
     let point = rest.iter().position(|&b| b == b'.');
     let (whole, fraction) = point.map_or((rest, &rest[..0]), |at| (&rest[..at], &rest[at + 1..]));
@@ -189,7 +209,11 @@ pub(super) fn encode_numeric(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
     // Zeros at the end wait: they are written only when another digit follows.
     let mut push = |group: u16| {
         if group == 0 {
-            if count == 0 { weight -= 1 } else { zeros += 1 }
+            if count == 0 {
+                weight -= 1
+            } else {
+                zeros += 1
+            }
             return;
         }
         for _ in 0..zeros {
@@ -263,7 +287,9 @@ pub(super) fn encode(wire: Wire, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()
             let days = v.checked_sub(EPOCH_DAYS).and_then(|d| i32::try_from(d).ok()).ok_or_else(no)?;
             out.extend_from_slice(&days.to_be_bytes());
         }
-        (Wire::Timestamp, Cell::Int(v)) => out.extend_from_slice(&v.checked_sub(EPOCH_MICROS).ok_or_else(no)?.to_be_bytes()),
+        (Wire::Timestamp, Cell::Int(v)) => {
+            out.extend_from_slice(&v.checked_sub(EPOCH_MICROS).ok_or_else(no)?.to_be_bytes())
+        }
         (Wire::Date, Cell::Escape(v)) => {
             let days = if infinity(v).ok_or_else(no)? { i32::MAX } else { i32::MIN };
             out.extend_from_slice(&days.to_be_bytes());
@@ -301,7 +327,9 @@ pub(super) fn write_text(wire: Wire, cell: Cell<'_>, out: &mut Vec<u8>) -> Resul
         }
         (Wire::Float4, Cell::Float(v)) => drop(write!(out, "{:e}", narrow(v).ok_or_else(no)?)),
         (Wire::Float8, Cell::Float(v)) => drop(write!(out, "{v:e}")),
-        (Wire::Numeric | Wire::Text | Wire::Padded | Wire::Jsonb | Wire::Cast, Cell::Bytes(v)) => out.extend_from_slice(v),
+        (Wire::Numeric | Wire::Text | Wire::Padded | Wire::Jsonb | Wire::Cast, Cell::Bytes(v)) => {
+            out.extend_from_slice(v)
+        }
         (Wire::Bytea, Cell::Bytes(v)) => {
             out.extend_from_slice(b"\\x");
             push_hex(v, out);
@@ -381,7 +409,20 @@ mod tests {
 
     #[test]
     fn numerics_come_back() {
-        for text in ["0", "0.00", "1", "-1", "10000", "0.0001", "-0.00010", "123456789.987654321", "NaN", "Infinity", "-Infinity", "100000000.0"] {
+        for text in [
+            "0",
+            "0.00",
+            "1",
+            "-1",
+            "10000",
+            "0.0001",
+            "-0.00010",
+            "123456789.987654321",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "100000000.0",
+        ] {
             assert_eq!(round(text), text);
         }
         assert_eq!(round("-0.0"), "0.0");
@@ -395,7 +436,11 @@ mod tests {
             let (whole, fraction) = (next(30), next(30));
             for i in 0..=whole {
                 let digit = if next(2) == 0 { 0 } else { next(10) };
-                if i == 0 && whole > 0 { text.push_str(&(digit.max(1)).to_string()) } else { text.push_str(&digit.to_string()) }
+                if i == 0 && whole > 0 {
+                    text.push_str(&(digit.max(1)).to_string())
+                } else {
+                    text.push_str(&digit.to_string())
+                }
             }
             if fraction > 0 {
                 text.push('.');

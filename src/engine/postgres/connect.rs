@@ -91,7 +91,11 @@ impl Connector {
             // As libpq does: with a root certificate given, `require` checks the chain.
             Some("require") if own.root.is_some() => Verify::Chain,
             None | Some("disable" | "allow" | "prefer" | "require") => Verify::Nothing,
-            Some(other) => return Err(wrong(format!("sslmode '{other}' is none of disable, prefer, require, verify-ca, verify-full"))),
+            Some(other) => {
+                return Err(wrong(format!(
+                    "sslmode '{other}' is none of disable, prefer, require, verify-ca, verify-full"
+                )));
+            }
         };
         let tls = match config.get_ssl_mode() {
             SslMode::Disable => None,
@@ -132,23 +136,35 @@ impl Connector {
 
     fn unreachable(&self, why: &str) -> Error {
         let place = &self.place;
-        Error::new(ErrorKind::Unreachable, format!("PostgreSQL at {place} cannot be reached: {why}; check host, port and that the server runs"))
+        Error::new(
+            ErrorKind::Unreachable,
+            format!("PostgreSQL at {place} cannot be reached: {why}; check host, port and that the server runs"),
+        )
     }
 
     fn refused(&self, error: &tokio_postgres::Error) -> Error {
         let database = self.config.get_dbname().or(self.config.get_user()).unwrap_or_default();
         let (place, user) = (&self.place, self.config.get_user().unwrap_or_default());
         match error.code().map(tokio_postgres::error::SqlState::code) {
-            Some("3D000") => Error::new(ErrorKind::Usage, format!("PostgreSQL at {place} has no database '{database}': create it or correct the URL")),
+            Some("3D000") => Error::new(
+                ErrorKind::Usage,
+                format!("PostgreSQL at {place} has no database '{database}': create it or correct the URL"),
+            ),
             Some(code) if code.starts_with("28") => Error::new(
                 ErrorKind::Denied,
-                format!("PostgreSQL at {place} refused the user '{user}': {}; check user, password and pg_hba.conf", error.as_db_error().map_or("", |d| d.message())),
+                format!(
+                    "PostgreSQL at {place} refused the user '{user}': {}; check user, password and pg_hba.conf",
+                    error.as_db_error().map_or("", |d| d.message())
+                ),
             ),
             Some(_) => error::from(error).context(format_args!("connecting to {place}")),
             None => {
                 let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
                 if error.to_string().contains("password missing") || cause.contains("password missing") {
-                    return Error::new(ErrorKind::Denied, format!("PostgreSQL at {place} asks for a password of '{user}' and the URL has none"));
+                    return Error::new(
+                        ErrorKind::Denied,
+                        format!("PostgreSQL at {place} asks for a password of '{user}' and the URL has none"),
+                    );
                 }
                 self.unreachable(&cause)
             }
@@ -157,7 +173,10 @@ impl Connector {
 
     /// The URL names a schema that is not there.
     pub(super) fn missing_schema(&self, schema: &str) -> Error {
-        Error::new(ErrorKind::Usage, format!("the database at {} has no schema {}: create it or correct the URL", self.place, literal(schema)))
+        Error::new(
+            ErrorKind::Usage,
+            format!("the database at {} has no schema {}: create it or correct the URL", self.place, literal(schema)),
+        )
     }
 }
 
@@ -221,7 +240,8 @@ fn label(url: &str) -> String {
         Some((account, place)) => format!("{}@{place}", account.split(':').next().unwrap_or_default()),
         None => rest.to_owned(),
     };
-    let kept: Vec<&str> = query.split('&').filter(|p| !p.is_empty() && !p.to_ascii_lowercase().starts_with("pass")).collect();
+    let kept: Vec<&str> =
+        query.split('&').filter(|p| !p.is_empty() && !p.to_ascii_lowercase().starts_with("pass")).collect();
     let mark = if kept.is_empty() { "" } else { "?" };
     format!("{scheme}://{rest}{mark}{}", kept.join("&"))
 }
@@ -251,9 +271,10 @@ fn tls(verify: Verify, root: Option<&str>) -> Result<MakeRustlsConnect> {
         } else {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .build()
-            .map_err(|e| wrong(format!("sslrootcert '{}' holds no usable certificate: {e}", root.unwrap_or_default())))?;
+        let inner =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().map_err(|e| {
+                wrong(format!("sslrootcert '{}' holds no usable certificate: {e}", root.unwrap_or_default()))
+            })?;
         Some(inner)
     };
     let verifier = Arc::new(Verifier { verify, inner, provider });
@@ -293,7 +314,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -302,7 +328,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -322,7 +353,8 @@ mod tests {
 
     #[test]
     fn own_parameters_are_taken_out() {
-        let c = Connector::parse("postgres://u:p%20w@h:1234/d?schema=a%20b&sslmode=verify-full&connect_timeout=3").unwrap();
+        let c =
+            Connector::parse("postgres://u:p%20w@h:1234/d?schema=a%20b&sslmode=verify-full&connect_timeout=3").unwrap();
         assert_eq!(c.schema.as_deref(), Some("a b"));
         assert_eq!(c.config.get_ssl_mode(), SslMode::Require);
         assert_eq!(c.timeout.as_secs(), 3);

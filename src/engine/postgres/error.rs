@@ -32,7 +32,10 @@ pub(super) fn from(error: &tokio_postgres::Error) -> Error {
         let kind = if broken(error) { ErrorKind::Unreachable } else { ErrorKind::Protocol };
         let cause = std::error::Error::source(error).map(|c| format!(": {c}")).unwrap_or_default();
         let hint = if kind == ErrorKind::Unreachable { "; try again when the server can be reached" } else { "" };
-        return Error::new(kind, format!("PostgreSQL: {error}{cause}{hint}").replace(&format!("{cause}{cause}"), &cause));
+        return Error::new(
+            kind,
+            format!("PostgreSQL: {error}{cause}{hint}").replace(&format!("{cause}{cause}"), &cause),
+        );
     };
     let mut text = String::from("PostgreSQL: ");
     if let Some(table) = db.table() {

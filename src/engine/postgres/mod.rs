@@ -14,9 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{
-    Abilities, Database, Error, ErrorKind, MappedColumn, OpenOptions, Result, Snapshot, TableDdl, Target,
-};
+use super::{Abilities, Database, Error, ErrorKind, MappedColumn, OpenOptions, Result, Snapshot, TableDdl, Target};
 use crate::model::{Column, ColumnDef, Table, TableName};
 use connect::{Connector, Session};
 
@@ -64,10 +62,18 @@ pub async fn open(url: &str, _options: &OpenOptions) -> Result<Postgres> {
     let schema = match (schema, &connector.schema) {
         (Some(schema), _) => schema,
         (None, Some(wanted)) => return Err(connector.missing_schema(wanted)),
-        (None, None) => return Err(Error::new(ErrorKind::Usage, "the database has no schema of its own for this account: name one with ?schema=")),
+        (None, None) => {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "the database has no schema of its own for this account: name one with ?schema=",
+            ));
+        }
     };
     if row.get::<_, i32>(3) < 130_000 {
-        return Err(Error::new(ErrorKind::Unsupported, format!("PostgreSQL {} is too old: 13 is the oldest that works", row.get::<_, String>(2))));
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("PostgreSQL {} is too old: 13 is the oldest that works", row.get::<_, String>(2)),
+        ));
     }
     let replica_role = client.batch_execute("BEGIN; SET LOCAL session_replication_role = replica").await.is_ok();
     client.batch_execute("ROLLBACK").await.map_err(fail)?;
@@ -87,7 +93,13 @@ impl Database for Postgres {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { writers: 4, shared_snapshot: true, silences_triggers: self.shared.replica_role, transactional_ddl: true }
+        Abilities {
+            product: "postgres",
+            writers: 4,
+            shared_snapshot: true,
+            silences_triggers: self.shared.replica_role,
+            transactional_ddl: true,
+        }
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {

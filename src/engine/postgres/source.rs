@@ -72,7 +72,11 @@ impl Reader {
 #[async_trait]
 impl Source for Reader {
     async fn count(&mut self, table: &Table, filter: Option<&str>) -> Result<u64> {
-        let sql = format!("SELECT count(*) FROM {}{}", table_name(&self.shared.schema, &table.name), condition(filter, Vec::new()));
+        let sql = format!(
+            "SELECT count(*) FROM {}{}",
+            table_name(&self.shared.schema, &table.name),
+            condition(filter, Vec::new())
+        );
         let answer = self.session().await?.client.query_one(&sql, &[]).await;
         let row = answer.map_err(|e| self.failed(table, &e))?;
         Ok(row.get::<_, i64>(0).unsigned_abs())
@@ -119,7 +123,10 @@ fn select(shared: &Shared, request: &ReadRequest) -> Result<String> {
     let key = match table.row_key() {
         Some(key) => key.columns,
         None if request.ordered || ranged => {
-            return Err(Error::new(ErrorKind::Unsupported, format!("table {} has no key to read it in order by", table.name)));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("table {} has no key to read it in order by", table.name),
+            ));
         }
         None => Vec::new(),
     };
@@ -154,7 +161,10 @@ fn order_expression(shared: &Shared, column: &ColumnDef) -> String {
 
 fn bounds(table: &Table, key: &[usize], values: &[Value]) -> Result<String> {
     if key.len() != values.len() {
-        return Err(Error::new(ErrorKind::Protocol, format!("a bound of table {} has another number of columns than its key", table.name)));
+        return Err(Error::new(
+            ErrorKind::Protocol,
+            format!("a bound of table {} has another number of columns than its key", table.name),
+        ));
     }
     let mut out = Vec::new();
     for (&at, value) in key.iter().zip(values) {
@@ -170,7 +180,9 @@ fn bounds(table: &Table, key: &[usize], values: &[Value]) -> Result<String> {
         };
         let written = write_text(wire, cell, &mut text)?;
         let text = String::from_utf8(text).ok().filter(|t| written && !t.contains('\0'));
-        let text = text.ok_or_else(|| Error::new(ErrorKind::BadData, format!("a key value of table {} is NULL or no text", table.name)))?;
+        let text = text.ok_or_else(|| {
+            Error::new(ErrorKind::BadData, format!("a key value of table {} is NULL or no text", table.name))
+        })?;
         let cast = match wire {
             Wire::Text | Wire::Padded | Wire::Cast => "text",
             // The base type's name: a domain or a length would check or cut the bound.
@@ -311,7 +323,10 @@ impl BatchStream for Rows<'_> {
                 Some(Err(e)) => return Err(self.reader.failed(&self.table, &e)),
                 None if self.ended => self.over = true,
                 None => {
-                    return Err(Error::new(ErrorKind::Unreachable, format!("reading table {}: the answer ended in the middle", self.table.name)));
+                    return Err(Error::new(
+                        ErrorKind::Unreachable,
+                        format!("reading table {}: the answer ended in the middle", self.table.name),
+                    ));
                 }
             }
         }
@@ -321,7 +336,9 @@ impl BatchStream for Rows<'_> {
 
 impl Drop for Rows<'_> {
     fn drop(&mut self) {
-        if !self.ended && let Some(session) = self.reader.session.take() {
+        if !self.ended
+            && let Some(session) = self.reader.session.take()
+        {
             session.kill();
         }
     }

@@ -55,7 +55,8 @@ impl Writer {
 
     async fn copy(&mut self, into: &str, batch: &Batch) -> Result<()> {
         let table = &batch.table;
-        let columns: Vec<(usize, Wire)> = written(table).into_iter().map(|c| (c, Wire::of(&table.columns[c].logical))).collect();
+        let columns: Vec<(usize, Wire)> =
+            written(table).into_iter().map(|c| (c, Wire::of(&table.columns[c].logical))).collect();
         let binary = columns.iter().all(|(_, w)| *w != Wire::Cast);
         let names: Vec<String> = columns.iter().map(|(c, _)| ident(&table.columns[*c].name)).collect();
         let format = if binary { "binary" } else { "text" };
@@ -70,7 +71,8 @@ impl Writer {
                 buffer.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
             }
             let name = table.name.clone();
-            self.copy = Some(OpenCopy { sink: Box::pin(sink), columns, statement, table: name, binary, buffer, rows: 0 });
+            self.copy =
+                Some(OpenCopy { sink: Box::pin(sink), columns, statement, table: name, binary, buffer, rows: 0 });
         }
         let Some(copy) = &mut self.copy else { return Ok(()) };
         let mut scratch = Vec::new();
@@ -103,7 +105,12 @@ impl Writer {
             // An error here repeats itself, with its reason, in `finish`.
             let _ = copy.sink.send(Bytes::from(buffer)).await;
         }
-        let taken = copy.sink.as_mut().finish().await.map_err(|e| error::from(&e).context(format_args!("writing table {}", copy.table)))?;
+        let taken = copy
+            .sink
+            .as_mut()
+            .finish()
+            .await
+            .map_err(|e| error::from(&e).context(format_args!("writing table {}", copy.table)))?;
         if taken != copy.rows {
             return Err(Error::new(
                 ErrorKind::Constraint,
@@ -128,7 +135,11 @@ impl Writer {
             None => {
                 self.numbered += 1;
                 let name = format!("pg_temp._rowferry_s{}", self.numbered);
-                self.run(&format!("CREATE TEMP TABLE _rowferry_s{} ON COMMIT DROP AS {select} WITH NO DATA", self.numbered)).await?;
+                self.run(&format!(
+                    "CREATE TEMP TABLE _rowferry_s{} ON COMMIT DROP AS {select} WITH NO DATA",
+                    self.numbered
+                ))
+                .await?;
                 self.staging.insert(select, name.clone());
                 name
             }
@@ -140,9 +151,9 @@ impl Writer {
 
     async fn update(&mut self, batch: &Batch) -> Result<u64> {
         let table = batch.table.clone();
-        let key = table
-            .row_key()
-            .ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("table {} has no key to find rows by", table.name)))?;
+        let key = table.row_key().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("table {} has no key to find rows by", table.name))
+        })?;
         let staging = self.stage(batch).await?;
         let name = table_name(&self.shared.schema, &table.name);
         let sets: Vec<String> = written(&table)
@@ -165,7 +176,10 @@ impl Writer {
         let name = table_name(&self.shared.schema, &table.name);
         let Some(key) = table.row_key() else { return self.delete_keyless(batch, &name).await };
         // Only the key is needed, and a delete may carry nothing else.
-        let keys = Batch::new(Arc::new(table.project(&key.columns)), key.columns.iter().map(|&c| batch.columns()[c].clone()).collect());
+        let keys = Batch::new(
+            Arc::new(table.project(&key.columns)),
+            key.columns.iter().map(|&c| batch.columns()[c].clone()).collect(),
+        );
         let staging = self.stage(&keys).await?;
         let same = matching(&table, &key.columns);
         self.change(&table, &format!("DELETE FROM {name} t USING {staging} s WHERE {same}")).await
@@ -195,7 +209,12 @@ impl Writer {
     async fn renumber(&self, table: &Table, column: &str) -> Result<()> {
         let fail = |e: tokio_postgres::Error| error::from(&e);
         let name = table_name(&self.shared.schema, &table.name);
-        let found = self.session.client.query_one("SELECT pg_get_serial_sequence($1, $2)", &[&name, &column]).await.map_err(fail)?;
+        let found = self
+            .session
+            .client
+            .query_one("SELECT pg_get_serial_sequence($1, $2)", &[&name, &column])
+            .await
+            .map_err(fail)?;
         let Some(sequence) = found.get::<_, Option<String>>(0) else { return Ok(()) };
         let column = ident(column);
         let sql = format!(
@@ -211,8 +230,12 @@ impl Writer {
         let mut out = Vec::new();
         for key in &table.foreign_keys {
             let present: Vec<String> = key.columns.iter().map(|c| format!("c.{} IS NOT NULL", ident(c))).collect();
-            let same: Vec<String> =
-                key.columns.iter().zip(&key.parent_columns).map(|(c, p)| format!("p.{} = c.{}", ident(p), ident(c))).collect();
+            let same: Vec<String> = key
+                .columns
+                .iter()
+                .zip(&key.parent_columns)
+                .map(|(c, p)| format!("p.{} = c.{}", ident(p), ident(c)))
+                .collect();
             let sql = format!(
                 "SELECT count(*) FROM {} c WHERE {} AND NOT EXISTS (SELECT 1 FROM {} p WHERE {})",
                 table_name(&self.shared.schema, &table.name),
@@ -224,7 +247,10 @@ impl Writer {
             if count > 0 {
                 out.push(format!(
                     "{count} rows of {} refer by {} ({}) to rows that {} does not have",
-                    table.name, key.name, key.columns.join(", "), key.parent
+                    table.name,
+                    key.name,
+                    key.columns.join(", "),
+                    key.parent
                 ));
             }
         }
@@ -245,7 +271,8 @@ fn matching(table: &Table, key: &[usize]) -> String {
 fn encode_row(copy: &mut OpenCopy, batch: &Batch, row: usize, scratch: &mut Vec<u8>) -> Result<()> {
     copy.rows += 1;
     if copy.binary {
-        let count = i16::try_from(copy.columns.len()).map_err(|_| Error::new(ErrorKind::Protocol, "too many columns"))?;
+        let count =
+            i16::try_from(copy.columns.len()).map_err(|_| Error::new(ErrorKind::Protocol, "too many columns"))?;
         copy.buffer.extend_from_slice(&count.to_be_bytes());
     }
     for (at, (column, wire)) in copy.columns.iter().enumerate() {
@@ -284,7 +311,11 @@ impl Target for Writer {
         self.in_transaction = true;
         if options.silence_triggers || options.defer_foreign_keys {
             // The replica role stops user triggers and foreign key checks alike.
-            let how = if self.shared.replica_role { "SET LOCAL session_replication_role = replica" } else { "SET CONSTRAINTS ALL DEFERRED" };
+            let how = if self.shared.replica_role {
+                "SET LOCAL session_replication_role = replica"
+            } else {
+                "SET CONSTRAINTS ALL DEFERRED"
+            };
             self.run(how).await?;
         }
         Ok(())

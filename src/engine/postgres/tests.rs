@@ -26,8 +26,13 @@ async fn fresh(name: &str) -> Option<Postgres> {
 async fn read_all(db: &Postgres, table: &Arc<Table>, rows: usize, ordered: bool, range: Selection) -> Vec<Batch> {
     let snapshot = db.snapshot().await.unwrap();
     let mut source = snapshot.source().await.unwrap();
-    let request =
-        ReadRequest { table: table.clone(), filter: None, rows: range, ordered, limits: BatchLimits { rows, bytes: 1 << 20 } };
+    let request = ReadRequest {
+        table: table.clone(),
+        filter: None,
+        rows: range,
+        ordered,
+        limits: BatchLimits { rows, bytes: 1 << 20 },
+    };
     source.check(&request).await.unwrap();
     let mut stream = source.read(&request).await.unwrap();
     let mut out = Vec::new();
@@ -38,7 +43,12 @@ async fn read_all(db: &Postgres, table: &Arc<Table>, rows: usize, ordered: bool,
 }
 
 async fn dump(db: &Postgres, table: &str) -> Vec<String> {
-    db.target().await.unwrap().query_text(&format!("SELECT x::text FROM {table} x ORDER BY x::text COLLATE \"C\"")).await.unwrap()
+    db.target()
+        .await
+        .unwrap()
+        .query_text(&format!("SELECT x::text FROM {table} x ORDER BY x::text COLLATE \"C\""))
+        .await
+        .unwrap()
 }
 
 const EDGES: &str = r#"
@@ -117,10 +127,15 @@ async fn keys_order_and_ddl() {
     let table = Arc::new(db.describe(&TableName::new("k")).await.unwrap().unwrap());
     let batches = read_all(&db, &table, 7, true, Selection::All).await;
     let key = |b: &Batch, r: usize| b.values(r, &[0, 1]);
-    let keys: Vec<Vec<Value>> = batches.iter().flat_map(|b| (0..b.rows()).map(|r| key(b, r)).collect::<Vec<_>>()).collect();
+    let keys: Vec<Vec<Value>> =
+        batches.iter().flat_map(|b| (0..b.rows()).map(|r| key(b, r)).collect::<Vec<_>>()).collect();
     assert_eq!(keys.len(), 500);
     for pair in keys.windows(2) {
-        let (Value::Bytes(a), Value::Int(m), Value::Bytes(b), Value::Int(n)) = (&pair[0][0], &pair[0][1], &pair[1][0], &pair[1][1]) else { panic!() };
+        let (Value::Bytes(a), Value::Int(m), Value::Bytes(b), Value::Int(n)) =
+            (&pair[0][0], &pair[0][1], &pair[1][0], &pair[1][1])
+        else {
+            panic!()
+        };
         assert!((a, m) < (b, n));
     }
     let range = Selection::Range { after: Some(keys[99].clone()), upto: Some(keys[299].clone()) };
@@ -130,7 +145,13 @@ async fn keys_order_and_ddl() {
     // A stream dropped early leaves the source usable.
     let snapshot = db.snapshot().await.unwrap();
     let mut source = snapshot.source().await.unwrap();
-    let request = ReadRequest { table: table.clone(), filter: Some("n > 0 -- all".into()), rows: Selection::All, ordered: false, limits: BatchLimits { rows: 2, bytes: 100 } };
+    let request = ReadRequest {
+        table: table.clone(),
+        filter: Some("n > 0 -- all".into()),
+        rows: Selection::All,
+        ordered: false,
+        limits: BatchLimits { rows: 2, bytes: 100 },
+    };
     drop(source.read(&request).await.unwrap().next().await.unwrap());
     assert_eq!(source.count(&table, Some("n <= 10")).await.unwrap(), 10);
     let bad = ReadRequest { filter: Some("nix = 1".into()), ..request.clone() };
@@ -152,7 +173,10 @@ async fn keys_order_and_ddl() {
     // Keyless deletes take one row for each given.
     let nokey = Arc::new(db.describe(&TableName::new("nokey")).await.unwrap().unwrap());
     let rows = read_all(&db, &nokey, 100, false, Selection::All).await.remove(0);
-    let given: Vec<usize> = (0..4).filter(|&r| rows.cell(r, 0) == Cell::Null).chain((0..4).filter(|&r| rows.cell(r, 0) != Cell::Null).take(2)).collect();
+    let given: Vec<usize> = (0..4)
+        .filter(|&r| rows.cell(r, 0) == Cell::Null)
+        .chain((0..4).filter(|&r| rows.cell(r, 0) != Cell::Null).take(2))
+        .collect();
     target.begin(WriteOptions::default()).await.unwrap();
     assert_eq!(target.write(WriteMode::Delete, &rows.select(given.into_iter())).await.unwrap(), 3);
     target.commit().await.unwrap();

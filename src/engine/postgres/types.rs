@@ -79,7 +79,9 @@ fn native_of(column: &ColumnDef) -> (String, Option<String>) {
         .to_owned(),
         LogicalType::Float { bits: 32 } => "real".to_owned(),
         LogicalType::Float { .. } => "double precision".to_owned(),
-        LogicalType::Decimal { precision: Some(p), scale: Some(s) } if (1..=1000).contains(p) && s <= p => format!("numeric({p},{s})"),
+        LogicalType::Decimal { precision: Some(p), scale: Some(s) } if (1..=1000).contains(p) && s <= p => {
+            format!("numeric({p},{s})")
+        }
         LogicalType::Decimal { .. } => "numeric".to_owned(),
         LogicalType::Text { max: Some(n), fixed } if (1..=10_485_760).contains(n) => {
             format!("{}({n})", if *fixed { "character" } else { "character varying" })
@@ -124,15 +126,30 @@ fn is_ours(column: &ColumnDef) -> bool {
 
 /// Types of other engines that PostgreSQL does not have, or has with another text form.
 const FOREIGN: &[&str] = &[
-    "geometry", "point", "polygon", "linestring", "multipoint", "multilinestring", "multipolygon",
-    "geometrycollection", "geomcollection", "vector", "year", "inet6", "inet4",
+    "geometry",
+    "point",
+    "polygon",
+    "linestring",
+    "multipoint",
+    "multilinestring",
+    "multipolygon",
+    "geometrycollection",
+    "geomcollection",
+    "vector",
+    "year",
+    "inet6",
+    "inet4",
 ];
 
 /// What this engine makes of a column.
 pub(super) fn map_column(_table: &Table, column: &ColumnDef) -> MappedColumn {
     let ours = is_ours(column);
     let (native, loss) = if ours { (column.native.clone(), None) } else { native_of(column) };
-    let logical = if ours { column.logical.clone() } else { builtin(&native).unwrap_or(LogicalType::Text { max: None, fixed: false }) };
+    let logical = if ours {
+        column.logical.clone()
+    } else {
+        builtin(&native).unwrap_or(LogicalType::Text { max: None, fixed: false })
+    };
     let default = match &column.default {
         Some(DefaultValue::Expression(_)) if !ours || column.generated => None,
         other => other.clone(),
@@ -168,7 +185,11 @@ fn fit(name: &str) -> String {
 
 /// A name of an index or constraint, unique in its schema.
 fn derived(table: &TableName, name: &str) -> String {
-    if name.starts_with(&table.name) && name.len() > table.name.len() { fit(name) } else { fit(&format!("{}_{name}", table.name)) }
+    if name.starts_with(&table.name) && name.len() > table.name.len() {
+        fit(name)
+    } else {
+        fit(&format!("{}_{name}", table.name))
+    }
 }
 
 /// Statements that create a table.
@@ -196,8 +217,11 @@ pub(super) fn ddl(own: &str, table: &Table) -> TableDdl {
         let index_name = ident(&derived(&table.name, &index.name));
         match &index.native {
             None => {
-                let list: Vec<String> =
-                    index.columns.iter().map(|c| format!("{}{}", ident(&c.name), if c.descending { " DESC" } else { "" })).collect();
+                let list: Vec<String> = index
+                    .columns
+                    .iter()
+                    .map(|c| format!("{}{}", ident(&c.name), if c.descending { " DESC" } else { "" }))
+                    .collect();
                 out.after_rows.push(format!("CREATE {unique}INDEX {index_name} ON {name} ({})", list.join(", ")));
             }
             Some(native) => match native.split_once(" USING ") {
@@ -211,7 +235,8 @@ pub(super) fn ddl(own: &str, table: &Table) -> TableDdl {
     for (at, key) in table.foreign_keys.iter().enumerate() {
         let list = |names: &[String]| names.iter().map(|n| ident(n)).collect::<Vec<_>>().join(", ");
         let key_name = if key.name.is_empty() { format!("fk{}", at + 1) } else { key.name.clone() };
-        let parent_columns = if key.parent_columns.is_empty() { String::new() } else { format!(" ({})", list(&key.parent_columns)) };
+        let parent_columns =
+            if key.parent_columns.is_empty() { String::new() } else { format!(" ({})", list(&key.parent_columns)) };
         out.foreign_keys.push(format!(
             "ALTER TABLE {name} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {}{parent_columns} ON DELETE {} ON UPDATE {}",
             ident(&derived(&table.name, &key_name)),
@@ -250,14 +275,16 @@ const DATE_END: i64 = 2_147_483_494 - 2_440_588;
 pub(super) fn misfits(column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
     type Check = fn(Cell<'_>) -> Option<&'static str>;
     let check: Check = match &column.logical {
-        LogicalType::Text { .. } | LogicalType::Json { .. } | LogicalType::Array { .. } | LogicalType::Other { .. } | LogicalType::Enum { .. } => {
-            |cell| match cell {
-                Cell::Bytes(v) if v.contains(&0) => Some("PostgreSQL holds no NUL character in text"),
-                Cell::Bytes(v) if !v.is_ascii() && std::str::from_utf8(v).is_err() => Some("it is no valid UTF-8"),
-                Cell::Escape(_) => Some("the column does not hold a value of this kind"),
-                _ => None,
-            }
-        }
+        LogicalType::Text { .. }
+        | LogicalType::Json { .. }
+        | LogicalType::Array { .. }
+        | LogicalType::Other { .. }
+        | LogicalType::Enum { .. } => |cell| match cell {
+            Cell::Bytes(v) if v.contains(&0) => Some("PostgreSQL holds no NUL character in text"),
+            Cell::Bytes(v) if !v.is_ascii() && std::str::from_utf8(v).is_err() => Some("it is no valid UTF-8"),
+            Cell::Escape(_) => Some("the column does not hold a value of this kind"),
+            _ => None,
+        },
         LogicalType::Date => |cell| match cell {
             Cell::Int(d) if !(FIRST_DAY..DATE_END).contains(&d) => Some("the date is outside PostgreSQL's range"),
             cell => escape(cell),
@@ -313,7 +340,8 @@ pub(super) fn parse_default(text: &str) -> Option<DefaultValue> {
         match plain {
             "NULL" => return None,
             "true" | "false" => {}
-            _ if plain.parse::<f64>().is_ok() && plain.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b'.') => {}
+            _ if plain.parse::<f64>().is_ok()
+                && plain.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b'.') => {}
             _ => return Some(DefaultValue::Expression(text.to_owned())),
         }
         (plain.to_owned(), cast)
