@@ -116,7 +116,7 @@ fn database_url(at: &str, url: &Secret, folder: &Path) -> Result<Secret> {
     let text = url.expose();
     let scheme = text.split(':').next().unwrap_or_default();
     match scheme {
-        "sqlite" => Ok(Secret::new(sqlite_url(at, text, folder)?)),
+        "sqlite" => Ok(Secret::new(file_url(at, text, folder)?)),
         "mysql" | "mariadb" | "postgres" | "postgresql" => match url::Url::parse(text) {
             Ok(parsed) if parsed.has_host() => Ok(url.clone()),
             // libpq's form for sockets: no host, or several, is left to the engine.
@@ -131,8 +131,8 @@ fn database_url(at: &str, url: &Secret, folder: &Path) -> Result<Secret> {
     }
 }
 
-/// An SQLite URL whose path is absolute; the query stays.
-fn sqlite_url(at: &str, url: &str, folder: &Path) -> Result<String> {
+/// The URL of a file, whose path is absolute; the query stays.
+fn file_url(at: &str, url: &str, folder: &Path) -> Result<String> {
     let rest = url.strip_prefix("sqlite:").unwrap_or(url);
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (path, query) = rest.find('?').map_or((rest, ""), |at| rest.split_at(at));

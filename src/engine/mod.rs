@@ -142,6 +142,8 @@ pub trait Database: Send + Sync {
     /// Statements that create `table`, whose columns have been through [`Self::map_column`].
     /// Names of indexes and constraints are made to fit and to be unique. Pure.
     fn ddl(&self, table: &Table) -> TableDdl;
+    /// Why a table, column or index of this name cannot be made here; `None`: it can. Pure.
+    fn name_fault(&self, name: &str) -> Option<String>;
     /// Rows of `data` that a column here would change or refuse although they have its logical
     /// type, with the reason (NUL in text, a year out of range, -0.0). Pure; called before each
     /// write, so it must be quick for the ordinary case.

@@ -347,6 +347,9 @@ fn plan_table(
             format!("{} has no table '{name}', and creating tables was not allowed", target.label()),
         ));
     }
+    if create {
+        refuse_names(target, &wanted)?;
+    }
     let mut notes = if create { carried } else { Vec::new() };
     let ddl = if create {
         Some(target.ddl(&wanted))
@@ -400,6 +403,24 @@ fn plan_table(
         losses,
         notes,
     })
+}
+
+/// A name that the target cannot hold is told before anything is made, never cut.
+fn refuse_names(target: &dyn Database, table: &Table) -> Result<()> {
+    let columns = table.columns.iter().map(|c| c.name.as_str());
+    for name in std::iter::once(table.name.name.as_str()).chain(columns) {
+        if let Some(fault) = target.name_fault(name) {
+            return Err(Error::new(
+                ErrorKind::SchemaMismatch,
+                format!(
+                    "'{name}' of table {} cannot be made at {}: {fault}; leave it out or rename it",
+                    table.name,
+                    target.label()
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn describe_type(column: &crate::model::ColumnDef) -> String {

@@ -554,7 +554,7 @@ const TABLES: &[Filling] = &[
         },
     },
     Filling {
-        into: r#""naïve ☕" ("ключ", "值", "select", "🙂")"#,
+        into: r#""naïve ☕" ("ключ", "值", "select", "☺")"#,
         count: |_| 30,
         row: |_, i, r| {
             let value = text(r.pick(&REMARKS));

@@ -283,7 +283,7 @@ CREATE TABLE "naïve ☕" (
   "ключ" VARCHAR(60) PRIMARY KEY NOT NULL,
   "值" TEXT,
   "select" INTEGER DEFAULT 7,
-  "🙂" VARCHAR(20) DEFAULT '🙂'
+  "☺" VARCHAR(20) DEFAULT '🙂'
 );
 
 CREATE TABLE access_log (

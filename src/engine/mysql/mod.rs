@@ -73,6 +73,16 @@ impl Database for Mysql {
         types::ddl(table)
     }
 
+    fn name_fault(&self, name: &str) -> Option<String> {
+        if name.chars().count() > 64 {
+            return Some("names here have 64 characters at most".to_owned());
+        }
+        if name.chars().any(|c| c == '\0' || u32::from(c) > 0xFFFF) {
+            return Some("names here cannot hold characters beyond U+FFFF, such as most emoji".to_owned());
+        }
+        name.ends_with(' ').then(|| "names here cannot end with a space".to_owned())
+    }
+
     fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
         types::misfits(&self.flavor, column, data)
     }

@@ -120,6 +120,14 @@ impl Database for Postgres {
         types::ddl(&self.shared.schema, table)
     }
 
+    fn name_fault(&self, name: &str) -> Option<String> {
+        // The server would cut a longer one without a word.
+        if name.len() > 63 {
+            return Some("names here have 63 bytes at most".to_owned());
+        }
+        name.contains('\0').then(|| "names here cannot hold a NUL".to_owned())
+    }
+
     fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
         types::misfits(column, data)
     }

@@ -86,6 +86,14 @@ fn read_table(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Ta
         .enumerate()
         .map(|(at, c)| read_column(conn, &spelled, c, rowid == Some(at)))
         .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut columns = columns;
+    // SQLite lets NULL into a primary key that is not INTEGER. Nearly no table has one: where none
+    // does, the key tells its rows apart.
+    for &at in &key_columns {
+        if columns[at].nullable && !has_null(conn, &spelled, &raw[at].name)? {
+            columns[at].nullable = false;
+        }
+    }
     Ok(Some(Table {
         name: TableName::new(spelled.clone()),
         columns,
@@ -100,6 +108,15 @@ fn read_table(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Ta
             |r| r.get(0),
         )?,
     }))
+}
+
+fn has_null(conn: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM main.{} WHERE {} IS NULL)",
+        super::ddl::quote(table),
+        super::ddl::quote(column)
+    );
+    conn.query_row(&sql, [], |r| r.get(0))
 }
 
 fn read_column(conn: &Connection, table: &str, raw: &RawColumn, rowid: bool) -> rusqlite::Result<ColumnDef> {

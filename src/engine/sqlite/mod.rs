@@ -28,6 +28,19 @@ pub struct Sqlite {
     settings: Arc<Settings>,
     version: String,
     catalogue: Worker,
+    /// Whether the file was made by opening it.
+    made: bool,
+}
+
+impl Drop for Sqlite {
+    /// A file that was made and never written to is nothing; leaving it would look like a database.
+    fn drop(&mut self) {
+        let path = &self.settings.path;
+        if self.made && std::fs::metadata(path).is_ok_and(|m| m.len() == 0) {
+            // Another program may hold it; then it stays.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// Opens a file by `sqlite:PATH`, `sqlite://PATH` or `sqlite:///absolute/path`.
@@ -37,8 +50,9 @@ pub struct Sqlite {
 pub async fn open(url: &str, options: &OpenOptions) -> Result<Sqlite> {
     let settings = Arc::new(connect::parse_url(url)?);
     let access = if options.create { Access::Create } else { Access::Catalogue };
+    let made = options.create && !settings.path.exists();
     let catalogue = Worker::start(settings.clone(), access).await?;
-    Ok(Sqlite { settings, version: format!("SQLite {}", rusqlite::version()), catalogue })
+    Ok(Sqlite { settings, version: format!("SQLite {}", rusqlite::version()), catalogue, made })
 }
 
 #[async_trait]
@@ -83,6 +97,10 @@ impl Database for Sqlite {
 
     fn ddl(&self, table: &Table) -> TableDdl {
         ddl::ddl(table)
+    }
+
+    fn name_fault(&self, name: &str) -> Option<String> {
+        name.contains('\0').then(|| "SQLite's names cannot hold a NUL".to_owned())
     }
 
     fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
