@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use crate::capture::{FittedBatch, Reading};
 use crate::engine::{Error, ErrorKind, Result};
-use crate::model::{Batch, Cell, Key, LogicalType, cell_order};
+use crate::model::{Batch, Cell, Key, LogicalType, Table, cell_order};
 
 pub use keyless::{Buckets, Surplus};
 
@@ -82,14 +82,14 @@ pub struct Merge {
     a: Side,
     b: Side,
     key: Key,
-    compared: Vec<usize>,
+    compared: Vec<(usize, LogicalType)>,
 }
 
 impl Merge {
     /// Joins two readings of tables with the same columns, both ordered by `key`; contents are
-    /// compared over the columns `compared`.
+    /// compared over the columns `compared`, each as the type that [`compared_as`] tells.
     #[must_use]
-    pub fn new(a: Reading, b: Reading, key: Key, compared: Vec<usize>) -> Self {
+    pub fn new(a: Reading, b: Reading, key: Key, compared: Vec<(usize, LogicalType)>) -> Self {
         Self { a: Side::new(a), b: Side::new(b), key, compared }
     }
 
@@ -181,8 +181,21 @@ fn order_rows(key: &Key, a: &Batch, a_row: usize, b: &Batch, b_row: usize) -> Or
     Ordering::Equal
 }
 
-fn equal_rows(columns: &[usize], a: &Batch, a_row: usize, b: &Batch, b_row: usize) -> bool {
-    columns.iter().all(|&c| equal_cells(&b.table.columns[c].logical, a.cell(a_row, c), b.cell(b_row, c)))
+fn equal_rows(columns: &[(usize, LogicalType)], a: &Batch, a_row: usize, b: &Batch, b_row: usize) -> bool {
+    columns.iter().all(|(c, logical)| equal_cells(logical, a.cell(a_row, *c), b.cell(b_row, *c)))
+}
+
+/// The columns of a comparison with the type that each is compared as: the second table's, save
+/// that JSON is compared as a document when either side keeps no spelling.
+#[must_use]
+pub fn compared_as(a: &Table, b: &Table, columns: impl Iterator<Item = usize>) -> Vec<(usize, LogicalType)> {
+    let document = LogicalType::Json { binary: true };
+    columns
+        .map(|c| {
+            let either = [&a.columns[c].logical, &b.columns[c].logical].contains(&&document);
+            (c, if either { document.clone() } else { b.columns[c].logical.clone() })
+        })
+        .collect()
 }
 
 /// Whether two cells of one type say the same: decimals by number, binary JSON by document, any

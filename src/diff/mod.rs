@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Shape, read};
-use crate::compare::{Buckets, Merge, Surplus, equal_cells};
+use crate::compare::{Buckets, Merge, Surplus, compared_as, equal_cells};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot};
 use crate::model::{Batch, BatchLimits, Cell, render};
 use crate::pipeline::{Mode, Plan, PlanOptions, TablePlan, plan};
@@ -164,7 +164,7 @@ impl Comparison<'_> {
         let Some(key) = &self.table.key else {
             return Err(Error::new(ErrorKind::Protocol, "a keyed comparison of a table without key"));
         };
-        let all: Vec<usize> = (0..self.table.target.columns.len()).collect();
+        let all = compared_as(&self.table.source, &self.table.target, 0..self.table.target.columns.len());
         let (a, b) = self.readings(true).await?;
         let mut join = Merge::new(a, b, key.clone(), all.clone());
         let mut out = self.empty();
@@ -192,8 +192,8 @@ impl Comparison<'_> {
                         let mut one = named(a, ra, &key.columns, "changed");
                         one.columns = all
                             .iter()
-                            .filter(|&&c| !equal_cells(&b.table.columns[c].logical, a.cell(ra, c), b.cell(rb, c)))
-                            .map(|&c| self.table.target.columns[c].name.clone())
+                            .filter(|(c, logical)| !equal_cells(logical, a.cell(ra, *c), b.cell(rb, *c)))
+                            .map(|(c, _)| self.table.target.columns[*c].name.clone())
                             .collect();
                         rows.push(one);
                     }

@@ -6,7 +6,7 @@ use super::plan::{Mode, TablePlan};
 use super::run::{Context, QUIET, abandon};
 use crate::apply::write_splitting;
 use crate::capture::{Reading, interrupted, read};
-use crate::compare::{Buckets, Merge, Surplus};
+use crate::compare::{Buckets, Merge, Surplus, compared_as};
 use crate::engine::{Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Target, WriteMode};
 use crate::model::{Batch, Key};
 

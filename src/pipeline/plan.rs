@@ -177,6 +177,12 @@ pub fn shapes(
     let mut table = source.clone();
     table.name = name.clone();
     table.triggers.clear();
+    for (n, key) in table.foreign_keys.iter_mut().enumerate() {
+        // Named by place, so that what an interrupted run left over keeps its name.
+        if key.name.is_empty() {
+            key.name = format!("{}_fk{}", name.name, n + 1);
+        }
+    }
     table.columns = source
         .columns
         .iter()

@@ -185,7 +185,17 @@ pub(super) fn parse_default(text: &str, extra: &str, mariadb: bool, logical: &Lo
         };
     }
     if extra.contains("default_generated") {
-        return Some(if now { DefaultValue::Now } else { DefaultValue::Expression(text.to_owned()) });
+        // MySQL prints the text of a literal as _charset'…', with the quotes escaped once more.
+        let text = text.replace("\\'", "'");
+        if let Some((_, quoted)) = text.strip_prefix('_').and_then(|t| t.split_once('\''))
+            && let Some(value) = unquote(&format!("'{quoted}"))
+        {
+            return Some(literal(value));
+        }
+        if number(&text) {
+            return Some(literal(text));
+        }
+        return Some(if now { DefaultValue::Now } else { DefaultValue::Expression(text) });
     }
     Some(literal(text.to_owned()))
 }

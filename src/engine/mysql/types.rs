@@ -396,7 +396,14 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
     }
     for (n, key) in table.foreign_keys.iter().enumerate() {
         let list = |c: &[String]| c.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
-        let constraint = if key.name.is_empty() { format!("{}_fk{n}", table.name.name) } else { key.name.clone() };
+        let constraint = if key.name.is_empty() {
+            format!("{}_fk{n}", table.name.name)
+        } else if key.name.starts_with(&table.name.name) {
+            key.name.clone()
+        } else {
+            // Constraint names belong to the schema here and to the table elsewhere.
+            format!("{}_{}", table.name.name, key.name)
+        };
         out.foreign_keys.push(format!(
             "ALTER TABLE {name} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} ON UPDATE {}",
             quote(&short(&constraint)),
