@@ -62,7 +62,8 @@ struct Retry {
 async fn merge_keyed(context: &Context, plan: &TablePlan, at: usize, key: &Key, target: &mut dyn Target) -> Result<()> {
     let progress = &context.progress.tables[at];
     let snapshot = context.target.snapshot().await?;
-    let compared: Vec<usize> = (0..plan.target.columns.len()).filter(|&c| !plan.target.columns[c].generated).collect();
+    let written = (0..plan.target.columns.len()).filter(|&c| !plan.target.columns[c].generated);
+    let compared = compared_as(&plan.source, &plan.target, written);
     let mut join = Merge::new(
         read_source(context, plan, true).await?,
         read_target(context, snapshot.as_ref(), plan, true).await?,
