@@ -95,7 +95,9 @@ pub(crate) fn print_report(report: &Report, output: &Output) {
         let numbers = [t.read, t.inserted, t.updated, t.deleted, t.quarantined].map(|n| n.to_string());
         rows.push(std::iter::once(t.table.clone()).chain(numbers).collect());
     }
-    columns(&rows).iter().for_each(|line| output.line(line));
+    for line in columns(&rows) {
+        output.line(line);
+    }
     for problem in &report.problems {
         output.line(format!("problem: {problem}"));
     }

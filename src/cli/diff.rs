@@ -79,7 +79,9 @@ fn print(found: &Diff, output: &Output) {
         let last = t.reason.clone().unwrap_or_else(|| t.differing.to_string());
         rows.push(vec![t.table.clone(), t.rows_a.to_string(), t.rows_b.to_string(), last]);
     }
-    columns(&rows).iter().for_each(|line| output.line(line));
+    for line in columns(&rows) {
+        output.line(line);
+    }
     for table in &found.tables {
         for row in table.rows.iter().flatten() {
             let key = serde_json::Value::Object(row.key.clone());

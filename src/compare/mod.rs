@@ -47,17 +47,14 @@ impl Side {
 
     async fn fill(&mut self) -> Result<()> {
         while !self.ended && self.batch.as_ref().is_none_or(|b| self.row >= b.batch.rows()) {
-            match self.reading.recv().await {
-                Some(fitted) => {
-                    let mut fitted = fitted?;
-                    self.misfits = std::mem::take(&mut fitted.misfits).into();
-                    self.batch = Some(fitted);
-                    self.row = 0;
-                }
-                None => {
-                    self.ended = true;
-                    self.batch = None;
-                }
+            if let Some(fitted) = self.reading.recv().await {
+                let mut fitted = fitted?;
+                self.misfits = std::mem::take(&mut fitted.misfits).into();
+                self.batch = Some(fitted);
+                self.row = 0;
+            } else {
+                self.ended = true;
+                self.batch = None;
             }
         }
         Ok(())

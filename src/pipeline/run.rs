@@ -229,7 +229,7 @@ async fn finish_tables(target: &dyn Database, plan: &Plan, stop: &CancellationTo
             match writer.execute(sql).await {
                 Ok(()) => {}
                 Err(e) if e.is_row_fault() => {
-                    problems.push(format!("a foreign key of {} does not hold: {e}", table.target.name))
+                    problems.push(format!("a foreign key of {} does not hold: {e}", table.target.name));
                 }
                 Err(e) => return Err(e.context(format!("adding the foreign keys of {}", table.target.name))),
             }
@@ -241,7 +241,6 @@ async fn finish_tables(target: &dyn Database, plan: &Plan, stop: &CancellationTo
     Ok(problems)
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the report takes what the run gathered")]
 fn report(
     plan: &Plan,
     progress: &Progress,

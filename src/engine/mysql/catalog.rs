@@ -132,6 +132,22 @@ pub(super) fn is_binary_order(collation: &str) -> bool {
     )
 }
 
+/// Takes one level of backslashes off.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, chars.clone().next()) {
+            ('\\', Some(next @ ('\'' | '\\'))) => {
+                out.push(next);
+                chars.next();
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
 fn unquote(text: &str) -> Option<String> {
     let inner = text.strip_prefix('\'')?.strip_suffix('\'')?;
     let mut out = String::new();
@@ -186,7 +202,7 @@ pub(super) fn parse_default(text: &str, extra: &str, mariadb: bool, logical: &Lo
     }
     if extra.contains("default_generated") {
         // MySQL prints the text of a literal as _charset'…', with the quotes escaped once more.
-        let text = text.replace("\\'", "'");
+        let text = unescape(text);
         if let Some((_, quoted)) = text.strip_prefix('_').and_then(|t| t.split_once('\''))
             && let Some(value) = unquote(&format!("'{quoted}"))
         {

@@ -131,9 +131,9 @@ impl Writer {
             (Form::Bytes | Form::Hex, Cell::Bytes(v)) => {
                 out.extend_from_slice(b"x'");
                 if form == Form::Hex {
-                    escape_literal(out, v)
+                    escape_literal(out, v);
                 } else {
-                    hex(out, v)
+                    hex(out, v);
                 }
                 out.push(b'\'');
             }

@@ -382,10 +382,10 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
             None if index.unique => lines.push(format!("UNIQUE INDEX {} ({list})", quote(&short(&index.name)))),
             None => later.push(format!("ADD INDEX {} ({list})", quote(&short(&index.name)))),
             Some(native) if native.contains("INDEX `") && !native.starts_with("CREATE") => {
-                later.push(format!("ADD {native}"))
+                later.push(format!("ADD {native}"));
             }
             Some(_) => {
-                out.left_out.push(format!("index {}, which is of another engine or has expressions", index.name))
+                out.left_out.push(format!("index {}, which is of another engine or has expressions", index.name));
             }
         }
     }

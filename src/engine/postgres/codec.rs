@@ -210,9 +210,9 @@ pub(super) fn encode_numeric(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
     let mut push = |group: u16| {
         if group == 0 {
             if count == 0 {
-                weight -= 1
+                weight -= 1;
             } else {
-                zeros += 1
+                zeros += 1;
             }
             return;
         }
@@ -288,7 +288,7 @@ pub(super) fn encode(wire: Wire, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()
             out.extend_from_slice(&days.to_be_bytes());
         }
         (Wire::Timestamp, Cell::Int(v)) => {
-            out.extend_from_slice(&v.checked_sub(EPOCH_MICROS).ok_or_else(no)?.to_be_bytes())
+            out.extend_from_slice(&v.checked_sub(EPOCH_MICROS).ok_or_else(no)?.to_be_bytes());
         }
         (Wire::Date, Cell::Escape(v)) => {
             let days = if infinity(v).ok_or_else(no)? { i32::MAX } else { i32::MIN };
@@ -328,7 +328,7 @@ pub(super) fn write_text(wire: Wire, cell: Cell<'_>, out: &mut Vec<u8>) -> Resul
         (Wire::Float4, Cell::Float(v)) => drop(write!(out, "{:e}", narrow(v).ok_or_else(no)?)),
         (Wire::Float8, Cell::Float(v)) => drop(write!(out, "{v:e}")),
         (Wire::Numeric | Wire::Text | Wire::Padded | Wire::Jsonb | Wire::Cast, Cell::Bytes(v)) => {
-            out.extend_from_slice(v)
+            out.extend_from_slice(v);
         }
         (Wire::Bytea, Cell::Bytes(v)) => {
             out.extend_from_slice(b"\\x");
@@ -437,9 +437,9 @@ mod tests {
             for i in 0..=whole {
                 let digit = if next(2) == 0 { 0 } else { next(10) };
                 if i == 0 && whole > 0 {
-                    text.push_str(&(digit.max(1)).to_string())
+                    text.push_str(&(digit.max(1)).to_string());
                 } else {
-                    text.push_str(&digit.to_string())
+                    text.push_str(&digit.to_string());
                 }
             }
             if fraction > 0 {

@@ -108,15 +108,12 @@ impl Connector {
     /// A pinned session.
     pub(super) async fn session(&self, schema: Option<&str>) -> Result<Session> {
         let connect = async {
-            match &self.tls {
-                Some(tls) => {
-                    let (client, connection) = self.config.connect(tls.clone()).await?;
-                    Ok::<_, tokio_postgres::Error>((client, tokio::spawn(async move { drop(connection.await) })))
-                }
-                None => {
-                    let (client, connection) = self.config.connect(NoTls).await?;
-                    Ok((client, tokio::spawn(async move { drop(connection.await) })))
-                }
+            if let Some(tls) = &self.tls {
+                let (client, connection) = self.config.connect(tls.clone()).await?;
+                Ok::<_, tokio_postgres::Error>((client, tokio::spawn(async move { drop(connection.await) })))
+            } else {
+                let (client, connection) = self.config.connect(NoTls).await?;
+                Ok((client, tokio::spawn(async move { drop(connection.await) })))
             }
         };
         let (client, task) = match tokio::time::timeout(self.timeout, connect).await {

@@ -126,23 +126,20 @@ impl Writer {
         let table = &batch.table;
         let names: Vec<String> = written(table).into_iter().map(|c| ident(&table.columns[c].name)).collect();
         let select = format!("SELECT {} FROM {}", names.join(", "), table_name(&self.shared.schema, &table.name));
-        let staging = match self.staging.get(&select) {
-            Some(name) => {
-                let name = name.clone();
-                self.run(&format!("TRUNCATE {name}")).await?;
-                name
-            }
-            None => {
-                self.numbered += 1;
-                let name = format!("pg_temp._rowferry_s{}", self.numbered);
-                self.run(&format!(
-                    "CREATE TEMP TABLE _rowferry_s{} ON COMMIT DROP AS {select} WITH NO DATA",
-                    self.numbered
-                ))
-                .await?;
-                self.staging.insert(select, name.clone());
-                name
-            }
+        let staging = if let Some(name) = self.staging.get(&select) {
+            let name = name.clone();
+            self.run(&format!("TRUNCATE {name}")).await?;
+            name
+        } else {
+            self.numbered += 1;
+            let name = format!("pg_temp._rowferry_s{}", self.numbered);
+            self.run(&format!(
+                "CREATE TEMP TABLE _rowferry_s{} ON COMMIT DROP AS {select} WITH NO DATA",
+                self.numbered
+            ))
+            .await?;
+            self.staging.insert(select, name.clone());
+            name
         };
         self.copy(&staging, batch).await?;
         self.finish().await?;

@@ -189,7 +189,7 @@ async fn keys_order_and_ddl() {
     let said = target.verify(&[table.clone(), child.clone()]).await.unwrap();
     assert!(said.len() == 1 && said[0].starts_with("1 rows of child"), "{said:?}");
     target.rollback().await.unwrap();
-    target.verify(&[table.clone()]).await.unwrap();
+    target.verify(std::slice::from_ref(&table)).await.unwrap();
     assert_eq!(target.query_text("SELECT nextval('k_n_seq')").await.unwrap(), ["501"]);
 
     // DDL made from the description describes the same.
