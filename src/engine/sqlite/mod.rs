@@ -1,7 +1,7 @@
 //! SQLite: a file, one writer, any number of readers.
 //!
-//! Its calls block, so each connection lives on a thread of its own ([`connect`]); values have a
-//! type each, so that [`types`] decides what is stored and what a stored value means.
+//! Its calls block, so each connection lives on a thread of its own (`connect`); values have a
+//! type each, so that `types` decides what is stored and what a stored value means.
 
 mod catalog;
 mod connect;
