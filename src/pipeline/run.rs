@@ -107,6 +107,9 @@ pub async fn run(
     let stop = options.stop.clone();
     prepare(target.as_ref(), plan).await?;
     if options.schema_only {
+        for table in &plan.tables {
+            build_indexes(target.as_ref(), table).await?;
+        }
         finish_tables(target.as_ref(), plan, &stop).await?;
         return Ok(report(plan, &progress, Vec::new(), Vec::new(), None, started.elapsed()));
     }
@@ -175,16 +178,21 @@ async fn run_table(context: &Context, plan: &TablePlan, at: usize) -> Result<()>
     } else {
         merge::merge(context, plan, at).await?;
     }
-    if let Some(ddl) = &plan.ddl {
-        let mut target = context.target.target().await?;
-        for sql in &ddl.after_rows {
-            target
-                .execute(sql)
-                .await
-                .map_err(|e| e.context(format!("building the indexes of {}", plan.target.name)))?;
-        }
-    }
+    build_indexes(context.target.as_ref(), plan).await?;
     context.progress.tables[at].done.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Keys and indexes that are built faster over all rows at once.
+async fn build_indexes(database: &dyn Database, plan: &TablePlan) -> Result<()> {
+    let statements = plan.ddl.as_ref().map_or(&[][..], |ddl| &ddl.after_rows);
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let mut target = database.target().await?;
+    for sql in statements {
+        target.execute(sql).await.map_err(|e| e.context(format!("building the indexes of {}", plan.target.name)))?;
+    }
     Ok(())
 }
 

@@ -34,7 +34,7 @@ fn assert_equal(a: &TestDb, b: &TestDb) {
 fn own_tables(db: &TestDb) -> Vec<String> {
     let sql = match db.engine() {
         Engine::Sqlite => "SELECT name FROM sqlite_master WHERE name LIKE '\\_rowferry%' ESCAPE '\\'",
-        Engine::Postgres => "SELECT relname FROM pg_class WHERE relname LIKE '\\_rowferry%'",
+        Engine::Postgres => "SELECT relname FROM pg_class WHERE relname LIKE '\\_rowferry%' AND relkind = 'r'",
         Engine::Mariadb | Engine::Mysql => {
             "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE '\\_rowferry%'"
         }
@@ -275,4 +275,93 @@ fn the_demo_ends_equal() {
     assert_eq!(output.code, 0, "{}", output.stderr);
     assert_eq!(output.json()["equal"], true);
     assert_eq!(output.json()["differed"], 8);
+}
+
+#[test]
+fn rows_enter_existing_tables_with_cycles_and_numbering_goes_on() {
+    for b in &TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute(
+            "CREATE TABLE dep (id INTEGER PRIMARY KEY, head INTEGER REFERENCES emp (id));
+             CREATE TABLE emp (id INTEGER PRIMARY KEY, dep INTEGER REFERENCES dep (id) ON DELETE CASCADE,
+                               boss INTEGER REFERENCES emp (id) ON DELETE SET NULL);
+             INSERT INTO dep VALUES (1, NULL), (2, NULL);
+             INSERT INTO emp VALUES (1, 1, NULL), (2, 2, 1), (30, 1, 2);
+             UPDATE dep SET head = 3 - id;",
+        );
+        copy(&a, b, &["--schema-only"]);
+        assert_eq!(b.value("SELECT count(*) FROM emp"), "0");
+        copy(&a, b, &[]);
+        assert_equal(&a, b);
+        b.execute("INSERT INTO emp (dep) VALUES (2)");
+        assert_eq!(b.value("SELECT max(id) FROM emp"), "31", "numbering goes on at {:?}", b.engine());
+        // The keys are real: a child without parent is refused, a deleted parent takes its children.
+        b.execute("DELETE FROM emp WHERE id = 31");
+        a.execute("PRAGMA foreign_keys = OFF; INSERT INTO emp VALUES (99, 77, NULL)");
+        let output = rowferry(&["copy", a.url(), b.url(), "--format", "json"]);
+        assert_eq!(output.code, 1, "an orphan is told at {:?}: {}", b.engine(), output.stdout);
+        assert!(output.stdout.contains("emp") && output.stdout.contains("dep"), "{}", output.stdout);
+    }
+}
+
+#[test]
+fn triggers_of_the_target_do_not_run_twice() {
+    for b in &TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        let tables = "CREATE TABLE t (id INT NOT NULL PRIMARY KEY); CREATE TABLE audit (id INT NOT NULL PRIMARY KEY)";
+        a.execute(tables);
+        a.execute("INSERT INTO t VALUES (1), (2); INSERT INTO audit VALUES (1), (2)");
+        b.execute(tables);
+        let silent = match b.engine() {
+            Engine::Sqlite => {
+                b.execute("CREATE TRIGGER tr AFTER INSERT ON t BEGIN INSERT INTO audit VALUES (new.id); END");
+                true
+            }
+            Engine::Postgres => {
+                b.execute("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END'");
+                b.execute("CREATE TRIGGER tr AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()");
+                true
+            }
+            Engine::Mariadb | Engine::Mysql => {
+                b.execute("CREATE TRIGGER tr AFTER INSERT ON t FOR EACH ROW INSERT INTO audit VALUES (new.id)");
+                false
+            }
+        };
+        if silent {
+            copy(&a, b, &[]);
+            assert_equal(&a, b);
+        } else {
+            let output = rowferry(&["copy", a.url(), b.url()]);
+            assert_eq!(output.code, 2, "{}", output.stderr);
+            assert!(output.stderr.contains("t (tr)"), "{}", output.stderr);
+            assert_eq!(b.value("SELECT count(*) FROM t"), "0", "nothing was touched");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupted_it_says_so_and_the_same_command_resumes() {
+    let shop = TestDb::new(Engine::Sqlite);
+    shop.execute(sample::shop_schema());
+    let rows: Vec<String> = sample::rows(6, 7).collect();
+    shop.execute(&format!("BEGIN; {}; COMMIT", rows.join(";\n")));
+    let target = TestDb::new(Engine::Postgres);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rowferry"))
+        .args(["copy", shop.url(), target.url(), "--batch-size", "20"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program");
+    // As soon as the first table is there, and long before the last row is.
+    while target.value("SELECT count(*) FROM pg_class WHERE relname = '_rowferry_copy'") == "0" {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let asked = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(asked.success());
+    assert_eq!(child.wait().expect("ended").code(), Some(130));
+    assert_eq!(own_tables(&target), ["_rowferry_copy".to_owned()], "it is known as unfinished");
+    copy(&shop, &target, &[]);
+    assert_equal(&shop, &target);
+    assert_eq!(own_tables(&target), Vec::<String>::new());
 }
