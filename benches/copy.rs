@@ -388,4 +388,4 @@ const ROWS: &str = "INSERT INTO orders SELECT n, (n * 7919) % 50000, \
     'Order ' || n || ', please ring the bell twice: ' || substr(md5('n' || n), 1, 20), n % 5 <> 0, \
     jsonb_build_object('items', n % 9, 'gift', n % 11 = 0, 'code', substr(md5('d' || n), 1, 8)), \
     timestamptz '2021-03-04 05:06:07.123456+00' + ((n * 7919) % 90000000) * interval '1 second' \
-    FROM generate_series(1, $rows) AS g(n)";
+    FROM generate_series(1::bigint, $rows) AS g(n)";
