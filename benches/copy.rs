@@ -189,7 +189,7 @@ impl Bench {
             End::Postgres => ok(&mut self.psql("bench_b", "DROP TABLE IF EXISTS orders"))?,
             End::Maria => {
                 ok(&mut self
-                    .mysql("DROP TABLE IF EXISTS bench_b.orders; CREATE TABLE bench_b.orders LIKE bench_a.orders"))?
+                    .mysql("DROP TABLE IF EXISTS bench_b.orders; CREATE TABLE bench_b.orders LIKE bench_a.orders"))?;
             }
             End::Sqlite => {
                 let _ = std::fs::remove_file(self.file(true));
