@@ -4,6 +4,8 @@
 #   ./test.sh          all tests
 #   ./test.sh --long   with the long ones
 #   ./test.sh -- ARGS  ARGS go to cargo test (a test's name, --test it, …)
+#   ./test.sh --run COMMAND ARGS…   another command than cargo test, with the same servers
+#   ./test.sh --durable …           servers that wait for the disk, as in production
 #
 # Each server listens on 127.0.0.1 at a free port, with its data in one temporary folder. Servers
 # that already run on this machine are neither used nor touched.
@@ -11,12 +13,16 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 long=
+durable=
+run=(cargo test --locked)
 while [ $# -gt 0 ]; do
   case $1 in
     --long) long=1; shift ;;
+    --durable) durable=1; shift ;;
+    --run) shift; run=(); break ;;
     --) shift; break ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) echo "test.sh: unknown option '$1' (known: --long, --help, -- ARGS)" >&2; exit 2 ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "test.sh: unknown option '$1' (known: --long, --durable, --run, --help, -- ARGS)" >&2; exit 2 ;;
   esac
 done
 
@@ -28,7 +34,7 @@ is_root() { [ "$(id -u)" = 0 ]; }
 # Servers by process id: each was started by this script, as the leader of its own session, so
 # that a Ctrl-C on the terminal reaches this script alone, which then stops them in order.
 pids=()
-tests= # the same for cargo
+tests= # the same for cargo or the command
 work=
 
 stop_all() {
@@ -161,13 +167,20 @@ fail() {
 
 # --- PostgreSQL ---
 
+pg_settings=(-c fsync=off -c synchronous_commit=off -c full_page_writes=off)
+maria_settings=(--innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --sync-binlog=0)
+if [ -n "$durable" ]; then
+  pg_settings=()
+  maria_settings=(--innodb-flush-log-at-trx-commit=1 --sync-binlog=1)
+fi
+
 give_folder "$work/pg"
 "${unprivileged[@]}" "$initdb" -D "$work/pg/data" -U postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --no-sync \
   </dev/null >"$work/initdb.log" 2>&1 || fail "initdb failed" "$work/initdb.log"
 start_server "$work/pg.log" 60 --port "${unprivileged[@]}" "$postgres" -D "$work/pg/data" \
   -c listen_addresses=127.0.0.1 -c "unix_socket_directories=$work/pg" \
   -c wal_level=logical -c max_wal_senders=50 -c max_replication_slots=50 -c max_connections=300 \
-  -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c timezone=UTC \
+  "${pg_settings[@]}" -c timezone=UTC \
   || fail "PostgreSQL did not start" "$work/pg.log"
 export ROWFERRY_TEST_POSTGRES="postgres://postgres@127.0.0.1:$port/postgres"
 echo "PostgreSQL: $("$postgres" --version) on port $port"
@@ -183,7 +196,7 @@ maria_user=()
 start_server "$work/maria.log" 60 --port "$mariadbd" --no-defaults "${maria_user[@]}" --datadir="$work/maria/data" \
   --bind-address=127.0.0.1 --socket="$work/maria/s" --pid-file="$work/maria/pid" --tmpdir="$work/maria" \
   --log-bin=binlog --binlog-format=ROW --server-id=1 --local-infile=1 --max-connections=300 \
-  --max-allowed-packet=256M --innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --sync-binlog=0 \
+  --max-allowed-packet=256M "${maria_settings[@]}" \
   --skip-name-resolve --default-time-zone=+00:00 \
   || fail "MariaDB did not start" "$work/maria.log"
 export ROWFERRY_TEST_MARIADB="mysql://root@127.0.0.1:$port/mysql"
@@ -258,7 +271,7 @@ fi
 export ROWFERRY_TEST_DBS=required
 [ -z "$long" ] || export ROWFERRY_TEST_LONG=1
 status=0
-setsid cargo test --locked "$@" </dev/null &
+setsid "${run[@]}" "$@" </dev/null &
 tests=$!
 wait "$tests" || status=$?
 tests=
