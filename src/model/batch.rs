@@ -77,6 +77,7 @@ pub struct Column {
     /// Values outside the column's type, by row, ascending.
     escapes: Vec<(usize, Value)>,
     escape_bytes: usize,
+    has_absent: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +158,7 @@ impl Column {
 
     /// Appends "absent".
     pub fn push_absent(&mut self) {
+        self.has_absent = true;
         self.push_filler(State::Absent);
     }
 
@@ -219,6 +221,12 @@ impl Column {
     #[must_use]
     pub fn has_escapes(&self) -> bool {
         !self.escapes.is_empty()
+    }
+
+    /// Whether a value is not part of its change.
+    #[must_use]
+    pub fn has_absent(&self) -> bool {
+        self.has_absent
     }
 
     /// Rows pushed so far.

@@ -8,9 +8,13 @@ use crate::capture::{FittedBatch, interrupted, read};
 use crate::engine::{ReadRequest, Result, Selection, Target, WriteMode};
 use crate::model::Batch;
 
-/// Contents of a transaction at most. Bigger ones gain nothing and cost memory: the batches are
-/// kept until they are committed, to be written row by row where one of them is refused.
+/// What is kept in memory until the target has accepted it, to be written row by row where one of
+/// them is refused.
 const CHUNK_BYTES: usize = 8 << 20;
+
+/// Contents of a transaction, about: a commit costs each engine the writing of every page that it
+/// touched, so a small one makes an existing index expensive; a huge one loses more when interrupted.
+const TRANSACTION_BYTES: usize = 64 << 20;
 
 /// Reads everything and appends it in pieces, so that an interrupted run keeps what it has.
 pub(super) async fn load(context: &Context, plan: &TablePlan, at: usize) -> Result<()> {
@@ -23,87 +27,111 @@ pub(super) async fn load(context: &Context, plan: &TablePlan, at: usize) -> Resu
     };
     let source = context.snapshot.source().await?;
     let mut reading = read(source, request, Some(context.shape(plan)), context.options.stop.clone());
-    let mut target = context.target.target().await?;
     let progress = &context.progress.tables[at];
-    let mut chunk: Vec<Batch> = Vec::new();
-    let mut bytes = 0;
+    let mut load = Load {
+        context,
+        progress,
+        target: context.target.target().await?,
+        chunk: Vec::new(),
+        chunk_bytes: 0,
+        transaction_bytes: None,
+    };
     while let Some(fitted) = reading.recv().await {
-        let fitted = fitted?;
-        TableProgress::add(&progress.read, fitted.batch.rows() as u64);
-        let batch = without_misfits(context, fitted, progress)?;
-        bytes += batch.size();
-        if chunk.is_empty() {
-            target.begin(QUIET).await?;
-        }
-        if !write_fast(target.as_mut(), &mut chunk, batch).await? {
-            write_carefully(context, target.as_mut(), std::mem::take(&mut chunk), progress).await?;
-            bytes = 0;
-        } else if bytes >= CHUNK_BYTES {
-            finish_chunk(context, target.as_mut(), std::mem::take(&mut chunk), progress).await?;
-            bytes = 0;
-        }
-        if context.options.stop.is_cancelled() {
-            return Err(interrupted());
-        }
-    }
-    if !chunk.is_empty() {
-        finish_chunk(context, target.as_mut(), chunk, progress).await?;
-    }
-    Ok(())
-}
-
-/// Sends a batch by the bulk path; false when a row of the chunk was refused.
-async fn write_fast(target: &mut dyn Target, chunk: &mut Vec<Batch>, batch: Batch) -> Result<bool> {
-    let result = if batch.rows() == 0 { Ok(0) } else { target.write(WriteMode::Insert, &batch).await };
-    chunk.push(batch);
-    match result {
-        Ok(_) => Ok(true),
-        Err(e) if e.is_row_fault() => Ok(false),
-        Err(e) => Err(abandon(target, e).await),
-    }
-}
-
-async fn finish_chunk(
-    context: &Context,
-    target: &mut dyn Target,
-    chunk: Vec<Batch>,
-    progress: &TableProgress,
-) -> Result<()> {
-    match target.flush().await {
-        Ok(()) => {
-            target.commit().await?;
-            TableProgress::add(&progress.inserted, chunk.iter().map(|b| b.rows() as u64).sum());
-            Ok(())
-        }
-        Err(e) if e.is_row_fault() => write_carefully(context, target, chunk, progress).await,
-        Err(e) => Err(abandon(target, e).await),
-    }
-}
-
-/// Writes a chunk again, looking for the rows that are refused.
-async fn write_carefully(
-    context: &Context,
-    target: &mut dyn Target,
-    chunk: Vec<Batch>,
-    progress: &TableProgress,
-) -> Result<()> {
-    target.rollback().await?;
-    target.begin(QUIET).await?;
-    let mut written = 0;
-    for batch in &chunk {
-        let (n, refused) = match write_splitting(target, WriteMode::Insert, batch).await {
-            Ok(done) => done,
-            Err(e) => return Err(abandon(target, e).await),
+        let done = async {
+            let fitted = fitted?;
+            TableProgress::add(&progress.read, fitted.batch.rows() as u64);
+            load.take(without_misfits(context, fitted, progress)?).await?;
+            if context.options.stop.is_cancelled() { Err(interrupted()) } else { Ok(()) }
         };
-        written += n;
-        for row in refused {
-            context.options.rejects.add(batch, row.row, &row.reason)?;
-            TableProgress::add(&progress.quarantined, 1);
+        if let Err(e) = done.await {
+            return Err(abandon(load.target.as_mut(), e).await);
         }
     }
-    target.commit().await?;
-    TableProgress::add(&progress.inserted, written);
-    Ok(())
+    match load.finish().await {
+        Ok(()) => Ok(()),
+        Err(e) => Err(abandon(load.target.as_mut(), e).await),
+    }
+}
+
+struct Load<'a> {
+    context: &'a Context,
+    progress: &'a TableProgress,
+    target: Box<dyn Target>,
+    /// Written since the savepoint, not yet known to be accepted.
+    chunk: Vec<Batch>,
+    chunk_bytes: usize,
+    /// Bytes of the open transaction; `None` when there is none.
+    transaction_bytes: Option<usize>,
+}
+
+impl Load<'_> {
+    async fn take(&mut self, batch: Batch) -> Result<()> {
+        if batch.rows() == 0 {
+            return Ok(());
+        }
+        if self.transaction_bytes.is_none() {
+            self.target.begin(QUIET).await?;
+            self.target.savepoint().await?;
+            self.transaction_bytes = Some(0);
+        }
+        let result = self.target.write(WriteMode::Insert, &batch).await;
+        self.chunk_bytes += batch.size();
+        self.chunk.push(batch);
+        match result {
+            Ok(_) if self.chunk_bytes < CHUNK_BYTES => Ok(()),
+            Ok(_) => self.end_chunk().await,
+            Err(e) if e.is_row_fault() => self.write_carefully().await,
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes sure that the chunk is accepted; commits when the transaction is large enough.
+    async fn end_chunk(&mut self) -> Result<()> {
+        match self.target.flush().await {
+            Ok(()) => {
+                TableProgress::add(&self.progress.inserted, self.chunk.iter().map(|b| b.rows() as u64).sum());
+                self.accepted().await
+            }
+            Err(e) if e.is_row_fault() => self.write_carefully().await,
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn accepted(&mut self) -> Result<()> {
+        let bytes = self.transaction_bytes.unwrap_or(0) + self.chunk_bytes;
+        self.chunk.clear();
+        self.chunk_bytes = 0;
+        if bytes >= TRANSACTION_BYTES {
+            self.transaction_bytes = None;
+            return self.target.commit().await;
+        }
+        self.transaction_bytes = Some(bytes);
+        self.target.savepoint().await
+    }
+
+    /// Writes the chunk again, looking for the rows that are refused.
+    async fn write_carefully(&mut self) -> Result<()> {
+        self.target.rollback_to_savepoint().await?;
+        for batch in &self.chunk {
+            let (written, refused) = write_splitting(self.target.as_mut(), WriteMode::Insert, batch).await?;
+            TableProgress::add(&self.progress.inserted, written);
+            for row in refused {
+                self.context.options.rejects.add(batch, row.row, &row.reason)?;
+                TableProgress::add(&self.progress.quarantined, 1);
+            }
+        }
+        self.accepted().await
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        if !self.chunk.is_empty() {
+            self.end_chunk().await?;
+        }
+        if self.transaction_bytes.take().is_some() {
+            self.target.commit().await?;
+        }
+        Ok(())
+    }
 }
 
 /// Takes the rows that do not fit out of the batch and puts them aside.

@@ -11,7 +11,7 @@ use super::ddl::{quote, quote_table};
 use super::error::during;
 use super::types::Binder;
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
-use crate::model::{Batch, Cell, Table};
+use crate::model::{Batch, Cell, Column, Table};
 
 /// A connection that writes.
 pub(super) struct FileTarget {
@@ -112,6 +112,7 @@ fn write(conn: &Connection, mode: WriteMode, batch: &Batch) -> Result<u64> {
     let binders: Vec<Binder> = table.columns.iter().map(Binder::new).collect();
     let mut scratch = String::new();
     let mut affected = 0;
+    let complete = !batch.columns().iter().any(Column::has_absent);
     let mut row = 0;
     while row < batch.rows() {
         let given: Vec<usize> = present(batch, row).collect();
@@ -119,7 +120,7 @@ fn write(conn: &Connection, mode: WriteMode, batch: &Batch) -> Result<u64> {
         let writing = || format!("cannot write table {}", table.name);
         let mut statement = conn.prepare_cached(&shape.sql).map_err(during(writing()))?;
         // Rows of one shape follow each other nearly always: one statement for all of them.
-        while row < batch.rows() && present(batch, row).eq(given.iter().copied()) {
+        while row < batch.rows() && (complete || present(batch, row).eq(given.iter().copied())) {
             for (n, &column) in shape.binds.iter().enumerate() {
                 let stored = binders[column].stored(batch.cell(row, column), &mut scratch);
                 statement.raw_bind_parameter(n + 1, stored).map_err(during(writing()))?;
