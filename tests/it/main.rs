@@ -6,3 +6,4 @@ mod shape;
 mod smoke;
 #[allow(dead_code, unused_imports, reason = "what the tests of each area share, before all of them are there")]
 mod support;
+mod types;

@@ -57,6 +57,11 @@ fn start(into: &str, table: &Arc<Table>, columns: &[(usize, Form)], load: bool) 
                     sets.push(format!("{} = {expression}", name(at)));
                     targets.push(variable);
                 }
+                // With a SET clause, MariaDB numbers a row whose 0 came by field: it must come by SET too.
+                None if table.columns[at].identity.is_some() => {
+                    sets.push(format!("{} = {variable}", name(at)));
+                    targets.push(variable);
+                }
                 None => targets.push(name(at)),
             }
         }

@@ -199,7 +199,7 @@ fn own_native(flavor: &Flavor, column: &ColumnDef) -> bool {
     if column.native.is_empty() || parse_type(&column.native, flavor).as_ref() != Some(&column.logical) {
         // A type of this product alone is kept where its name can only be ours.
         return matches!(&column.logical, LogicalType::Other { native } if *native == column.native
-            && (native.starts_with("inet4") || (native.starts_with("inet6")) || super::source::is_hex_text(&column.logical)));
+            && ((flavor.mariadb && matches!(native.as_str(), "inet4" | "inet6")) || super::source::is_hex_text(&column.logical)));
     }
     // Plain words that other engines have too, with wider limits there.
     !matches!(column.native.as_str(), "text" | "tinytext" | "mediumtext")
@@ -259,8 +259,13 @@ fn native_for(flavor: &Flavor, column: &ColumnDef, share: Option<u32>, crowded: 
         LogicalType::Timestamp { digits, zoned: false } => exact(format!("datetime({digits})")),
         LogicalType::Timestamp { digits, zoned: true } => exact(format!("timestamp({digits})")),
         LogicalType::Json { binary } => {
-            let loss = (!flavor.mariadb && !binary).then(|| "the spelling of JSON text".to_owned());
-            ("json".to_owned(), loss)
+            // MySQL keeps a number that is no whole one of 64 bits as a double.
+            let loss = match (flavor.mariadb, binary) {
+                (true, _) => None,
+                (false, true) => Some("digits of JSON numbers beyond a double"),
+                (false, false) => Some("the spelling of JSON text"),
+            };
+            ("json".to_owned(), loss.map(str::to_owned))
         }
         LogicalType::Enum { labels } if labels.iter().all(|l| !l.ends_with(' ')) => {
             exact(native_of("", &column.logical))
@@ -431,6 +436,9 @@ pub(super) fn misfits(flavor: &Flavor, column: &ColumnDef, data: &Column) -> Vec
     let most = (838 * 3600 + 59 * 60 + 59) * SECOND + if flavor.mariadb { 999_999 } else { 0 };
     let reason = |cell: Cell<'_>| -> Option<&'static str> {
         match (&column.logical, cell) {
+            (LogicalType::Float { .. }, Cell::Float(v)) if flavor.mariadb && v == 0.0 && v.is_sign_negative() => {
+                Some("MariaDB stores -0.0 as 0.0")
+            }
             (LogicalType::Float { .. }, Cell::Float(v)) => {
                 (!v.is_finite()).then_some("NaN and infinities cannot be stored")
             }
