@@ -46,12 +46,6 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
     };
     let source = connect::database(args, &copy.source, false).await?;
     let target = connect::database(args, &copy.target, !copy.no_create && !copy.dry_run).await?;
-    if source.label() == target.label() {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            format!("source and target are one database, {}; nothing was done", source.label()),
-        ));
-    }
     let plan = plan(source.as_ref(), target.as_ref(), &options).await?;
     if copy.dry_run {
         print_plan(&plan, source.as_ref(), target.as_ref(), output);

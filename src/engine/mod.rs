@@ -131,6 +131,9 @@ pub trait Database: Send + Sync {
     fn version(&self) -> &str;
     /// What it can do.
     fn abilities(&self) -> Abilities;
+    /// Text that is the same for two connections exactly when they reach one database and schema,
+    /// however their URLs spell it.
+    async fn identity(&self) -> Result<String>;
     /// Names of the user's tables of this database's own schema, without views, system tables and
     /// `_rowferry_*`, sorted. With `pattern_schema`, those of that schema.
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>>;

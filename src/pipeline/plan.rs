@@ -243,12 +243,22 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
         })
         .collect::<Result<Vec<Table>>>()?;
     let same_engine = source.abilities().product == target.abilities().product;
+    let one_database = same_engine && source.identity().await? == target.identity().await?;
     let ours = unfinished(target).await?;
     let snapshot = source.snapshot().await?;
     let mut reader = snapshot.source().await?;
     let mut plans = Vec::with_capacity(tables.len());
     for table in sort_parents_first(tables) {
         let name = options.renamed.get(&table.name.to_string()).cloned().unwrap_or_else(|| table.name.clone());
+        if one_database && name == table.name {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!(
+                    "source and target are one database, {}, and {name} cannot be written onto itself",
+                    target.label()
+                ),
+            ));
+        }
         let existing = target.describe(&name).await?;
         let mut plan = plan_table(target, table, name, existing, &ours, (options.create, same_engine))?;
         plan.filter =

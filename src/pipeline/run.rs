@@ -13,7 +13,7 @@ use super::{Progress, load, merge};
 use crate::apply::Rejects;
 use crate::capture::{Shape, interrupted};
 use crate::engine::{Database, Error, ErrorKind, Result, Snapshot, Target, WriteOptions};
-use crate::model::{BatchLimits, Table};
+use crate::model::{BatchLimits, Table, TableName};
 
 /// How a plan is carried out.
 #[derive(Clone)]
@@ -128,6 +128,10 @@ pub async fn run(
     let mut problems = Vec::new();
     if kind.is_none() {
         problems = finish_tables(target.as_ref(), plan, &stop).await?;
+    } else if !stop.is_cancelled() {
+        // One table's trouble must not leave the others with numbers that are taken.
+        let failed = |at: usize| errors.iter().any(|(i, _)| *i == at);
+        problems = verify_tables(target.as_ref(), plan, &|at| !failed(at)).await?;
     }
     Ok(report(plan, &progress, errors, problems, kind, started.elapsed()))
 }
@@ -243,10 +247,36 @@ async fn finish_tables(target: &dyn Database, plan: &Plan, stop: &CancellationTo
             }
         }
     }
-    let tables: Vec<Arc<Table>> = plan.tables.iter().map(|t| t.target.clone()).collect();
-    problems.extend(writer.verify(&tables).await?);
+    drop(writer);
+    problems.extend(verify_tables(target, plan, &|_| true).await?);
+    let mut writer = target.target().await?;
     writer.execute(&format!("DROP TABLE IF EXISTS {MARKER}")).await?;
     Ok(problems)
+}
+
+/// Sets the numbering of the tables that are done, and names orphans, in tables that refer to them
+/// too: what a mirror deletes may have had children that take no part.
+async fn verify_tables(
+    target: &dyn Database,
+    plan: &Plan,
+    done: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<Vec<String>> {
+    let mut tables: Vec<Arc<Table>> =
+        plan.tables.iter().enumerate().filter(|(at, _)| done(*at)).map(|(_, t)| t.target.clone()).collect();
+    if plan.mode == Mode::Mirror {
+        for name in target.tables(None).await? {
+            let planned = |n: &TableName| plan.tables.iter().any(|t| t.target.name == *n);
+            if planned(&name) {
+                continue;
+            }
+            if let Some(table) = target.describe(&name).await?
+                && table.foreign_keys.iter().any(|f| planned(&f.parent))
+            {
+                tables.push(Arc::new(table));
+            }
+        }
+    }
+    target.target().await?.verify(&tables).await
 }
 
 fn report(

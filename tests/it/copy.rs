@@ -365,3 +365,32 @@ fn interrupted_it_says_so_and_the_same_command_resumes() {
     assert_equal(&shop, &target);
     assert_eq!(own_tables(&target), Vec::<String>::new());
 }
+
+#[test]
+fn a_mirror_that_leaves_orphans_elsewhere_says_so() {
+    for b in &TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute("CREATE TABLE a (id INT NOT NULL PRIMARY KEY); INSERT INTO a VALUES (1)");
+        b.execute("CREATE TABLE a (id INT NOT NULL PRIMARY KEY); INSERT INTO a VALUES (1), (9)");
+        b.execute("CREATE TABLE child (id INT NOT NULL PRIMARY KEY, a INT, FOREIGN KEY (a) REFERENCES a (id) ON DELETE CASCADE)");
+        b.execute("INSERT INTO child VALUES (1, 9)");
+        let output = rowferry(&["copy", a.url(), b.url(), "--mode", "mirror", "--format", "json"]);
+        assert_eq!(output.code, 1, "{:?}: {}", b.engine(), output.stdout);
+        assert!(output.json()["problems"][0].as_str().is_some_and(|p| p.contains("child")), "{}", output.stdout);
+    }
+}
+
+#[test]
+fn a_database_is_not_written_onto_itself_however_its_url_is_spelled() {
+    for b in &TestDb::on_all() {
+        b.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY); INSERT INTO t VALUES (1), (2)");
+        let spelled = match b.engine() {
+            Engine::Sqlite => b.url().replacen("sqlite:", "sqlite://", 1),
+            _ => b.url().replacen("127.0.0.1", "localhost", 1),
+        };
+        let output = rowferry(&["copy", b.url(), &spelled, "--mode", "mirror", "--where", "t=id < 2"]);
+        assert_eq!(output.code, 2, "{:?}: {}", b.engine(), output.stdout);
+        assert!(output.stderr.contains("one database"), "{}", output.stderr);
+        assert_eq!(b.value("SELECT count(*) FROM t"), "2");
+    }
+}

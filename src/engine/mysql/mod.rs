@@ -51,6 +51,11 @@ impl Database for Mysql {
         }
     }
 
+    async fn identity(&self) -> Result<String> {
+        let sql = "SELECT CONCAT_WS(':', @@hostname, @@port, @@datadir, DATABASE())";
+        Ok(self.target().await?.query_text(sql).await?.concat())
+    }
+
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
         let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
         let tables = catalog::tables(&mut conn, &self.settings.database, schema).await?;

@@ -102,6 +102,12 @@ impl Database for Postgres {
         }
     }
 
+    async fn identity(&self) -> Result<String> {
+        let sql = "SELECT concat_ws(':', extract(epoch FROM pg_postmaster_start_time()), \
+                   (SELECT oid FROM pg_database WHERE datname = current_database()), current_schema())";
+        Ok(self.target().await?.query_text(sql).await?.concat())
+    }
+
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
         let session = self.shared.session().await?;
         catalog::tables(&session.client, &self.shared.schema, schema).await

@@ -75,6 +75,11 @@ impl Database for Sqlite {
         }
     }
 
+    async fn identity(&self) -> Result<String> {
+        let path = &self.settings.path;
+        Ok(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string())
+    }
+
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
         if let Some(other) = schema.filter(|s| !s.is_empty() && *s != "main") {
             return Err(Error::new(
