@@ -11,7 +11,7 @@ use crate::model::{Batch, Column, Table, fit};
 /// A batch in the form of the receiving table.
 #[derive(Debug)]
 pub struct FittedBatch {
-    /// The rows; at a misfit the value is NULL.
+    /// The rows; at a misfit stands the original, as text.
     pub batch: Batch,
     /// Row, column and reason of each value that does not fit, by row.
     pub misfits: Vec<(usize, usize, String)>,

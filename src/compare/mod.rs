@@ -111,6 +111,9 @@ impl Merge {
     fn step(&mut self) -> Result<Step> {
         let mut step = Step::default();
         loop {
+            if self.skip_unfit_key(&mut step) {
+                continue;
+            }
             let order = match (self.a.batch(), self.b.batch()) {
                 (Some(a), _) if self.a.row >= a.rows() => return Ok(step),
                 (_, Some(b)) if self.b.row >= b.rows() => return Ok(step),
@@ -148,6 +151,17 @@ impl Merge {
         }
     }
 
+    /// A row of A whose key cannot stand in B has no counterpart there, and no place in its order.
+    fn skip_unfit_key(&mut self, step: &mut Step) -> bool {
+        let at = self.a.row;
+        let unfit = self.a.misfits.iter().take_while(|m| m.0 == at).any(|m| self.key.columns.contains(&m.1));
+        if unfit {
+            self.a.take_misfits(&mut step.unfit);
+            self.a.row += 1;
+        }
+        unfit
+    }
+
     /// A reader that does not keep the order would make rows look missing; better to stop.
     fn expect_order(&self) -> Result<()> {
         let Some(a) = self.a.batch() else { return Ok(()) };
@@ -155,8 +169,9 @@ impl Merge {
             && self.a.row < a.rows()
             && order_rows(&self.key, a, self.a.row - 1, a, self.a.row) == Ordering::Greater
         {
-            // A key that does not fit the other side is NULL here and out of order by nature.
-            let fits = |row: usize| self.key.columns.iter().all(|&c| a.cell(row, c) != Cell::Null);
+            // A key that does not fit the other side is out of order by nature.
+            let fits =
+                |row: usize| self.key.columns.iter().all(|&c| !matches!(a.cell(row, c), Cell::Null | Cell::Escape(_)));
             if fits(self.a.row - 1) && fits(self.a.row) {
                 return Err(Error::new(
                     ErrorKind::Protocol,

@@ -15,7 +15,7 @@ pub fn convertible(from: &T, to: &T) -> bool {
 }
 
 /// The column with its values in the form of `to`, and the rows that do not fit. At those the
-/// value is NULL: the caller takes the rows out.
+/// original stands as text, for the rejects: the caller takes the rows out.
 ///
 /// `same_engine`: whether both ends are one product, so that a value beyond its type (an infinite
 /// date, text in a whole number's column) may pass as it is.
@@ -35,7 +35,7 @@ pub fn fit(from: &T, to: &T, data: Column, same_engine: bool) -> (Column, Vec<Mi
     for row in 0..data.len() {
         if let Err(why) = convert(from, to, data.cell(row), same_engine, &mut out) {
             misfits.push((row, why));
-            out.push_null();
+            out.push_escape(render(from, data.cell(row)).map_or(Value::Null, Value::Text));
         }
     }
     (out, misfits)

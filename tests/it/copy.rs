@@ -367,6 +367,29 @@ fn interrupted_it_says_so_and_the_same_command_resumes() {
 }
 
 #[test]
+fn the_rejects_hold_the_original_and_a_mirror_goes_on() {
+    for b in &TestDb::on_all() {
+        if b.engine() == Engine::Sqlite {
+            continue;
+        }
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute("CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, n INTEGER)");
+        a.execute("INSERT INTO t VALUES ('a', 'not a number'), ('much too long', 2), ('z', 3)");
+        b.execute("CREATE TABLE t (id VARCHAR(4) NOT NULL PRIMARY KEY, n INT)");
+        b.execute("INSERT INTO t VALUES ('a', 1), ('q', 1), ('z', 1)");
+        let dir = tempfile::tempdir().expect("a folder");
+        let output = rowferry_in(dir.path(), &["copy", a.url(), b.url(), "--mode", "mirror"]);
+        assert_eq!(output.code, 1, "{}", output.stderr);
+        let rejects = std::fs::read_to_string(dir.path().join("rowferry-rejects.jsonl")).expect("the rejects");
+        assert!(rejects.contains("not a number") && rejects.contains("much too long"), "{rejects}");
+        // The row that could not be updated stays, the one that the source lacks goes.
+        let rows: Vec<String> = b.query("SELECT id FROM t ORDER BY id").into_iter().flatten().flatten().collect();
+        assert_eq!(rows, ["a", "z"], "{:?}", b.engine());
+        assert_eq!(b.value("SELECT n FROM t WHERE id = 'z'"), "3");
+    }
+}
+
+#[test]
 fn a_mirror_that_leaves_orphans_elsewhere_says_so() {
     for b in &TestDb::on_all() {
         let a = TestDb::new(Engine::Sqlite);
