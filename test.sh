@@ -2,7 +2,7 @@
 # Starts private database servers, runs every test against them, and leaves nothing behind.
 #
 #   ./test.sh          all tests
-#   ./test.sh --long   with the long ones
+#   ./test.sh --long   with the long ones, and all once more against newer servers
 #   ./test.sh -- ARGS  ARGS go to cargo test (a test's name, --test it, …)
 #   ./test.sh --run COMMAND ARGS…   another command than cargo test, with the same servers
 #   ./test.sh --durable …           servers that wait for the disk, as in production
@@ -165,114 +165,178 @@ fail() {
   exit 2
 }
 
-# --- PostgreSQL ---
+# --- servers ---
+# Each function starts one server: NAME of its folder and logs, SEEN (where the server itself sees
+# that folder), its programs, and then the command to put before them. Sets `port` and `pid`, or
+# `reason` on failure.
 
 pg_settings=(-c fsync=off -c synchronous_commit=off -c full_page_writes=off)
-maria_settings=(--innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --sync-binlog=0)
+my_settings=(--innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --sync-binlog=0)
 if [ -n "$durable" ]; then
   pg_settings=()
-  maria_settings=(--innodb-flush-log-at-trx-commit=1 --sync-binlog=1)
+  my_settings=(--innodb-flush-log-at-trx-commit=1 --sync-binlog=1)
 fi
 
-give_folder "$work/pg"
-"${unprivileged[@]}" "$initdb" -D "$work/pg/data" -U postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --no-sync \
-  </dev/null >"$work/initdb.log" 2>&1 || fail "initdb failed" "$work/initdb.log"
-start_server "$work/pg.log" 60 --port "${unprivileged[@]}" "$postgres" -D "$work/pg/data" \
-  -c listen_addresses=127.0.0.1 -c "unix_socket_directories=$work/pg" \
-  -c wal_level=logical -c max_wal_senders=50 -c max_replication_slots=50 -c max_connections=300 \
-  "${pg_settings[@]}" -c timezone=UTC \
-  || fail "PostgreSQL did not start" "$work/pg.log"
-export ROWFERRY_TEST_POSTGRES="postgres://postgres@127.0.0.1:$port/postgres"
-echo "PostgreSQL: $("$postgres" --version) on port $port"
+# What a log says last of what went wrong.
+last_line() { { grep -E "ERROR|FATAL" "$1" || cat "$1"; } | tail -n 1 | cut -c 1-200; }
 
-# --- MariaDB ---
+start_postgres() {
+  local name=$1 seen=$2 initdb=$3 postgres=$4
+  shift 4
+  "$@" "$initdb" -D "$seen/data" -U postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --no-sync \
+    </dev/null >"$work/$name-init.log" 2>&1 || { reason="initdb failed: $(last_line "$work/$name-init.log")"; return 1; }
+  start_server "$work/$name.log" 60 --port "$@" "$postgres" -D "$seen/data" \
+    -c listen_addresses=127.0.0.1 -c "unix_socket_directories=$seen" \
+    -c wal_level=logical -c max_wal_senders=50 -c max_replication_slots=50 -c max_connections=300 \
+    "${pg_settings[@]}" -c timezone=UTC \
+    || { reason="it did not start: $(last_line "$work/$name.log")"; return 1; }
+}
 
-give_folder "$work/maria"
-# Both run as the same user; `--user` is what makes the server accept being started by root.
-maria_user=()
-[ -z "$server_user" ] || maria_user=("--user=$server_user")
-"$mariadb_install" --no-defaults "${maria_user[@]}" --datadir="$work/maria/data" --auth-root-authentication-method=normal \
-  --skip-test-db --skip-name-resolve </dev/null >"$work/maria-install.log" 2>&1 || fail "mariadb-install-db failed" "$work/maria-install.log"
-start_server "$work/maria.log" 60 --port "$mariadbd" --no-defaults "${maria_user[@]}" --datadir="$work/maria/data" \
-  --bind-address=127.0.0.1 --socket="$work/maria/s" --pid-file="$work/maria/pid" --tmpdir="$work/maria" \
-  --log-bin=binlog --binlog-format=ROW --server-id=1 --local-infile=1 --max-connections=300 \
-  --max-allowed-packet=256M "${maria_settings[@]}" \
-  --skip-name-resolve --default-time-zone=+00:00 \
-  || fail "MariaDB did not start" "$work/maria.log"
-export ROWFERRY_TEST_MARIADB="mysql://root@127.0.0.1:$port/mysql"
-echo "MariaDB: $("$mariadbd" --no-defaults --version | tr -s ' ') on port $port"
+# What MariaDB and MySQL have in common; options that only one knows follow the command.
+start_my() {
+  local name=$1 seen=$2
+  shift 2
+  start_server "$work/$name.log" 60 --port "$@" --datadir="$seen/data" \
+    --bind-address=127.0.0.1 --socket="$seen/s" --pid-file="$seen/pid" --tmpdir="$seen" \
+    --max-connections=300 --max-allowed-packet=256M --default-time-zone=+00:00 "${my_settings[@]}" \
+    || { reason="it did not start: $(last_line "$work/$name.log")"; return 1; }
+}
 
-# --- MySQL ---
-# Debian's stable releases have no MySQL; its development branch has. It runs from a folder of its
-# own with just the libraries that it needs. Optional: without it, MariaDB alone stands for both.
+start_mariadb() {
+  local name=$1 seen=$2 install=$3 mariadbd=$4
+  shift 4
+  # --force: a folder of its own may know no names of hosts, and none are used.
+  "$@" "$install" --no-defaults --force --datadir="$seen/data" --auth-root-authentication-method=normal \
+    --skip-test-db --skip-name-resolve </dev/null >"$work/$name-init.log" 2>&1 \
+    || { reason="mariadb-install-db failed: $(last_line "$work/$name-init.log")"; return 1; }
+  start_my "$name" "$seen" "$@" "$mariadbd" --no-defaults --log-bin=binlog --binlog-format=ROW --server-id=1 \
+    --local-infile=1 --skip-name-resolve
+}
+
+start_mysql() {
+  local name=$1 seen=$2 mysqld=$3
+  shift 3
+  timeout 120 "$@" "$mysqld" --no-defaults --initialize-insecure --datadir="$seen/data" </dev/null \
+    >"$work/$name-init.log" 2>&1 || { reason="initialising failed: $(last_line "$work/$name-init.log")"; return 1; }
+  start_my "$name" "$seen" "$@" "$mysqld" --no-defaults --secure-file-priv= --mysqlx=OFF --local-infile=0 --server-id=2
+}
+
+# --- servers that this system's packages do not have ---
+# They come from another suite of Debian and run in folders of their own with just the libraries
+# that they need. All are optional.
 
 cache=${ROWFERRY_TEST_CACHE:-${HOME:-/root}/.cache/rowferry-tests}
 
-# Prints the reason on failure.
-fetch_mysql() {
-  local made
-  [ -x "$cache/mysql-sid/usr/sbin/mysqld" ] && return
+# Fetches PACKAGE of SUITE into $cache/NAME, unless PROGRAM is there already. Prints the reason on failure.
+fetch() {
+  local name=$1 suite=$2 package=$3 program=$4 made
+  [ -x "$cache/$name$program" ] && return
   if ! command -v debootstrap >/dev/null; then
     apt_install debootstrap || { echo "debootstrap could not be installed"; return 1; }
   fi
   # What a run that was killed half-way left behind.
-  find "$cache" -maxdepth 1 -name 'mysql-sid.??????' -mmin +60 -exec rm -rf --one-file-system {} + 2>/dev/null || true
-  mkdir -p "$cache" && made=$(mktemp -d "$cache/mysql-sid.XXXXXX") || { echo "cannot write to $cache"; return 1; }
+  find "$cache" -maxdepth 1 -name "$name.??????" -mmin +60 -exec rm -rf --one-file-system {} + 2>/dev/null || true
+  mkdir -p "$cache" && made=$(mktemp -d "$cache/$name.XXXXXX") || { echo "cannot write to $cache"; return 1; }
   # In namespaces of its own: when it is stopped half-way, nothing runs on and nothing stays mounted.
-  if timeout --foreground -k 10 600 unshare --mount --pid --fork --kill-child debootstrap --variant=minbase --include=mysql-server-core sid "$made" \
-    </dev/null >"$work/debootstrap.log" 2>&1 && [ -x "$made/usr/sbin/mysqld" ]; then
+  if timeout --foreground -k 10 600 unshare --mount --pid --fork --kill-child debootstrap --variant=minbase "--include=$package" "$suite" "$made" \
+    </dev/null >"$work/debootstrap.log" 2>&1 && [ -x "$made$program" ]; then
     rm -rf "$made"/var/cache/apt/archives/*.deb "$made"/var/lib/apt/lists/* "$made/usr/share/doc"
     chmod 755 "$made"
-    mv -T "$made" "$cache/mysql-sid" 2>/dev/null || rm -rf --one-file-system "$made" # another run was first
-    [ -x "$cache/mysql-sid/usr/sbin/mysqld" ] && return
+    mv -T "$made" "$cache/$name" 2>/dev/null || rm -rf --one-file-system "$made" # another run was first
+    [ -x "$cache/$name$program" ] && return
     echo "cannot write to $cache"
   else
-    echo "debootstrap failed: $(tail -n 1 "$work/debootstrap.log" | cut -c 1-150)"
+    echo "$package of Debian $suite cannot be fetched: $(last_line "$work/debootstrap.log")"
     rm -rf --one-file-system "$made"
   fi
   return 1
 }
 
-start_mysql() {
-  local root=$cache/mysql-sid ids mount_point
-  [ "${ROWFERRY_TEST_MYSQL_SKIP:-}" != 1 ] || { mysql_reason="ROWFERRY_TEST_MYSQL_SKIP=1"; return 1; }
-  is_root || { mysql_reason="only root can run it from its own folder (chroot)"; return 1; }
-  mysql_reason=$(fetch_mysql) || return 1
-  give_folder "$work/mysql"
-  # The data folder is seen inside by a bind mount that only the server's own mount namespace has:
-  # it goes when the server goes, and two runs of this script do not meet.
+# Makes NAME ready to run in its own folder; `inside` is then the command before each of its
+# programs, which see $work/NAME as /srv and run as nobody.
+make_inside() {
+  local name=$1 ids
+  is_root || { reason="only root can run it from its own folder (chroot)"; return 1; }
+  reason=$(fetch "$@") || return 1
   ids=$(id -u nobody):$(id -g nobody)
-  chown -R "$ids" "$work/mysql"
-  mount_point=$root/srv
-  mysql_run=(unshare --mount --propagation private -- sh -c
-    'mount --bind "$1" "$2" && root=$3 && ids=$4 && shift 4 && exec chroot --userspec="$ids" "$root" /usr/sbin/mysqld "$@"'
-    mysqld "$work/mysql" "$mount_point" "$root" "$ids" --no-defaults)
-  timeout 120 "${mysql_run[@]}" --initialize-insecure --datadir=/srv/data </dev/null >"$work/mysql-init.log" 2>&1 \
-    || { mysql_reason="initialising failed: $(tail -n 1 "$work/mysql-init.log" | cut -c 1-150)"; return 1; }
-  start_server "$work/mysql.log" 60 --port "${mysql_run[@]}" --datadir=/srv/data \
-    --bind-address=127.0.0.1 --socket=/srv/s --pid-file=/srv/pid --tmpdir=/srv \
-    --secure-file-priv= --mysqlx=OFF --local-infile=0 --server-id=2 --max-connections=300 \
-    --max-allowed-packet=256M --innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --sync-binlog=0 \
-    --default-time-zone=+00:00 \
-    || { mysql_reason="did not start: $(grep -F ERROR "$work/mysql.log" | tail -n 1 | cut -c 1-200)"; return 1; }
+  mkdir "$work/$name"
+  chown "$ids" "$work/$name"
+  # The mounts are those of the server's own namespace: they go when the server goes, and two runs
+  # of this script do not meet.
+  inside=(unshare --mount --propagation private -- sh -c
+    'mount --bind "$1" "$2/srv" && mount -t tmpfs tmpfs "$2/dev/shm" && root=$2 && ids=$3 && shift 3 && exec chroot --userspec="$ids" "$root" "$@"'
+    inside "$work/$name" "$cache/$name" "$ids")
 }
 
+version_of() { "$@" --version | tr -s ' ' | cut -d '[' -f 1; }
+
+# --- the servers of every run ---
+
+give_folder "$work/postgres"
+start_postgres postgres "$work/postgres" "$initdb" "$postgres" "${unprivileged[@]}" \
+  || fail "PostgreSQL: $reason" "$work/postgres.log"
+export ROWFERRY_TEST_POSTGRES="postgres://postgres@127.0.0.1:$port/postgres"
+echo "PostgreSQL: $(version_of "$postgres") on port $port"
+
+give_folder "$work/mariadb"
+start_mariadb mariadb "$work/mariadb" "$mariadb_install" "$mariadbd" "${unprivileged[@]}" \
+  || fail "MariaDB: $reason" "$work/mariadb.log"
+export ROWFERRY_TEST_MARIADB="mysql://root@127.0.0.1:$port/mysql"
+echo "MariaDB: $(version_of "$mariadbd" --no-defaults) on port $port"
+
 unset ROWFERRY_TEST_MYSQL
-mysql_reason=
-if start_mysql; then
+reason=ROWFERRY_TEST_MYSQL_SKIP=1
+if [ "${ROWFERRY_TEST_MYSQL_SKIP:-}" != 1 ] && make_inside mysql-sid sid mysql-server-core /usr/sbin/mysqld \
+  && start_mysql mysql-sid /srv /usr/sbin/mysqld "${inside[@]}"; then
   export ROWFERRY_TEST_MYSQL="mysql://root@127.0.0.1:$port/mysql"
-  echo "MySQL: $(chroot "$cache/mysql-sid" /usr/sbin/mysqld --no-defaults --version | tr -s ' ') on port $port"
+  echo "MySQL: $(version_of chroot "$cache/mysql-sid" /usr/sbin/mysqld --no-defaults) on port $port"
 else
-  echo "MySQL left out: ${mysql_reason:-unknown reason}"
+  echo "MySQL left out: $reason"
 fi
+
+# For tests that stop, lock out or fill a server of their own: its programs, run as it must be run.
+mkdir "$work/bin"
+for program in "$initdb" "$postgres" "$mariadb_install" "$mariadbd"; do
+  { echo '#!/bin/sh'; printf '%q ' exec "${unprivileged[@]}" "$program"; echo '"$@"'; } >"$work/bin/${program##*/}"
+done
+chmod 755 "$work/bin"/*
+export ROWFERRY_TEST_BIN=$work/bin
 
 # --- the tests ---
 
+run_tests() {
+  local status=0
+  setsid "${run[@]}" "$@" </dev/null &
+  tests=$!
+  wait "$tests" || status=$?
+  tests=
+  return "$status"
+}
+
 export ROWFERRY_TEST_DBS=required
-[ -z "$long" ] || export ROWFERRY_TEST_LONG=1
 status=0
-setsid "${run[@]}" "$@" </dev/null &
-tests=$!
-wait "$tests" || status=$?
-tests=
+[ -z "$long" ] || export ROWFERRY_TEST_LONG=1
+run_tests "$@" || status=$?
+[ -n "$long" ] || exit "$status"
+
+# --- the same once more, against newer servers ---
+
+newer=
+if make_inside postgresql-testing testing postgresql-18 /usr/lib/postgresql/18/bin/postgres \
+  && start_postgres postgresql-testing /srv /usr/lib/postgresql/18/bin/initdb /usr/lib/postgresql/18/bin/postgres "${inside[@]}"; then
+  export ROWFERRY_TEST_POSTGRES="postgres://postgres@127.0.0.1:$port/postgres"
+  newer=1
+  echo "PostgreSQL: $(version_of chroot "$cache/postgresql-testing" /usr/lib/postgresql/18/bin/postgres) on port $port"
+else
+  echo "PostgreSQL 18 left out: $reason"
+fi
+if make_inside mariadb-testing testing mariadb-server-core,mariadb-client-core /usr/sbin/mariadbd \
+  && start_mariadb mariadb-testing /srv /usr/bin/mariadb-install-db /usr/sbin/mariadbd "${inside[@]}"; then
+  export ROWFERRY_TEST_MARIADB="mysql://root@127.0.0.1:$port/mysql"
+  newer=1
+  echo "MariaDB: $(version_of chroot "$cache/mariadb-testing" /usr/sbin/mariadbd --no-defaults) on port $port"
+else
+  echo "MariaDB 11.8 left out: $reason"
+fi
+[ -z "$newer" ] || run_tests "$@" || status=$?
 exit "$status"

@@ -2,9 +2,12 @@
 //!
 //! The areas in reading order, which is the layer order: an area uses only areas above it.
 //!
-//! - [`model`]: the nouns: names, types, tables, batches; no I/O
+//! - [`runtime`]: waiting times, chance and failpoints; knows nothing of databases
+//! - [`model`]: the nouns: names, types, tables, batches, versions; no I/O
+//! - [`conflict`]: what becomes of a row that was written at several sites; pure
 //! - [`config`]: the only reader of configuration and environment
 //! - [`engine`]: the only place that names a database product
+//! - [`site`]: a database that takes part in syncs: who it is, what it knows of its rows
 //! - [`capture`]: endpoint → batches
 //! - [`compare`]: two sides of a table → the rows that differ
 //! - [`apply`]: batches → endpoint
@@ -18,8 +21,11 @@ pub mod capture;
 pub mod cli;
 pub mod compare;
 pub mod config;
+pub mod conflict;
 pub mod diff;
 pub mod engine;
 pub mod model;
 pub mod pipeline;
+pub mod runtime;
 pub mod sample;
+pub mod site;

@@ -1,31 +1,46 @@
-//! Batches → endpoint: writes, and finds the rows that the endpoint refuses.
+//! Batches → endpoint: writes, and finds the rows that the endpoint refuses; changes → endpoint: decides, then writes.
+
+mod changes;
+mod record;
+mod retry;
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode};
 use crate::model::{Batch, render};
+
+pub use changes::{Applied, Receiver, Terms};
+pub use record::{Records, refused_keys};
+pub use retry::{Outcome, Retry, put};
 
 /// Rows that could not be written, as JSON lines in a file that is made with the first of them.
 pub struct Rejects {
     path: PathBuf,
     file: Mutex<Option<std::fs::File>>,
     count: AtomicU64,
+    first: OnceLock<String>,
 }
 
 impl Rejects {
     /// Rejects go to this file; an older one of that name is replaced when the first comes.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, file: Mutex::new(None), count: AtomicU64::new(0) }
+        Self { path, file: Mutex::new(None), count: AtomicU64::new(0), first: OnceLock::new() }
     }
 
     /// How many so far.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Why the first row that came could not be written.
+    #[must_use]
+    pub fn first(&self) -> Option<&str> {
+        self.first.get().map(String::as_str)
     }
 
     /// Where they are.
@@ -52,12 +67,51 @@ impl Rejects {
             "reason": reason,
             "row": object(&mut (0..batch.table.columns.len())),
         });
-        self.write(&line).map_err(|e| {
-            let kind = if e.kind() == std::io::ErrorKind::StorageFull { ErrorKind::Full } else { ErrorKind::Denied };
-            Error::new(kind, format!("the rejects file {} cannot be written: {e}", self.path.display()))
-        })?;
+        self.write(&line).map_err(|e| self.unwritable(&e))?;
         self.count.fetch_add(1, Ordering::Relaxed);
+        let table = &batch.table.name;
+        self.first.get_or_init(|| format!("table {table}: {reason}"));
         Ok(())
+    }
+
+    /// Takes the rows of one table back: it is tried once more from its beginning.
+    pub fn forget(&self, table: &str) -> Result<()> {
+        let mut guard = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if guard.is_none() {
+            return Ok(());
+        }
+        let without = || -> std::io::Result<std::fs::File> {
+            let text = std::fs::read_to_string(&self.path)?;
+            let others = |line: &&str| {
+                serde_json::from_str::<serde_json::Value>(line).is_ok_and(|row| row["table"].as_str() != Some(table))
+            };
+            let kept: Vec<&str> = text.lines().filter(others).collect();
+            let mut file = std::fs::File::create(&self.path)?;
+            kept.iter().try_for_each(|line| writeln!(file, "{line}"))?;
+            self.count.store(kept.len() as u64, Ordering::Relaxed);
+            Ok(file)
+        };
+        *guard = Some(without().map_err(|e| self.unwritable(&e))?);
+        Ok(())
+    }
+
+    fn unwritable(&self, e: &std::io::Error) -> Error {
+        let kind = if e.kind() == std::io::ErrorKind::StorageFull { ErrorKind::Full } else { ErrorKind::Denied };
+        Error::new(kind, format!("the rejects file {} cannot be written: {e}", self.path.display()))
+    }
+
+    /// Writes each row that does not fit, once, with all its reasons; `misfits` are by row. Returns how many.
+    ///
+    /// # Errors
+    /// `Full` or `Denied` when the file cannot be written.
+    pub fn add_unfit(&self, batch: &Batch, misfits: &[(usize, usize, String)]) -> Result<u64> {
+        let mut rows = 0;
+        for row in misfits.chunk_by(|a, b| a.0 == b.0) {
+            let reasons = row.iter().map(|(_, column, why)| format!("{}: {why}", batch.table.columns[*column].name));
+            self.add(batch, row[0].0, &reasons.collect::<Vec<_>>().join("; "))?;
+            rows += 1;
+        }
+        Ok(rows)
     }
 
     fn write(&self, line: &serde_json::Value) -> std::io::Result<()> {

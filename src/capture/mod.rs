@@ -1,4 +1,8 @@
-//! Endpoint → batches: reads in a task of its own, so that reading, fitting and writing overlap.
+//! Endpoint → batches: rows, read in a task of its own, so that reading, fitting and writing overlap; and changes, read
+//! from what the triggers noted.
+
+mod feed;
+mod fold;
 
 use std::sync::Arc;
 
@@ -6,7 +10,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Source};
-use crate::model::{Batch, Column, Table, fit};
+use crate::model::{Batch, Cell, Column, Shift, Table, fit};
+
+pub use feed::{Changes, changes, changes_of};
+pub use fold::fold_table;
+pub(crate) use fold::{Lines, content, fold_keys};
 
 /// A batch in the form of the receiving table.
 #[derive(Debug)]
@@ -27,6 +35,8 @@ pub struct Shape {
     pub database: Arc<dyn Database>,
     /// Whether both ends are one product.
     pub same_engine: bool,
+    /// For each column how its clock readings change on the way.
+    pub shifts: Arc<[Option<Shift>]>,
 }
 
 /// Batches that are on their way; at most two wait.
@@ -63,7 +73,7 @@ pub fn read(
         if let Err(error) = result {
             let error: Error = error;
             // The receiver may be gone already; then nobody is left to tell.
-            let _ = send.send(Err(error.context(format!("reading {}", request.table.name)))).await;
+            let _ = send.send(Err(error.of_table(&request.table.name))).await;
         }
     });
     receive
@@ -75,7 +85,9 @@ pub fn interrupted() -> Error {
     Error::new(ErrorKind::Interrupted, "stopped on request; the same command goes on where this one ended")
 }
 
-fn fit_batch(batch: Batch, shape: &Shape) -> FittedBatch {
+/// A batch in the form of the receiving table.
+#[must_use]
+pub fn fit_batch(batch: Batch, shape: &Shape) -> FittedBatch {
     let source = batch.table.clone();
     let mut misfits = Vec::new();
     let columns: Vec<Column> = batch
@@ -84,9 +96,20 @@ fn fit_batch(batch: Batch, shape: &Shape) -> FittedBatch {
         .enumerate()
         .map(|(at, data)| {
             let target = &shape.table.columns[at];
+            let (data, unshifted) = match &shape.shifts[at] {
+                Some(shift) => shift.apply(&source.columns[at].logical, data),
+                None => (data, Vec::new()),
+            };
+            misfits.extend(unshifted.into_iter().map(|(row, why)| (row, at, why)));
             let (data, unfit) = fit(&source.columns[at].logical, &target.logical, data, shape.same_engine);
-            let refused = if target.generated { Vec::new() } else { shape.database.misfits(target, &data) };
-            misfits.extend(unfit.into_iter().chain(refused).map(|(row, why)| (row, at, why)));
+            misfits.extend(unfit.into_iter().map(|(row, why)| (row, at, why)));
+            if !target.generated {
+                misfits.extend(shape.database.misfits(target, &data).into_iter().map(|(row, why)| (row, at, why)));
+                if !target.nullable && data.has_null() {
+                    let nulls = (0..data.len()).filter(|&row| data.cell(row) == Cell::Null);
+                    misfits.extend(nulls.map(|row| (row, at, "it must not be NULL".to_owned())));
+                }
+            }
             data
         })
         .collect();

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::engine::URLS;
+
 /// Keeps SQLite, MySQL/MariaDB and PostgreSQL databases in step.
 ///
 /// Exit codes: 0 done; 1 it ran and something fell short; 2 usage or configuration error, nothing
 /// was touched; 3 a database could not be reached; 130 interrupted, the same command resumes.
 #[derive(Debug, Parser)]
-#[command(name = "rowferry", version, propagate_version = true)]
+#[command(name = "rowferry", version, propagate_version = true, after_help = URLS)]
 pub struct Args {
     /// Configuration; without it $ROWFERRY_CONFIG, ./rowferry.yaml, then the user's config folder
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -23,6 +25,9 @@ pub struct Args {
     /// Say errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// Where to die, in a test
+    #[arg(long, global = true, hide = true, env = "ROWFERRY_FAILPOINT")]
+    pub failpoint: Option<String>,
     /// What to do
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -33,7 +38,7 @@ pub struct Args {
 pub enum Format {
     /// For people
     Text,
-    /// One JSON document
+    /// One JSON document; {"error": {"kind", "message"}} when there is nothing else to tell
     Json,
 }
 
@@ -50,6 +55,15 @@ pub(crate) enum Command {
         /// These syncs; all by default
         syncs: Vec<String>,
     },
+    /// Put capture of changes into the databases of incremental syncs, look at it, take it out
+    #[command(subcommand)]
+    Capture(CaptureCommand),
+    /// What two databases both changed, with both images
+    #[command(subcommand)]
+    Conflicts(ConflictsCommand),
+    /// Changes that a database refused
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Write a commented rowferry.yaml
     Init {
         /// Print the JSON Schema of the configuration instead
@@ -58,22 +72,23 @@ pub(crate) enum Command {
     },
     /// See it work on two SQLite databases of its own: no config, no server, no network
     Demo(DemoArgs),
-    /// Print shell completions
+    /// Print shell completions, as they are whatever --format says
     Completions {
         /// For this shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
+    /// Print the manual page, as it is whatever --format says
     Man,
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = URLS)]
 pub(crate) struct CopyArgs {
     /// Where rows come from: a URL (sqlite:PATH, mysql://…, mariadb://…, postgres://…) or a database's name in the config
     pub source: String,
     /// Where rows go
     pub target: String,
-    /// Tables or globs, comma-separated; all by default
+    /// Tables or globs (* and ?, escaped by \), comma-separated; all by default
     #[arg(long, value_delimiter = ',')]
     pub tables: Vec<String>,
     /// Tables or globs to leave out
@@ -106,7 +121,7 @@ pub(crate) struct CopyArgs {
     /// Rows of a batch
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub batch_size: u32,
-    /// Print the plan and change nothing
+    /// Print the plan and change nothing; of a mirror also how many rows would change
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -118,12 +133,13 @@ pub(crate) enum CopyMode {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = URLS)]
 pub(crate) struct DiffArgs {
     /// A database: a URL or a name in the config
     pub a: String,
     /// The other one
     pub b: String,
-    /// Tables or globs, comma-separated; all by default
+    /// Tables or globs (* and ?, escaped by \), comma-separated; all by default
     #[arg(long, value_delimiter = ',')]
     pub tables: Vec<String>,
     /// List each row that differs
@@ -150,6 +166,55 @@ pub(crate) struct SyncArgs {
     /// Accept deleting more than half of a table
     #[arg(long)]
     pub force: bool,
+    /// Go on until stopped
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaptureCommand {
+    /// Put triggers and bookkeeping in place; what is there already stays
+    Install {
+        /// At both ends of these syncs; of all enabled incremental ones by default
+        syncs: Vec<String>,
+    },
+    /// Show what is in place; exit code 1 when something is missing or switched off
+    Status {
+        /// At both ends of these syncs; in every database of the config by default
+        syncs: Vec<String>,
+    },
+    /// Take triggers and bookkeeping out again, without a trace
+    Remove {
+        /// At both ends of these syncs, where no other needs it; from every database of the config by default
+        syncs: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConflictsCommand {
+    /// List them
+    List,
+    /// Show both images of one
+    Show {
+        /// As the list has it
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// List them
+    List,
+    /// Show one with its image
+    Show {
+        /// As the list has it
+        id: String,
+    },
+    /// Forget one; the row's next change is tried all the same
+    Discard {
+        /// As the list has it
+        id: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]

@@ -2,15 +2,25 @@
 
 use super::args::Args;
 use super::copy::{plan_document, print_tables};
+use super::ends::{self, End};
 use super::output::Output;
 use super::{Outcome, connect, sync};
+use crate::config::{Config, Direction, Endpoint, Mode, Sync};
 use crate::engine::{Error, Result};
+use crate::model::{ForeignKey, ForeignKeyAction};
+use crate::pipeline::Plan;
+use crate::site;
 
 pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Result<Outcome> {
     let config = connect::configuration(args)?;
     let mut first: Option<Error> = None;
     let mut databases = Vec::new();
     for name in config.databases.keys() {
+        if to_be_made(&config, names, name) {
+            output.line(format!("{name}: the file does not exist yet; the sync will make it"));
+            databases.push(serde_json::json!({ "database": name, "exists": false }));
+            continue;
+        }
         match connect::named(&config, name, false).await {
             Ok(database) => {
                 let tables = database.tables(None).await?.len();
@@ -30,17 +40,26 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
         output.line("the config has no syncs yet");
     } else {
         for one in sync::chosen(&config, names)? {
-            output.line(format!("\nsync {}:", one.name));
+            output.line("");
+            output.line(format!("sync {}:", one.name));
             match plan_of(&config, one).await {
-                Ok(plan) => {
+                Ok((plan, capture)) => {
                     print_tables(&plan, output);
+                    for end in &capture {
+                        print_capture(end, output);
+                    }
                     let tables: Vec<_> = plan.tables.iter().map(plan_document).collect();
-                    syncs.push(serde_json::json!({ "sync": one.name, "tables": tables }));
+                    let mut document = serde_json::json!({ "sync": one.name, "tables": tables });
+                    if one.mode == Mode::Incremental {
+                        document["capture"] = capture.iter().map(capture_document).collect();
+                    }
+                    syncs.push(document);
                 }
                 Err(e) => {
                     output.line(format!("  {e}"));
                     syncs.push(serde_json::json!({ "sync": one.name, "error": e.message() }));
-                    first.get_or_insert(e.context(format!("sync {}", one.name)));
+                    let named = format!("sync {}", one.name);
+                    first.get_or_insert(if e.message().starts_with(&named) { e } else { e.context(named) });
                 }
             }
         }
@@ -49,8 +68,86 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
     first.map_or(Ok(Outcome::Done), Err)
 }
 
-async fn plan_of(config: &crate::config::Config, one: &crate::config::Sync) -> Result<crate::pipeline::Plan> {
+/// Whether this is a SQLite file that is not there, and that one of these syncs would make.
+fn to_be_made(config: &Config, names: &[String], database: &str) -> bool {
+    let missing = config.databases[database].file().is_some_and(|path| !path.exists());
+    let makes = |sync: &&Sync| {
+        let made = match &sync.target {
+            Endpoint::Database(_) if sync.direction == Direction::Pull && sync.mode != Mode::Incremental => {
+                &sync.source
+            }
+            Endpoint::Database(target) => target,
+            Endpoint::Peer { .. } => return false,
+        };
+        sync.create && made == database
+    };
+    missing && sync::chosen(config, names).is_ok_and(|syncs| syncs.iter().any(makes))
+}
+
+/// The plan, and for an incremental sync what would be put into its databases.
+async fn plan_of(config: &Config, one: &Sync) -> Result<(Plan, Vec<Captured>)> {
     sync::supported(one)?;
+    if one.mode != Mode::Incremental {
+        let (from, to) = sync::ends(config, one).await?;
+        return Ok((sync::sync_plan(one, from.as_ref(), to.as_ref(), false).await?, Vec::new()));
+    }
     let (from, to) = sync::ends(config, one).await?;
-    sync::sync_plan(one, from.as_ref(), to.as_ref(), false).await
+    let plan = sync::sync_plan(one, from.as_ref(), to.as_ref(), false).await?;
+    let mut capture = Vec::new();
+    for end in ends::ends(config, &[one]).await? {
+        capture.push(captured(&end).await.map_err(|e| e.context(format!("database '{}'", end.name)))?);
+    }
+    Ok((plan, capture))
+}
+
+/// What capture would be in a database.
+struct Captured {
+    database: String,
+    /// Each table with the triggers that it would get.
+    tables: Vec<(String, Vec<String>)>,
+    /// What could surprise.
+    notes: Vec<String>,
+}
+
+async fn captured(end: &End) -> Result<Captured> {
+    let logged = site::planned(&end.database, &end.tables.iter().cloned().collect::<Vec<_>>()).await?;
+    let mut notes: Vec<String> =
+        end.absent.iter().map(|table| format!("{table} is not there yet; it is captured once it is")).collect();
+    let mut tables = Vec::with_capacity(logged.len());
+    for (logged, log) in &logged {
+        let table = &logged.table;
+        if !table.triggers.is_empty() {
+            notes.push(format!(
+                "{}: what its own triggers change ({}) is captured and synced as well",
+                table.name,
+                table.triggers.join(", ")
+            ));
+        }
+        notes.extend(table.foreign_keys.iter().filter(|key| cascades(key)).map(|key| {
+            format!("{}: a change of {} changes or deletes its rows too, which then travels", table.name, key.parent)
+        }));
+        tables.push((table.name.to_string(), log.triggers.clone()));
+    }
+    Ok(Captured { database: end.name.clone(), tables, notes })
+}
+
+fn cascades(key: &ForeignKey) -> bool {
+    let acts = |action| !matches!(action, ForeignKeyAction::NoAction | ForeignKeyAction::Restrict);
+    acts(key.on_delete) || acts(key.on_update)
+}
+
+fn print_capture(end: &Captured, output: &Output) {
+    output.line(format!("  {}: capture by triggers", end.database));
+    for (table, triggers) in &end.tables {
+        output.line(format!("       {table}: a log, a table of versions, {} triggers", triggers.len()));
+    }
+    for note in &end.notes {
+        output.line(format!("       note: {note}"));
+    }
+}
+
+fn capture_document(end: &Captured) -> serde_json::Value {
+    let table = |(table, triggers)| serde_json::json!({ "table": table, "triggers": triggers });
+    serde_json::json!({ "database": end.database, "capture": "trigger", "notes": end.notes,
+        "tables": end.tables.iter().map(|(t, triggers)| table((t, triggers))).collect::<Vec<_>>() })
 }

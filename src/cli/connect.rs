@@ -20,7 +20,7 @@ pub(crate) fn configuration(args: &Args) -> Result<Config> {
 /// Opens a URL, or a database that the config names.
 pub(crate) async fn database(args: &Args, name: &str, create: bool) -> Result<Arc<dyn Database>> {
     if name.contains(':') {
-        return open(name, &OpenOptions { create }).await;
+        return open(name, &OpenOptions { create, ..OpenOptions::default() }).await;
     }
     if config::find(args.config.as_deref()).is_none() {
         return Err(Error::new(
@@ -36,5 +36,7 @@ pub(crate) async fn database(args: &Args, name: &str, create: bool) -> Result<Ar
 /// Opens a database of the config.
 pub(crate) async fn named(config: &Config, name: &str, create: bool) -> Result<Arc<dyn Database>> {
     let database = config.database(name).map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))?;
-    open(database.url.expose(), &OpenOptions { create }).await.map_err(|e| e.context(format!("database '{name}'")))
+    open(database.url.expose(), &OpenOptions { create, zone: database.timezone.clone() })
+        .await
+        .map_err(|e| e.context(format!("database '{name}'")))
 }

@@ -7,11 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{Args, CopyArgs, CopyMode};
 use super::output::{Output, columns};
-use super::{Outcome, connect};
+use super::{Outcome, connect, ended};
 use crate::apply::Rejects;
+use crate::diff::{DiffOptions, TableDiff, compare};
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::BatchLimits;
-use crate::pipeline::{Mode, Plan, PlanOptions, Progress, Report, RunOptions, TablePlan, plan, run as run_plan};
+use crate::pipeline::{
+    Mode, Plan, PlanOptions, Progress, Report, RunOptions, TablePlan, claim, is_flood, plan, run as run_plan,
+};
 
 /// Bytes of a batch at most: four tables at a time stay far below 128 MiB.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
@@ -41,16 +44,20 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
         create: !copy.no_create,
         allow_loss: copy.allow_loss || copy.dry_run,
         force: copy.force || copy.dry_run,
-        renamed: BTreeMap::new(),
-        columns: BTreeMap::new(),
+        count: true,
+        ..PlanOptions::default()
     };
     let source = connect::database(args, &copy.source, false).await?;
-    let target = connect::database(args, &copy.target, !copy.no_create && !copy.dry_run).await?;
-    let plan = plan(source.as_ref(), target.as_ref(), &options).await?;
+    let target = connect::database(args, &copy.target, !copy.no_create).await?;
     if copy.dry_run {
-        print_plan(&plan, source.as_ref(), target.as_ref(), output);
+        let plan = plan(source.as_ref(), target.as_ref(), &options).await?;
+        let changes =
+            if mode == Mode::Mirror { changes(&source, &target, &plan, stop).await? } else { BTreeMap::new() };
+        print_plan(&plan, &changes, source.as_ref(), target.as_ref(), output);
         return Ok(Outcome::Done);
     }
+    let _claim = claim(target.as_ref()).await?;
+    let plan = plan(source.as_ref(), target.as_ref(), &options).await?;
     let run = RunOptions {
         concurrency: usize::from(copy.concurrency),
         limits: BatchLimits { rows: copy.batch_size as usize, bytes: BATCH_BYTES },
@@ -60,6 +67,21 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
         stop,
     };
     execute(&source, &target, &plan, run, output).await
+}
+
+/// What a run would change of each table that is there already, by its name: found by comparing.
+async fn changes(
+    source: &Arc<dyn Database>,
+    target: &Arc<dyn Database>,
+    plan: &Plan,
+    stop: CancellationToken,
+) -> Result<BTreeMap<String, TableDiff>> {
+    let tables = plan.tables.iter().filter(|t| !t.create).cloned().collect();
+    let there = Plan { tables, mode: plan.mode, serial: plan.serial };
+    let limits = BatchLimits { rows: 4000, bytes: BATCH_BYTES };
+    let options = DiffOptions { tables: Vec::new(), rows: false, limits, stop };
+    let found = compare(source, target, &there, &options).await?;
+    Ok(found.into_iter().map(|t| (t.table.clone(), t)).collect())
 }
 
 /// Runs a plan with its progress shown, prints the report.
@@ -81,14 +103,16 @@ pub(crate) async fn execute(
     if rejects.count() > 0 {
         output.line(format!("{} rows could not be written; they are in {}", rejects.count(), rejects.path().display()));
     }
-    if let Some(kind) = report.error {
-        let first = report.tables.iter().find_map(|t| t.error.clone()).unwrap_or_default();
-        return Err(Error::new(kind, first));
+    if let Some(fault) = report.fault() {
+        return ended(fault, output);
     }
     Ok(if report.status == "succeeded" { Outcome::Done } else { Outcome::Short })
 }
 
 pub(crate) fn print_report(report: &Report, output: &Output) {
+    if output.is_quiet() && report.status == "succeeded" {
+        return;
+    }
     let header = ["table", "read", "inserted", "updated", "deleted", "rejected"].map(str::to_owned).to_vec();
     let mut rows = vec![header];
     for t in &report.tables {
@@ -107,18 +131,38 @@ pub(crate) fn print_report(report: &Report, output: &Output) {
     output.line(format!("{}: {total} rows in {:.1} s, {rate:.0} rows/s", report.status, report.seconds));
 }
 
-fn print_plan(plan: &Plan, source: &dyn Database, target: &dyn Database, output: &Output) {
-    if output.is_json() {
-        output.document(&serde_json::json!({
-            "status": "planned",
-            "source": source.version(), "target": target.version(),
-            "tables": plan.tables.iter().map(plan_document).collect::<Vec<_>>(),
-        }));
-        return;
-    }
+fn print_plan(
+    plan: &Plan,
+    changes: &BTreeMap<String, TableDiff>,
+    source: &dyn Database,
+    target: &dyn Database,
+    output: &Output,
+) {
+    let document = |table: &TablePlan| {
+        let mut document = plan_document(table);
+        if let Some(c) = changes.get(&table.source.name.to_string()) {
+            document["changes"] = serde_json::json!({ "inserted": c.only_a, "updated": c.changed,
+                "deleted": c.only_b, "quarantined": c.unfit, "needs_force": is_flood(c.rows_b, c.only_b) });
+        }
+        document
+    };
+    output.document(&serde_json::json!({
+        "status": "planned",
+        "source": source.version(), "target": target.version(),
+        "tables": plan.tables.iter().map(document).collect::<Vec<_>>(),
+    }));
     output.line(format!("from {} ({})", source.label(), source.version()));
     output.line(format!("to   {} ({})", target.label(), target.version()));
     print_tables(plan, output);
+    for (name, c) in changes {
+        output.line(format!(
+            "{name}: would insert {}, update {}, delete {}, reject {}",
+            c.only_a, c.changed, c.only_b, c.unfit
+        ));
+        if is_flood(c.rows_b, c.only_b) {
+            output.line(format!("{name}: more than half of its rows would be deleted: the run needs --force"));
+        }
+    }
 }
 
 /// The tables of a plan, for people.

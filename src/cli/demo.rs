@@ -14,7 +14,7 @@ use crate::apply::Rejects;
 use crate::diff::{Diff, DiffOptions, diff, repair_plan};
 use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, WriteOptions, open};
 use crate::model::BatchLimits;
-use crate::pipeline::{Mode, PlanOptions, RunOptions, plan};
+use crate::pipeline::{PlanOptions, RunOptions, plan};
 use crate::sample;
 
 /// Two databases, a copy, changes on both sides, the difference, the repair.
@@ -47,14 +47,16 @@ async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationTo
     let started = Instant::now();
     let path = |name: &str| format!("sqlite:{}", dir.join(name).display());
     output.line(format!("1. A shop's database of some thirty tables: {}", dir.join("head-office.db").display()));
-    let office = open(&path("head-office.db"), &OpenOptions { create: true }).await?;
+    let office = open(&path("head-office.db"), &OpenOptions { create: true, ..OpenOptions::default() }).await?;
     fill(office.as_ref(), u64::from(demo.scale)).await?;
 
-    output.line("\n2. rowferry copy head-office branch: tables, keys, indexes, foreign keys, rows");
-    let branch = open(&path("branch.db"), &OpenOptions { create: true }).await?;
+    output.line("");
+    output.line("2. rowferry copy head-office branch: tables, keys, indexes, foreign keys, rows");
+    let branch = open(&path("branch.db"), &OpenOptions { create: true, ..OpenOptions::default() }).await?;
     copy(&office, &branch, dir, output, &stop).await?;
 
-    output.line("\n3. Someone changes rows on both sides:");
+    output.line("");
+    output.line("3. Someone changes rows on both sides:");
     for (name, database, changes) in [("head office", &office, OFFICE), ("branch", &branch, BRANCH)] {
         for sql in changes {
             output.line(format!("   {name}: {sql}"));
@@ -62,21 +64,22 @@ async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationTo
         write(database.as_ref(), changes.iter().map(|s| (*s).to_owned())).await?;
     }
 
-    output.line("\n4. rowferry diff head-office branch --rows");
+    output.line("");
+    output.line("4. rowferry diff head-office branch --rows");
     let found = compare(&office, &branch, &stop).await?;
     print(&found, output);
 
-    output.line("\n5. rowferry diff head-office branch --repair a-to-b: only those rows are written");
-    let names: Vec<String> = found.tables.iter().filter(|t| !t.equal).map(|t| t.table.clone()).collect();
-    if !names.is_empty() {
-        let plan = repair_plan(office.as_ref(), branch.as_ref(), names).await?;
+    output.line("");
+    output.line("5. rowferry diff head-office branch --repair a-to-b: only those rows are written");
+    if let Some(plan) = repair_plan(office.as_ref(), branch.as_ref(), &found).await? {
         execute_quietly(&office, &branch, &plan, dir, output, &stop).await?;
     }
     let after = compare(&office, &branch, &stop).await?;
     let rows: u64 = after.tables.iter().map(|t| t.rows_a).sum();
     let seconds = started.elapsed().as_secs_f64();
+    output.line("");
     output.line(format!(
-        "\n{}: {} tables, {rows} rows compared on both sides, {seconds:.1} s in all",
+        "{}: {} tables, {rows} rows compared on both sides, {seconds:.1} s in all",
         if after.equal { "Both databases are equal" } else { "The databases still differ" },
         after.tables.len()
     ));
@@ -112,17 +115,7 @@ async fn copy(
     output: &Output,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let options = PlanOptions {
-        tables: Vec::new(),
-        exclude: Vec::new(),
-        mode: Mode::Full,
-        filters: Vec::new(),
-        create: true,
-        allow_loss: false,
-        force: false,
-        renamed: std::collections::BTreeMap::new(),
-        columns: std::collections::BTreeMap::new(),
-    };
+    let options = PlanOptions { create: true, count: true, ..PlanOptions::default() };
     let plan = plan(from.as_ref(), to.as_ref(), &options).await?;
     execute_quietly(from, to, &plan, dir, output, stop).await
 }
@@ -146,7 +139,9 @@ async fn execute_quietly(
     };
     match execute(from, to, plan, options, &output.without_documents()).await? {
         Outcome::Done => Ok(()),
-        Outcome::Short => Err(Error::new(ErrorKind::BadData, "a row of the demo could not be written")),
+        Outcome::Short | Outcome::Failed(_) => {
+            Err(Error::new(ErrorKind::BadData, "a row of the demo could not be written"))
+        }
     }
 }
 

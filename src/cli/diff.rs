@@ -10,9 +10,9 @@ use super::output::{Output, columns};
 use super::{Outcome, connect};
 use crate::apply::Rejects;
 use crate::diff::{Diff, DiffOptions, diff, repair_plan};
-use crate::engine::{Database, Error, Result};
+use crate::engine::{Database, Result};
 use crate::model::BatchLimits;
-use crate::pipeline::{Progress, RunOptions, run as run_plan};
+use crate::pipeline::{Progress, RunOptions, claim, run as run_plan};
 
 pub(crate) async fn run(args: &Args, typed: &DiffArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
     let a = connect::database(args, &typed.a, false).await?;
@@ -48,12 +48,8 @@ async fn repair(
     stop: CancellationToken,
     output: &Output,
 ) -> Result<()> {
-    let names: Vec<String> =
-        found.tables.iter().filter(|t| !t.equal && t.reason.is_none()).map(|t| t.table.clone()).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    let plan = repair_plan(from.as_ref(), to.as_ref(), names).await?;
+    let _claim = claim(to.as_ref()).await?;
+    let Some(plan) = repair_plan(from.as_ref(), to.as_ref(), found).await? else { return Ok(()) };
     let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
     let watch = output.watch(&progress);
     let options = RunOptions {
@@ -64,13 +60,14 @@ async fn repair(
         rejects: Arc::new(Rejects::new("rowferry-rejects.jsonl".into())),
         stop,
     };
+    let rejects = options.rejects.clone();
     let report = run_plan(from, to, &plan, options, progress).await?;
     drop(watch);
-    if let Some(kind) = report.error {
-        let first = report.tables.iter().find_map(|t| t.error.clone()).unwrap_or_default();
-        return Err(Error::new(kind, first));
+    if let Some(first) = rejects.first() {
+        let (count, path) = (rejects.count(), rejects.path().display());
+        output.line(format!("{count} rows cannot stand at the other side; the first: {first}; they are in {path}"));
     }
-    Ok(())
+    report.fault().map_or(Ok(()), Err)
 }
 
 fn print(found: &Diff, output: &Output) {

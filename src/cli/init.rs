@@ -11,7 +11,7 @@ use crate::engine::{Error, ErrorKind, Result};
 
 pub(crate) fn run(args: &Args, schema: bool, output: &Output) -> Result<Outcome> {
     if schema {
-        let _ = writeln!(std::io::stdout(), "{}", config::schema());
+        output.raw(format!("{}\n", config::schema()).as_bytes());
         return Ok(Outcome::Done);
     }
     let path = args.config.clone().unwrap_or_else(|| PathBuf::from("rowferry.yaml"));

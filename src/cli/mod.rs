@@ -1,19 +1,27 @@
 //! The command line: one file per command.
 
 mod args;
+mod capture;
 mod check;
+mod conflicts;
 mod connect;
 mod copy;
 mod demo;
 mod diff;
+mod ends;
 mod init;
+mod log;
 mod output;
+mod quarantine;
 mod sync;
+
+use std::io::Write as _;
 
 use clap::{CommandFactory as _, Parser as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Error, ErrorKind};
+use crate::runtime::Failpoint;
 
 pub use args::Args;
 use args::Command;
@@ -26,6 +34,8 @@ pub(crate) enum Outcome {
     Done,
     /// It ran and something fell short.
     Short,
+    /// Nothing of it ran, for this reason, which has been said.
+    Failed(ErrorKind),
 }
 
 /// Parses the command line, runs the command, prints what it has to say; the exit code.
@@ -34,17 +44,20 @@ pub fn main() -> u8 {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(e) => {
-            let _ = e.print();
-            return if e.use_stderr() { 2 } else { 0 };
+            return refuse(&e);
         }
     };
+    if let Some(Err(e)) = args.failpoint.as_deref().map(Failpoint::arm) {
+        eprintln!("rowferry: {e}");
+        return 2;
+    }
     // One TLS provider for all drivers; a second call finds it in place.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    start_log(&args);
+    log::start(&args);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("rowferry: the system gives no threads: {e}");
+            output::complain(&format!("the system gives no threads: {e}"));
             return 1;
         }
     };
@@ -54,24 +67,64 @@ pub fn main() -> u8 {
         run(&args, &output, stop).await
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-    match result {
+    let code = match result {
         Ok(Outcome::Done) => 0,
         Ok(Outcome::Short) => 1,
+        Ok(Outcome::Failed(kind)) => exit_code(kind),
         Err(e) => {
             output.error(&e);
             exit_code(e.kind)
         }
+    };
+    match output.fault() {
+        Some(fault) => {
+            output::complain(fault.message());
+            if code == 0 { exit_code(fault.kind) } else { code }
+        }
+        None => code,
     }
 }
 
-/// The documented exit code of an error.
+/// Says what is wrong with the command line, or prints the help that was asked for; the exit code.
+fn refuse(e: &clap::Error) -> u8 {
+    if e.use_stderr() {
+        let _ = e.print();
+        // What could not be parsed has no format; what was typed shows it all the same.
+        let typed: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+        if typed.iter().any(|a| a == "--format=json") || typed.windows(2).any(|w| w[0] == "--format" && w[1] == "json")
+        {
+            let text = e.to_string();
+            let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            let sentence = lines.join(" ");
+            let sentence = sentence.trim_start_matches("error: ");
+            let _ = writeln!(std::io::stdout(), "{}", output::failure(ErrorKind::Usage, sentence));
+        }
+        return 2;
+    }
+    match e.print() {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => 1,
+        _ => 0,
+    }
+}
+
+/// The documented exit code of an error that ended a command before anything was touched.
 pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::Unreachable => 3,
-        ErrorKind::Usage | ErrorKind::SchemaMismatch | ErrorKind::Unsupported => 2,
+        ErrorKind::Usage | ErrorKind::SchemaMismatch | ErrorKind::Unsupported | ErrorKind::Denied => 2,
         ErrorKind::Interrupted => 130,
         _ => 1,
     }
+}
+
+/// What becomes of a run that had this error. That an end is away, or that it was stopped, is told
+/// by the code; whatever else it is, it ran and fell short.
+pub(crate) fn ended(error: Error, output: &Output) -> Result<Outcome, Error> {
+    if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Interrupted) {
+        return Err(error);
+    }
+    output.error(&error);
+    Ok(Outcome::Short)
 }
 
 async fn run(args: &Args, output: &Output, stop: CancellationToken) -> Result<Outcome, Error> {
@@ -80,16 +133,23 @@ async fn run(args: &Args, output: &Output, stop: CancellationToken) -> Result<Ou
         Command::Diff(diff) => diff::run(args, diff, output, stop).await,
         Command::Sync(sync) => sync::run(args, sync, output, stop).await,
         Command::Check { syncs } => check::run(args, syncs, output).await,
+        Command::Capture(capture) => capture::run(args, capture, output).await,
+        Command::Conflicts(conflicts) => conflicts::run(args, conflicts, output).await,
+        Command::Quarantine(quarantine) => quarantine::run(args, quarantine, output).await,
         Command::Init { schema } => init::run(args, *schema, output),
         Command::Demo(demo) => demo::run(demo, output, stop).await,
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Args::command(), "rowferry", &mut std::io::stdout());
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "rowferry", &mut text);
+            output.raw(&text);
             Ok(Outcome::Done)
         }
         Command::Man => {
-            let page = clap_mangen::Man::new(Args::command());
-            page.render(&mut std::io::stdout())
-                .map_err(|e| Error::new(ErrorKind::Denied, format!("the manual page cannot be printed: {e}")))?;
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Args::command())
+                .render(&mut text)
+                .map_err(|e| Error::new(ErrorKind::Protocol, format!("the manual page cannot be made: {e}")))?;
+            output.raw(&text);
             Ok(Outcome::Done)
         }
     }
@@ -102,7 +162,7 @@ fn stop_on_signal() -> CancellationToken {
     tokio::spawn(async move {
         wait_for_signal().await;
         token.cancel();
-        eprintln!("rowferry: stopping; once more to end at once");
+        output::complain("stopping; once more to end at once");
         wait_for_signal().await;
         std::process::exit(130);
     });
@@ -125,16 +185,4 @@ async fn wait_for_signal() {
 #[cfg(not(unix))]
 async fn wait_for_signal() {
     let _ = tokio::signal::ctrl_c().await;
-}
-
-fn start_log(args: &Args) {
-    let level = match (args.quiet, args.verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn",
-        (false, 1) => "rowferry=info,warn",
-        (false, 2) => "rowferry=debug,info",
-        _ => "trace",
-    };
-    let filter = tracing_subscriber::EnvFilter::new(level);
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

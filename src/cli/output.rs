@@ -1,13 +1,14 @@
 //! Everything that is printed.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::args::{Args, Format};
-use crate::engine::Error;
+use crate::engine::{Error, ErrorKind};
 use crate::pipeline::Progress;
 
 /// Where output goes and in which form.
@@ -15,27 +16,43 @@ pub(crate) struct Output {
     format: Format,
     quiet: bool,
     documents: bool,
+    /// Whether the one document has been printed.
+    told: Arc<AtomicBool>,
+    /// Why stdout took something no more, unless its reader just went away.
+    fault: Arc<OnceLock<String>>,
 }
 
 impl Output {
     pub(crate) fn new(args: &Args) -> Self {
-        Self { format: args.format, quiet: args.quiet, documents: true }
+        let (told, fault) = (Arc::default(), Arc::default());
+        Self { format: args.format, quiet: args.quiet, documents: true, told, fault }
     }
 
     /// The same, for a step of a longer tale whose last document is the only one.
     pub(crate) fn without_documents(&self) -> Self {
-        Self { documents: false, ..*self }
+        Self { documents: false, told: self.told.clone(), fault: self.fault.clone(), ..*self }
+    }
+
+    /// Whether only what went wrong is to be said.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
-    /// A line for people; nothing with `--format json`.
+    /// A line for people, without whatever in it would break a line; nothing with `--format json`.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
         if !self.is_json() {
-            // A closed pipe is the reader's wish.
-            let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+            self.raw(format!("{}\n", shown(text.as_ref())).as_bytes());
+        }
+    }
+
+    /// A line about what went well, which `-q` leaves out.
+    pub(crate) fn news(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            self.line(text);
         }
     }
 
@@ -45,14 +62,32 @@ impl Output {
             && self.documents
             && let Ok(text) = serde_json::to_string(value)
         {
-            let _ = writeln!(std::io::stdout(), "{text}");
+            self.told.store(true, Ordering::Relaxed);
+            self.raw(format!("{text}\n").as_bytes());
         }
     }
 
-    /// The one sentence of an error.
+    /// These bytes, whatever the format.
+    pub(crate) fn raw(&self, bytes: &[u8]) {
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            // A closed pipe is the reader's wish.
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => drop(self.fault.set(e.to_string())),
+            _ => {}
+        }
+    }
+
+    /// Why stdout did not take all that was said, if so.
+    pub(crate) fn fault(&self) -> Option<Error> {
+        self.fault.get().map(|e| Error::new(ErrorKind::Full, format!("stdout cannot be written: {e}")))
+    }
+
+    /// The one sentence of an error, and the document where none was printed yet.
     pub(crate) fn error(&self, error: &Error) {
-        let _ = self;
-        let _ = writeln!(std::io::stderr(), "rowferry: {error}");
+        complain(error.message());
+        if !self.told.load(Ordering::Relaxed) {
+            self.document(&failure(error.kind, error.message()));
+        }
     }
 
     /// Shows progress on a terminal until the returned guard is dropped.
@@ -63,6 +98,35 @@ impl Output {
         let progress = progress.clone();
         Watch { task: Some(tokio::spawn(draw(progress))) }
     }
+}
+
+/// A line on stderr; where that is closed, nobody wants to know.
+pub(crate) fn complain(sentence: &str) {
+    let _ = writeln!(std::io::stderr(), "rowferry: {}", shown(sentence));
+}
+
+/// The document of a command that failed: its kind in lower-case words joined by `-`.
+pub(crate) fn failure(kind: ErrorKind, message: &str) -> serde_json::Value {
+    let mut word = String::new();
+    for c in format!("{kind:?}").chars() {
+        if c.is_uppercase() && !word.is_empty() {
+            word.push('-');
+        }
+        word.push(c.to_ascii_lowercase());
+    }
+    serde_json::json!({ "error": { "kind": word, "message": message } })
+}
+
+/// The text on one line: control characters, which a name may hold, as escapes.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+        out
+    })
 }
 
 /// Stops drawing when dropped.
@@ -93,7 +157,7 @@ async fn draw(progress: Progress) {
                 }
             } else if read > 0 {
                 let bar = bar.get_or_insert_with(|| {
-                    screen.add(ProgressBar::new(total).with_style(style.clone()).with_prefix(table.name.clone()))
+                    screen.add(ProgressBar::new(total).with_style(style.clone()).with_prefix(shown(&table.name)))
                 });
                 bar.set_position(read);
             }
@@ -104,6 +168,7 @@ async fn draw(progress: Progress) {
 
 /// Rows of cells as aligned columns, two spaces between; numbers to the right.
 pub(crate) fn columns(rows: &[Vec<String>]) -> Vec<String> {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
     let width = rows.iter().map(Vec::len).max().unwrap_or(0);
     let size = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
     let sizes: Vec<usize> = (0..width).map(size).collect();

@@ -1,22 +1,25 @@
 //! `rowferry sync`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Args, SyncArgs};
 use super::copy::{BATCH_BYTES, print_report};
-use super::output::Output;
-use super::{Outcome, connect};
+use super::output::{Output, complain};
+use super::{Outcome, connect, ends};
 use crate::apply::Rejects;
-use crate::config::{Config, Direction, Endpoint, Mode as SyncMode, Sync, TableMapping};
+use crate::config::{Config, Conflict, Direction, Endpoint, FirstRun, Ids, Mode as SyncMode, Sync, TableMapping};
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{BatchLimits, TableName};
 use crate::pipeline::{
-    ColumnChoice, Mode, Plan, PlanOptions, Progress, Report, RunOptions, matches_pattern, plan, run as run_plan,
+    ColumnChoice, Mode, Pair, PairOptions, Plan, PlanOptions, Preference, Progress, Report, RunOptions, claim,
+    matches_pattern, plan, run as run_plan,
 };
+use crate::runtime::{Backoff, random};
 
 pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
     let config = connect::configuration(args)?;
@@ -24,10 +27,14 @@ pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: Ca
     for sync in &syncs {
         supported(sync)?;
     }
+    if typed.watch {
+        return watch(&config, &syncs, output, &stop).await;
+    }
     let mut succeeded: BTreeSet<&str> = BTreeSet::new();
     let mut documents = Vec::new();
-    let mut outcome = Outcome::Done;
-    let mut fault: Option<Error> = None;
+    let mut short = false;
+    let mut ran = 0;
+    let mut fault: Option<ErrorKind> = None;
     for sync in &syncs {
         let waits =
             sync.after.iter().find(|name| syncs.iter().any(|s| s.name == **name) && !succeeded.contains(name.as_str()));
@@ -35,20 +42,24 @@ pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: Ca
             output.line(format!("{}: not run, because {name} did not succeed", sync.name));
             documents.push(serde_json::json!({ "sync": sync.name, "status": "failed", "tables": [], "seconds": 0.0,
                 "error": format!("{name} did not succeed") }));
-            outcome = Outcome::Short;
+            short = true;
             continue;
         }
-        output.line(format!("{}:", sync.name));
+        output.news(format!("{}:", sync.name));
         match run_one(&config, sync, typed.force, output, &stop).await {
             Ok(report) => {
+                ran += 1;
                 print_report(&report, output);
                 if report.status == "succeeded" {
                     succeeded.insert(&sync.name);
                 } else {
-                    outcome = Outcome::Short;
-                    if let Some(kind) = report.error {
-                        let first = report.tables.iter().find_map(|t| t.error.clone()).unwrap_or_default();
-                        fault.get_or_insert(Error::new(kind, first).context(format!("sync {}", sync.name)));
+                    short = true;
+                    if let Some(error) = report.fault() {
+                        let error = error.context(format!("sync {}", sync.name));
+                        complain(error.message());
+                        // Whatever else it is, it ran and fell short.
+                        let told = matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Interrupted);
+                        fault = fault.or(told.then_some(error.kind));
                     }
                 }
                 let mut document = serde_json::to_value(&report).unwrap_or_default();
@@ -60,13 +71,109 @@ pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: Ca
                 documents
                     .push(serde_json::json!({ "sync": sync.name, "status": "failed", "tables": [], "seconds": 0.0,
                     "error": e.message() }));
-                outcome = Outcome::Short;
-                fault.get_or_insert(e.context(format!("sync {}", sync.name)));
+                fault.get_or_insert(e.kind);
+                complain(e.context(format!("sync {}", sync.name)).message());
             }
         }
     }
     output.document(&documents);
-    fault.map_or(Ok(outcome), Err)
+    Ok(ending(fault, short, ran, syncs.len()))
+}
+
+/// How a round of `all` syncs ended, of which `ran` ran: the first fault's own code only where no other sync has
+/// written, so that 2 and 3 never stand for a round that did something.
+fn ending(fault: Option<ErrorKind>, short: bool, ran: usize, all: usize) -> Outcome {
+    match fault {
+        Some(ErrorKind::Interrupted) => Outcome::Failed(ErrorKind::Interrupted),
+        Some(kind) if ran == 0 || all == 1 => Outcome::Failed(kind),
+        None if !short => Outcome::Done,
+        _ => Outcome::Short,
+    }
+}
+
+/// Runs incremental syncs again and again until it is asked to stop: soon after something moved, more rarely while
+/// nothing does. One that fails is tried again, ever more rarely, and does not stop the others.
+async fn watch(config: &Config, syncs: &[&Sync], output: &Output, stop: &CancellationToken) -> Result<Outcome> {
+    if let Some(other) = syncs.iter().find(|sync| sync.mode != SyncMode::Incremental) {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!(
+                "sync {}: --watch follows changes, which mode: full and mirror do not; name the others",
+                other.name
+            ),
+        ));
+    }
+    let mut watched: Vec<Watched<'_>> =
+        syncs.iter().map(|sync| Watched { sync, pair: None, quiet: 0, failures: 0 }).collect();
+    let mut first = true;
+    while !stop.is_cancelled() {
+        let mut wait = IDLE.longest;
+        for watched in &mut watched {
+            match watched.run(config, stop, first, output).await {
+                Ok(pause) => wait = wait.min(pause),
+                Err(e) if first && !e.is_transient() => return Err(e.context(format!("sync {}", watched.sync.name))),
+                Err(e) if e.kind == ErrorKind::Interrupted => {}
+                Err(e) => {
+                    watched.pair = None;
+                    watched.failures += 1;
+                    let e = e.context(format!("sync {}", watched.sync.name));
+                    let pause = Backoff::CONNECTION.wait(watched.failures, random());
+                    tracing::warn!("{e}; trying again in {:.1} s", pause.as_secs_f64());
+                    wait = wait.min(pause);
+                }
+            }
+        }
+        first = false;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Between two looks: at once after something moved, then ever more rarely.
+const IDLE: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(1) };
+
+/// A sync that goes on.
+struct Watched<'a> {
+    sync: &'a Sync,
+    pair: Option<Pair>,
+    /// Runs in a row that moved nothing.
+    quiet: u32,
+    failures: u32,
+}
+
+impl Watched<'_> {
+    async fn run(
+        &mut self,
+        config: &Config,
+        stop: &CancellationToken,
+        first: bool,
+        output: &Output,
+    ) -> Result<Duration> {
+        let ready = match self.pair.take() {
+            Some(ready) => ready,
+            None => pair(config, self.sync, stop).await?,
+        };
+        let report = ready.run().await?;
+        self.pair = Some(ready);
+        self.failures = 0;
+        let moved = report.tables.iter().any(|t| t.inserted + t.updated + t.deleted + t.conflicts + t.quarantined > 0);
+        self.quiet = if moved { 0 } else { self.quiet.saturating_add(1) };
+        if moved || first {
+            let mut document = serde_json::to_value(&report).unwrap_or_default();
+            document["sync"] = self.sync.name.clone().into();
+            output.document(&document);
+            let changes: u64 = report.tables.iter().map(|t| t.inserted + t.updated + t.deleted).sum();
+            let conflicts: u64 = report.tables.iter().map(|t| t.conflicts).sum();
+            output.news(format!("{}: {changes} changes, {conflicts} conflicts", self.sync.name));
+        }
+        if let Some(fault) = report.fault() {
+            return Err(fault);
+        }
+        Ok(IDLE.wait(self.quiet.max(1), random()))
+    }
 }
 
 /// The syncs of these names, or all that are enabled, in the order of the file.
@@ -97,7 +204,25 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
         ))
     };
     if sync.mode == SyncMode::Incremental {
-        return unsupported("mode: incremental");
+        ends::by_triggers(sync)?;
+        if matches!(sync.conflict, Conflict::MergeColumns | Conflict::KeepExisting) {
+            return unsupported("conflict: merge-columns or keep-existing");
+        }
+        for table in &sync.tables {
+            let chosen = table.columns.is_some() || !table.exclude.is_empty() || table.filter.is_some();
+            if chosen {
+                return unsupported(&format!(
+                    "where, columns or exclude in an incremental sync (table {})",
+                    table.source
+                ));
+            }
+            if table.conflict != sync.conflict {
+                return unsupported(&format!("a conflict policy of a single table (table {})", table.source));
+            }
+            if matches!(table.ids, Some(Ids::Ranges)) {
+                return unsupported(&format!("ids: ranges (table {})", table.source));
+            }
+        }
     }
     if matches!(sync.target, Endpoint::Peer { .. }) {
         return unsupported("a peer as target");
@@ -122,19 +247,22 @@ pub(crate) async fn ends(config: &Config, sync: &Sync) -> Result<(Arc<dyn Databa
 /// The plan of a full or mirror sync.
 pub(crate) async fn sync_plan(sync: &Sync, from: &dyn Database, to: &dyn Database, force: bool) -> Result<Plan> {
     let pull = sync.direction == Direction::Pull;
+    plan(from, to, &plan_options(sync, from, pull, force).await?).await
+}
+
+/// What to plan for when rows go from `from`; `pull`: against the direction in which the sync names its tables.
+async fn plan_options(sync: &Sync, from: &dyn Database, pull: bool, force: bool) -> Result<PlanOptions> {
     let ends = |t: &TableMapping| {
         if pull { (t.target.clone(), t.source.clone()) } else { (t.source.clone(), t.target.clone()) }
     };
     let mut options = PlanOptions {
         tables: sync.tables.iter().map(|t| ends(t).0).collect(),
-        exclude: Vec::new(),
         mode: if sync.mode == SyncMode::Mirror { Mode::Mirror } else { Mode::Full },
-        filters: Vec::new(),
         create: sync.create,
         allow_loss: sync.allow_loss,
         force,
-        renamed: BTreeMap::new(),
-        columns: BTreeMap::new(),
+        count: true,
+        ..PlanOptions::default()
     };
     let own = from.tables(None).await?;
     for table in &sync.tables {
@@ -157,7 +285,38 @@ pub(crate) async fn sync_plan(sync: &Sync, from: &dyn Database, to: &dyn Databas
             }
         }
     }
-    plan(from, to, &options).await
+    Ok(options)
+}
+
+/// What an incremental sync needs.
+pub(crate) async fn pair(config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Pair> {
+    let Endpoint::Database(other) = &sync.target else {
+        return Err(Error::new(ErrorKind::Unsupported, "a peer as target is not supported yet"));
+    };
+    let source = connect::named(config, &sync.source, false).await?;
+    let target = connect::named(config, other, sync.create).await?;
+    let mut plan = plan_options(sync, source.as_ref(), false, false).await?;
+    plan.count = false;
+    let options = PairOptions {
+        name: sync.name.clone(),
+        plan,
+        push: sync.direction != Direction::Pull,
+        pull: sync.direction != Direction::Push,
+        conflict: match sync.conflict {
+            Conflict::SourceWins => Preference::Source,
+            Conflict::TargetWins => Preference::Target,
+            Conflict::Manual => Preference::Manual,
+            Conflict::LastWriteWins | Conflict::MergeColumns | Conflict::KeepExisting => Preference::Later,
+        },
+        first_run: match sync.first_run {
+            FirstRun::SourceWins => Preference::Source,
+            FirstRun::TargetWins => Preference::Target,
+            FirstRun::Manual => Preference::Manual,
+        },
+        limits: BatchLimits { rows: sync.settings.batch_size, bytes: BATCH_BYTES },
+        stop: stop.clone(),
+    };
+    Pair::prepare(&source, &target, options).await
 }
 
 async fn run_one(
@@ -167,7 +326,11 @@ async fn run_one(
     output: &Output,
     stop: &CancellationToken,
 ) -> Result<Report> {
+    if sync.mode == SyncMode::Incremental {
+        return pair(config, sync, stop).await?.run().await;
+    }
     let (from, to) = ends(config, sync).await?;
+    let _claim = claim(to.as_ref()).await?;
     let plan = sync_plan(sync, from.as_ref(), to.as_ref(), force).await?;
     let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
     let watch = output.watch(&progress);

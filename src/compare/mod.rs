@@ -26,6 +26,8 @@ pub struct Step {
     pub changed: Vec<(usize, usize)>,
     /// Rows of A that cannot stand in B, with column and reason, whether B has the key or not.
     pub unfit: Vec<(usize, usize, String)>,
+    /// Those of them whose key B lacks.
+    pub unfit_only_a: Vec<usize>,
     /// Rows equal on both sides.
     pub equal: u64,
 }
@@ -124,9 +126,8 @@ impl Merge {
             };
             match order {
                 Ordering::Less => {
-                    if !self.a.take_misfits(&mut step.unfit) {
-                        step.only_a.push(self.a.row);
-                    }
+                    let unfit = self.a.take_misfits(&mut step.unfit);
+                    if unfit { &mut step.unfit_only_a } else { &mut step.only_a }.push(self.a.row);
                     self.a.row += 1;
                     self.expect_order()?;
                 }
@@ -157,6 +158,7 @@ impl Merge {
         let unfit = self.a.misfits.iter().take_while(|m| m.0 == at).any(|m| self.key.columns.contains(&m.1));
         if unfit {
             self.a.take_misfits(&mut step.unfit);
+            step.unfit_only_a.push(at);
             self.a.row += 1;
         }
         unfit

@@ -1,8 +1,10 @@
 //! The checked form that the rest of the program works with: every name refers to something, every default is filled in, paths are absolute.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::model::Zone;
 
 use super::raw::{Capture, Conflict, Direction, Event, FirstRun, Ids, LogFormat, LogLevel, Mode, PeerKind, Role};
 use super::values::{Network, Secret};
@@ -24,7 +26,7 @@ pub struct Config {
     /// URL of the state store.
     pub state: Secret,
     /// Time zone of schedules.
-    pub timezone: String,
+    pub timezone: Zone,
     /// Logging.
     pub log: Log,
     /// What clients may send.
@@ -104,7 +106,16 @@ pub struct DatabaseConfig {
     /// Its URL; the path of an SQLite file is absolute.
     pub url: Secret,
     /// Time zone of its naive timestamps.
-    pub timezone: String,
+    pub timezone: Zone,
+}
+
+impl DatabaseConfig {
+    /// The file, of SQLite.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        let rest = self.url.expose().strip_prefix("sqlite:")?;
+        Some(Path::new(rest.split_once('?').map_or(rest, |(path, _)| path)))
+    }
 }
 
 /// Another node.

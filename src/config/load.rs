@@ -140,8 +140,8 @@ fn read_yaml(text: &str, sources: &Sources<'_>) -> Result<RawConfig, Fault> {
             Saphyr::DuplicateMappingKey { key, .. } => {
                 format!("the key '{}' is there twice; keep one", key.as_deref().unwrap_or("?"))
             }
-            Saphyr::Message { msg, .. } => msg.clone(),
-            other => without_place(&other.to_string()),
+            Saphyr::Message { msg, .. } => number_wanted(msg),
+            other => number_wanted(&without_place(&other.to_string())),
         };
         Fault { line, message }
     })
@@ -187,8 +187,16 @@ fn toml_message(text: &str) -> String {
         Some((name, _)) if text.starts_with("missing field") => missing_key(name),
         Some((name, _)) if text.starts_with("duplicate field") => format!("the key '{name}' is there twice; keep one"),
         _ if text.starts_with("duplicate key") => "this key is there twice; keep one".to_owned(),
-        _ => text.to_owned(),
+        _ => number_wanted(text),
     }
+}
+
+/// The parsers name a type of Rust where a number is wanted; people are told which numbers are.
+fn number_wanted(text: &str) -> String {
+    if text.contains("u32") {
+        return "this must be a whole number of at least 1 (retries may be 0)".to_owned();
+    }
+    text.to_owned()
 }
 
 fn unknown_key(name: &str, known: &[&str]) -> String {

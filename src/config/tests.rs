@@ -55,16 +55,16 @@ fn assert_full(config: &Config) {
     let tls = Tls::Files { cert: "/srv/site/cert.pem".into(), key: "/srv/site/key.pem".into() };
     assert_eq!(config.tls, Some(tls));
     assert_eq!(config.state.expose(), "sqlite:/srv/site/rowferry-state.db");
-    assert_eq!(config.timezone, "Africa/Lagos");
+    assert_eq!(config.timezone.name(), "Africa/Lagos");
     assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
     assert_eq!(config.limits, Limits { body_bytes: 64 << 20, requests_per_minute: 60 });
     assert_eq!(config.databases["app"].url.expose(), "sqlite:/srv/site/app.db");
-    assert_eq!(config.databases["app"].timezone, "Africa/Lagos");
+    assert_eq!(config.databases["app"].timezone.name(), "Africa/Lagos");
     assert_eq!(
         config.databases["prod"].url.expose(),
         "mysql://sync:pr0d-passw0rd@prod-db:3306/production?ssl-mode=verify_identity"
     );
-    assert_eq!(config.databases["prod"].timezone, "UTC");
+    assert_eq!(config.databases["prod"].timezone.name(), "UTC");
 
     let peer = &config.peers["production"];
     assert_eq!(peer.api_key.as_ref().map(Secret::expose), Some("prod-key-value"));

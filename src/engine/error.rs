@@ -9,7 +9,7 @@ pub enum ErrorKind {
     Unreachable,
     /// A lock, a deadlock, too many connections: try again soon.
     Busy,
-    /// The account may not do this: an operator must act.
+    /// The account may not do this: an operator must act. Exit code 2 before anything was touched.
     Denied,
     /// A row that a constraint refuses (unique, foreign key, check, not null).
     Constraint,
@@ -48,11 +48,21 @@ impl Error {
         Self { kind, message: message.into() }
     }
 
-    /// The same error, with what was being done put before it.
+    /// The same error, with what was being done put before it unless it stands there already.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
-        self.message = format!("{what}: {}", self.message);
+        let prefix = format!("{what}: ");
+        if !self.message.starts_with(&prefix) {
+            self.message.insert_str(0, &prefix);
+        }
         self
+    }
+
+    /// The same error, told to be about this table unless it says so already.
+    #[must_use]
+    pub fn of_table(self, name: impl fmt::Display) -> Self {
+        let table = format!("table {name}");
+        if self.message.contains(&table) { self } else { self.context(table) }
     }
 
     /// The sentence.

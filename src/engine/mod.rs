@@ -5,9 +5,12 @@
 //! written once, above.
 
 mod error;
+mod filter;
+pub mod memory;
 pub mod mysql;
 pub mod postgres;
 pub mod sqlite;
+mod tls;
 
 use std::sync::Arc;
 
@@ -15,7 +18,7 @@ use async_trait::async_trait;
 
 pub use error::{Error, ErrorKind, Result};
 
-use crate::model::{Batch, BatchLimits, Column, ColumnDef, Table, TableName, Value};
+use crate::model::{Batch, BatchLimits, Column, ColumnDef, Key, Table, TableName, Value, Zone};
 
 /// What this engine would do with a column of any engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +95,85 @@ pub struct WriteOptions {
     pub silence_triggers: bool,
     /// Do not check foreign keys row by row: [`Target::verify`] does at the end.
     pub defer_foreign_keys: bool,
+    /// Mark what the change logs take down of this transaction's writes as rowferry's own
+    /// ([`ChangeLog::LABEL`]), or keep it out of them where the engine can do only that.
+    pub labelled: bool,
+    /// Only read, at one point. It holds up nobody who writes (in SQLite outside WAL mode: nobody for longer than it
+    /// takes, so it should be short).
+    pub point: bool,
+}
+
+/// What to do about the locks of rows that are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowLock {
+    /// Read what is committed.
+    None,
+    /// Lock each row until the transaction ends, as a write would, and wait for those that hold it.
+    Wait,
+    /// As [`Self::Wait`], but rows that another transaction holds are left out. An engine that locks whole files has
+    /// waited when the transaction began.
+    SkipHeld,
+}
+
+/// A table whose writes are to be logged.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    /// Number of its log among those of the database, from 1: names have bounds, numbers fit.
+    pub n: u32,
+    /// The table, whole, as [`Database::describe`] gave it.
+    pub table: Arc<Table>,
+    /// The key that its rows are told apart by.
+    pub key: Key,
+}
+
+/// The change log of one table: where its triggers write down which keys were written, and nothing else.
+///
+/// Each line holds, besides the logged table's key columns under their own names and types (any of them may be NULL),
+/// the columns named here. Lines are taken out by [`WriteMode::Delete`], found by the log's own row key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeLog {
+    /// The log, as it is read: with a row key of its own, which need not be a column of the catalogue.
+    pub table: Arc<Table>,
+    /// Statements that put the log and its triggers in place, in this order, in one transaction where DDL is part of
+    /// one. They may run again; none of them waits for a lock longer than a second.
+    pub install: Vec<String>,
+    /// Names of the triggers that `install` makes.
+    pub triggers: Vec<String>,
+    /// Statements that remove triggers and log without a trace. They may run again.
+    pub remove: Vec<String>,
+}
+
+impl ChangeLog {
+    /// Column: `I` a row was inserted under this key, `U` it was updated, `D` deleted, `T` it may be gone (a statement
+    /// that replaces rows touched it), `X` every row is gone (the key is NULL).
+    pub const OPERATION: &'static str = "_rowferry_op";
+    /// Column: when, in microseconds since 1970 by the database's clock; of a type whose carrier is `Int`.
+    pub const WALL: &'static str = "_rowferry_at";
+    /// Column: 1 for what rowferry itself wrote ([`WriteOptions::labelled`]), else 0 or NULL.
+    pub const LABEL: &'static str = "_rowferry_label";
+}
+
+/// Which names an engine takes for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Letters {
+    /// Each letter counts.
+    Exact,
+    /// Capitals of A to Z count as small ones.
+    FoldAscii,
+    /// All capitals count as small ones.
+    Fold,
+}
+
+impl Letters {
+    /// The form in which two names are equal exactly when the engine takes them for one.
+    #[must_use]
+    pub fn fold(self, name: &str) -> String {
+        match self {
+            Self::Exact => name.to_owned(),
+            Self::FoldAscii => name.to_ascii_lowercase(),
+            Self::Fold => name.to_lowercase(),
+        }
+    }
 }
 
 /// What an engine can and cannot do: asked by the pipeline instead of the product's name.
@@ -107,7 +189,16 @@ pub struct Abilities {
     pub silences_triggers: bool,
     /// Whether DDL is part of a transaction.
     pub transactional_ddl: bool,
+    /// Which names of tables are one.
+    pub table_names: Letters,
+    /// Which names of columns are one.
+    pub column_names: Letters,
+    /// Contents of one transaction of a load, about, in bytes.
+    pub load_bytes: usize,
 }
+
+/// Held until it is dropped: see [`Database::lock`].
+pub trait Lock: Send + Sync {}
 
 /// A point that several sources read at; engine-specific text, empty where there is none.
 /// It holds until it is dropped.
@@ -131,6 +222,8 @@ pub trait Database: Send + Sync {
     fn version(&self) -> &str;
     /// What it can do.
     fn abilities(&self) -> Abilities;
+    /// The zone in which its naive timestamps stand.
+    fn zone(&self) -> &Zone;
     /// Text that is the same for two connections exactly when they reach one database and schema,
     /// however their URLs spell it.
     async fn identity(&self) -> Result<String>;
@@ -140,21 +233,51 @@ pub trait Database: Send + Sync {
     /// A table with columns, keys, indexes, references and user triggers; `None` when missing.
     async fn describe(&self, name: &TableName) -> Result<Option<Table>>;
     /// What this engine would make of a column of `table` (a table of any engine, this one's too).
-    /// Pure.
+    /// Its `native` text is this engine's own or empty. Pure.
     fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn;
     /// Statements that create `table`, whose columns have been through [`Self::map_column`].
     /// Names of indexes and constraints are made to fit and to be unique. Pure.
     fn ddl(&self, table: &Table) -> TableDdl;
+    /// Whether these tables could be made here by their statements up to the foreign keys. Leaves
+    /// nothing behind; where the engine cannot try, it says yes. The error names table and reason.
+    async fn rehearse(&self, tables: &[(Arc<Table>, TableDdl)]) -> Result<()>;
+    /// The statement that drops a table. Pure.
+    fn drop_ddl(&self, name: &TableName) -> String;
     /// Why a table, column or index of this name cannot be made here; `None`: it can. Pure.
     fn name_fault(&self, name: &str) -> Option<String>;
     /// Rows of `data` that a column here would change or refuse although they have its logical
     /// type, with the reason (NUL in text, a year out of range, -0.0). Pure; called before each
     /// write, so it must be quick for the ordinary case.
     fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)>;
+    /// The change logs of these tables, in their order: of all that are logged here, since a write to one may change
+    /// rows of another. Names of what they are made of begin with `_rowferry_`. Pure.
+    ///
+    /// # Errors
+    /// `Unsupported` where writes to a table would go by unseen.
+    fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>>;
+    /// The triggers of rowferry's own that are in place and switched on, by name, sorted.
+    async fn own_triggers(&self) -> Result<Vec<String>>;
+    /// The lock of this name in this database and schema, which one holder among all processes has
+    /// until it drops it or dies; `None` when another has it. It leaves nothing behind.
+    async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>>;
     /// Opens a point to read at.
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>>;
     /// A connection to write with.
     async fn target(&self) -> Result<Box<dyn Target>>;
+}
+
+/// Single rows, and bookkeeping in its order, inside the open transaction: each call sees what is committed when it
+/// begins and what the transaction itself has written (with [`WriteOptions::point`]: one point throughout).
+#[async_trait]
+pub trait Lookup: Send {
+    /// The rows of `table` that agree with a row of `keys` in all columns of `keys`, which `table` has under the same
+    /// names (NULL agrees with NULL); in no particular order. `keys` has no row twice.
+    async fn lookup(&mut self, table: &Arc<Table>, keys: &Batch, lock: RowLock) -> Result<Batch>;
+    /// At most `limit` rows of `table`: those that hold in the whole-number column `above.0` more than `above.1`, by
+    /// that column ascending; without `above` any rows, in no particular order.
+    async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch>;
+    /// What the database's clock shows, in microseconds since 1970.
+    async fn now(&mut self) -> Result<i64>;
 }
 
 /// A connection that reads.
@@ -185,7 +308,7 @@ pub trait BatchStream: Send {
 /// valid; dropping rolls back. A batch given to [`Self::write`] has the columns of the *target's*
 /// table, already fitted.
 #[async_trait]
-pub trait Target: Send {
+pub trait Target: Lookup {
     /// Begins a transaction.
     async fn begin(&mut self, options: WriteOptions) -> Result<()>;
     /// Writes a batch; returns the rows affected (for [`WriteMode::Update`], rows *found*, changed
@@ -202,27 +325,34 @@ pub trait Target: Send {
     async fn commit(&mut self) -> Result<()>;
     /// Rolls back; harmless without a transaction.
     async fn rollback(&mut self) -> Result<()>;
-    /// Runs a statement outside (or, where DDL is transactional, inside) a transaction.
-    async fn execute(&mut self, sql: &str) -> Result<()>;
-    /// Reads the first column of the first row of a bookkeeping query as text.
-    async fn query_text(&mut self, sql: &str) -> Result<Vec<String>>;
+    /// Runs a statement in the engine's own words, such as those of [`Database::ddl`], outside (or,
+    /// where DDL is transactional, inside) a transaction.
+    async fn execute(&mut self, statement: &str) -> Result<()>;
     /// After the rows of these tables: sets their numbering past the highest number present, and
     /// returns one sentence per foreign key that has orphans (empty: all hold).
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>>;
 }
 
+/// What URLs look like, for people.
+pub const URLS: &str = "URLs: sqlite:PATH, mysql:// or mariadb://USER:PASSWORD@HOST:PORT/DATABASE, postgres://… likewise. \
+    After a '?' they take parameters in each driver's own names, joined by '&': sqlite: busy_timeout; mysql: ssl-mode, \
+    ssl-ca, socket, connect_timeout; postgres: sslmode, sslrootcert, connect_timeout, and schema=NAME for a schema \
+    other than the search path's first.";
+
 /// How connections are opened.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
     /// Whether a missing SQLite file is made.
     pub create: bool,
+    /// The zone in which its naive timestamps stand.
+    pub zone: Zone,
 }
 
 /// Opens a database by URL: `sqlite:PATH`, `mysql://`, `mariadb://`, `postgres://`, `postgresql://`.
 /// Connects once, so that a wrong URL, a missing file or a refused password is told here.
 ///
 /// # Errors
-/// `Usage` for a URL that names no engine, `Unreachable`, `Denied`, `BadData` (a file that is no database).
+/// `Usage` for a URL that names no engine or a file that is no database, `Unreachable`, `Denied`.
 pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn Database>> {
     let scheme = url.split(':').next().unwrap_or_default();
     match scheme {

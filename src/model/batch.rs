@@ -33,6 +33,12 @@ impl VarBytes {
         self.ends.push(self.data.len());
     }
 
+    /// Takes the last one off.
+    fn pop(&mut self) {
+        self.ends.pop();
+        self.data.truncate(self.ends.last().copied().unwrap_or(0));
+    }
+
     /// The one at `row`.
     #[must_use]
     pub fn get(&self, row: usize) -> &[u8] {
@@ -173,6 +179,25 @@ impl Column {
         self.push_filler(State::Escape);
     }
 
+    /// Takes the last value off, as a column of its own.
+    fn take_last(&mut self) -> Self {
+        let mut last = Self::default();
+        let Some(row) = self.len().checked_sub(1) else { return last };
+        last.push_cell(self.cell(row));
+        if self.state.pop() == Some(State::Escape) {
+            self.escapes.pop();
+            self.escape_bytes -= last.escape_bytes;
+        }
+        match &mut self.carrier {
+            None => {}
+            Some(Carrier::Int(v)) => drop(v.pop()),
+            Some(Carrier::UInt(v)) => drop(v.pop()),
+            Some(Carrier::Float(v)) => drop(v.pop()),
+            Some(Carrier::Bytes(v)) => v.pop(),
+        }
+        last
+    }
+
     fn push_filler(&mut self, state: State) {
         match &mut self.carrier {
             None => {}
@@ -198,6 +223,7 @@ impl Column {
     }
 
     /// The value at `row`.
+    #[inline]
     #[must_use]
     pub fn cell(&self, row: usize) -> Cell<'_> {
         match self.state[row] {
@@ -215,6 +241,12 @@ impl Column {
                 None => Cell::Null,
             },
         }
+    }
+
+    /// Whether a value is NULL.
+    #[must_use]
+    pub fn has_null(&self) -> bool {
+        self.state.contains(&State::Null)
     }
 
     /// Whether a value is outside the column's type.
@@ -270,12 +302,13 @@ impl Cell<'_> {
     }
 }
 
-/// Rows of one table, column by column. `columns` are those of `table`, in its order.
+/// Rows of one table, column by column. `columns` are those of `table`, in its order. A clone
+/// shares them.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// The table as its reader described it (only the columns that were asked for).
     pub table: Arc<Table>,
-    columns: Vec<Column>,
+    columns: Arc<Vec<Column>>,
     rows: usize,
 }
 
@@ -293,7 +326,7 @@ impl Batch {
             table.name,
             columns.len()
         );
-        Self { table, columns, rows }
+        Self { table, columns: Arc::new(columns), rows }
     }
 
     /// Rows.
@@ -308,13 +341,14 @@ impl Batch {
         &self.columns
     }
 
-    /// The columns, owned.
+    /// The columns, owned; a copy where another batch shares them.
     #[must_use]
     pub fn into_columns(self) -> Vec<Column> {
-        self.columns
+        Arc::unwrap_or_clone(self.columns)
     }
 
     /// One value.
+    #[inline]
     #[must_use]
     pub fn cell(&self, row: usize, column: usize) -> Cell<'_> {
         self.columns[column].cell(row)
@@ -339,7 +373,7 @@ impl Batch {
             })
             .collect();
         let count = rows.count();
-        Self { table: self.table.clone(), columns, rows: count }
+        Self { table: self.table.clone(), columns: Arc::new(columns), rows: count }
     }
 
     /// The values of one row at these columns.
@@ -370,16 +404,61 @@ impl BatchBuilder {
     /// Ends a row; true when the batch is full and must be taken.
     pub fn end_row(&mut self) -> bool {
         self.rows += 1;
-        self.rows >= self.limits.rows || self.columns.iter().map(Column::size).sum::<usize>() >= self.limits.bytes
+        self.rows >= self.limits.rows || self.size() >= self.limits.bytes
     }
 
-    /// Takes what is there; `None` when there is no row.
+    fn size(&self) -> usize {
+        self.columns.iter().map(Column::size).sum()
+    }
+
+    /// Takes what is there; `None` when there is no row. A last row that is too much stays behind as
+    /// the first of the next batch.
     pub fn take(&mut self) -> Option<Batch> {
         if self.rows == 0 {
             return None;
         }
-        self.rows = 0;
-        let fresh = vec![Column::default(); self.table.columns.len()];
-        Some(Batch::new(self.table.clone(), std::mem::replace(&mut self.columns, fresh)))
+        let too_much = self.rows > 1 && self.size() > self.limits.bytes;
+        let rest = if too_much {
+            self.columns.iter_mut().map(Column::take_last).collect()
+        } else {
+            vec![Column::default(); self.table.columns.len()]
+        };
+        self.rows = usize::from(too_much);
+        Some(Batch::new(self.table.clone(), std::mem::replace(&mut self.columns, rest)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ColumnDef, LogicalType, TableName};
+
+    #[test]
+    fn a_row_that_is_too_much_goes_to_the_next_batch() {
+        let columns = ["a", "b"].map(|name| ColumnDef::new(name, LogicalType::Text { max: None, fixed: false }));
+        let table = Table::new(TableName::new("t"), columns.to_vec());
+        let mut builder = BatchBuilder::new(Arc::new(table), BatchLimits { rows: 3, bytes: 100 });
+        let texts = ["x", "yy", &"z".repeat(500), "w", "v", "u", "t"];
+        let mut batches = Vec::new();
+        for (row, text) in texts.iter().enumerate() {
+            builder.columns[0].push_bytes(text.as_bytes());
+            if row == 2 {
+                builder.columns[1].push_escape(Value::Text("beyond".to_owned()));
+            } else {
+                builder.columns[1].push_null();
+            }
+            if builder.end_row() {
+                batches.extend(builder.take());
+            }
+        }
+        batches.extend(builder.take());
+        assert!(builder.take().is_none());
+        let rows: Vec<usize> = batches.iter().map(Batch::rows).collect();
+        assert_eq!(rows, [2, 1, 3, 1], "the large one is alone");
+        assert!(batches.iter().all(|b| b.rows() == 1 || b.size() <= 100));
+        let all: Vec<Value> = batches.iter().flat_map(|b| (0..b.rows()).map(|r| b.cell(r, 0).to_value())).collect();
+        assert_eq!(all, texts.map(|t| Value::Bytes(t.as_bytes().to_vec())));
+        assert_eq!(batches[1].cell(0, 1), Cell::Escape(&Value::Text("beyond".to_owned())));
+        assert!(!batches[0].columns()[1].has_escapes());
     }
 }

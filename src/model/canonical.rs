@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Batch, Cell, LogicalType, Value};
+use super::{Batch, Cell, LogicalType, Value, temporal};
 
 /// A 128-bit digest (XXH3). Not cryptographic: it tells honest rows apart, not forged ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Hash)]
@@ -60,8 +60,9 @@ fn order_decimal(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// Order of two cells of one logical type: NULL first, numbers by size, everything else by the
-/// bytes of its carrier. Readers that are asked for key order deliver this order.
+/// Order of two cells of one logical type: NULL first, numbers by size, dates and moments by time
+/// (those beside the carrier too: infinities, days that there are not), everything else by the bytes
+/// of its carrier. Readers that are asked for key order deliver this order.
 #[must_use]
 pub fn cell_order(logical: &LogicalType, a: Cell<'_>, b: Cell<'_>) -> Ordering {
     match (a, b) {
@@ -78,9 +79,54 @@ pub fn cell_order(logical: &LogicalType, a: Cell<'_>, b: Cell<'_>) -> Ordering {
             }
             a.cmp(b)
         }
+        (Cell::Null | Cell::Absent, _) | (_, Cell::Null | Cell::Absent) => rank(a).cmp(&rank(b)),
+        _ => match (moment(logical, a), moment(logical, b)) {
+            (Some(x), Some(y)) => x.cmp(&y).then_with(|| order_escapes(a, b)),
+            _ => order_escapes(a, b),
+        },
+    }
+}
+
+fn order_escapes(a: Cell<'_>, b: Cell<'_>) -> Ordering {
+    match (a, b) {
         (Cell::Escape(a), Cell::Escape(b)) => order_value(a, b),
         _ => rank(a).cmp(&rank(b)),
     }
+}
+
+/// Where a date or a moment, of the carrier or beside it, stands among all others: its count, and
+/// whether it is that moment itself (`true`) or stands before it: of `2024-00-15` and `2023-02-30`
+/// the next day that there is. `None` where the text is no date at all, or the column none of dates.
+fn moment(logical: &LogicalType, cell: Cell<'_>) -> Option<(i128, bool)> {
+    let unit = match logical {
+        LogicalType::Date => 1,
+        LogicalType::Timestamp { .. } => i128::from(temporal::DAY),
+        _ => return None,
+    };
+    let text = match cell {
+        Cell::Int(v) => return Some((i128::from(v), true)),
+        Cell::Escape(Value::Text(text)) => text.as_str(),
+        _ => return None,
+    };
+    match text {
+        "-infinity" => return Some((i128::MIN, true)),
+        "infinity" => return Some((i128::MAX, true)),
+        _ => {}
+    }
+    let (date, time) = text.split_once(' ').unwrap_or((text, "00:00"));
+    if let Some(day) = temporal::parse_date(date) {
+        let micros = if unit == 1 { 0 } else { i128::from(temporal::parse_time(time)?) };
+        return Some((i128::from(day) * unit + micros, true));
+    }
+    let mut parts = date.split('-').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    let first = match (month, day) {
+        (0, _) => temporal::days(year, 1, 1),
+        (_, 0) => temporal::days(year, u32::try_from(month).ok()?, 1),
+        (12, _) => temporal::days(year + 1, 1, 1),
+        _ => temporal::days(year, u32::try_from(month).ok()? + 1, 1),
+    };
+    Some((i128::from(first?) * unit, false))
 }
 
 fn rank(cell: Cell<'_>) -> u8 {
@@ -128,6 +174,12 @@ pub fn row_digest(batch: &Batch, row: usize, columns: &[usize]) -> Digest {
         feed(&mut hash, logical, batch.cell(row, column));
     }
     Digest(hash.digest128())
+}
+
+/// A name for a text, of 32 hexadecimal digits.
+#[must_use]
+pub fn text_digest(text: &str) -> String {
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
 
 fn feed(hash: &mut Xxh3, logical: &LogicalType, cell: Cell<'_>) {
@@ -181,4 +233,45 @@ fn feed(hash: &mut Xxh3, logical: &LogicalType, cell: Cell<'_>) {
 fn feed_bytes(hash: &mut Xxh3, bytes: &[u8]) {
     hash.update(&(bytes.len() as u64).to_le_bytes());
     hash.update(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_beside_the_carrier_stand_where_engines_sort_them() {
+        let text = |t: &str| Value::Text(t.to_owned());
+        let stamp = LogicalType::Timestamp { digits: 6, zoned: false };
+        let first = temporal::days(2024, 1, 1).unwrap_or(0);
+        for (logical, unit) in [(LogicalType::Date, 1), (stamp, temporal::DAY)] {
+            let escapes =
+                ["-infinity", "0000-00-00", "2023-02-29", "2024-00-00", "2024-00-15", "2024-01-00", "infinity"];
+            let escapes: Vec<Value> = escapes.into_iter().map(text).collect();
+            let after = |n: usize| Cell::Escape(&escapes[n]);
+            let ascending = [
+                Cell::Null,
+                after(0),
+                after(1),
+                Cell::Int((first - 307) * unit),
+                after(2),
+                Cell::Int((first - 306) * unit),
+                after(3),
+                after(4),
+                after(5),
+                Cell::Int(first * unit),
+                Cell::Int(i64::MAX),
+                after(6),
+            ];
+            for (i, a) in ascending.iter().enumerate() {
+                for (j, b) in ascending.iter().enumerate() {
+                    assert_eq!(cell_order(&logical, *a, *b), i.cmp(&j), "{a:?} {b:?} {logical:?}");
+                }
+            }
+        }
+        let late = [text("294247-01-10 05:00:00"), text("294276-12-31 23:59:59.999999")];
+        let stamp = LogicalType::Timestamp { digits: 6, zoned: true };
+        assert_eq!(cell_order(&stamp, Cell::Int(i64::MAX), Cell::Escape(&late[0])), Ordering::Less);
+        assert_eq!(cell_order(&stamp, Cell::Escape(&late[1]), Cell::Escape(&late[0])), Ordering::Greater);
+    }
 }

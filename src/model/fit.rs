@@ -213,6 +213,9 @@ fn check(to: &T, cell: Cell<'_>) -> Result<(), String> {
             }
             Ok(())
         }
+        (T::TimeTz { digits }, Cell::Bytes(v)) if fraction_digits(v) > usize::from(*digits) => {
+            Err(format!("a fraction of a second is finer than {to} holds"))
+        }
         (T::Enum { labels }, Cell::Bytes(v)) if !labels.iter().any(|l| l.as_bytes() == v) => {
             Err(format!("'{}' is none of the labels", shorten(&String::from_utf8_lossy(v))))
         }
@@ -226,6 +229,12 @@ fn check(to: &T, cell: Cell<'_>) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Digits after the point that say something, in a text like `12:00:00.50+01`.
+fn fraction_digits(text: &[u8]) -> usize {
+    let fraction = text.iter().skip_while(|b| **b != b'.').skip(1).take_while(|b| b.is_ascii_digit());
+    fraction.zip(1..).filter(|(digit, _)| **digit != b'0').map(|(_, place)| place).last().unwrap_or(0)
 }
 
 fn check_decimal(value: &[u8], precision: u32, scale: u32) -> Result<(), String> {

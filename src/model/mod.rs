@@ -1,4 +1,4 @@
-//! The nouns: names, types, tables, batches. No I/O, no async, no product's name.
+//! The nouns: names, types, tables, batches, versions. No I/O, no async, no product's name.
 
 mod batch;
 mod canonical;
@@ -8,12 +8,18 @@ mod table;
 mod text;
 mod types;
 mod value;
+mod version;
+mod zone;
 
 pub use batch::{Batch, BatchBuilder, BatchLimits, Cell, Column, VarBytes};
-pub use canonical::{Digest, RangeDigest, cell_order, decimal_parts, row_digest};
+pub use canonical::{Digest, RangeDigest, cell_order, decimal_parts, row_digest, text_digest};
 pub use fit::{Misfit, convertible, fit};
 pub use name::TableName;
-pub use table::{ColumnDef, DefaultValue, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, Table};
+pub use table::{
+    ColumnDef, DefaultValue, Dialect, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, Table,
+};
 pub use text::{parse, render, render_float, shorten};
 pub use types::LogicalType;
-pub use value::{Value, temporal};
+pub use value::{Value, padded, temporal};
+pub use version::{BadVersion, Clock, Entry, Site, Vector, Version};
+pub use zone::{Shift, Zone};

@@ -19,6 +19,9 @@ pub struct ColumnDef {
     pub default: Option<DefaultValue>,
     /// Computed by the database: read and compared, never written.
     pub generated: bool,
+    /// What only the engine's own words can say of it, ready to stand behind the type in DDL of the
+    /// same engine: how it is computed, what an update does to it.
+    pub dialect: Option<String>,
     /// Numbered by the database.
     pub identity: Option<Identity>,
     /// The engine's collation name where it is not the table's ordinary one.
@@ -38,11 +41,23 @@ impl ColumnDef {
             nullable: true,
             default: None,
             generated: false,
+            dialect: None,
             identity: None,
             collation: None,
             binary_order: true,
         }
     }
+}
+
+/// What only a table's own engine can say of it, in its own words; carried to the same engine only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dialect {
+    /// Checks and the like, each as it stands between the parentheses of CREATE TABLE.
+    pub constraints: Vec<String>,
+    /// Words behind the parentheses.
+    pub options: Vec<String>,
+    /// What is carried nowhere, in words for people.
+    pub left_out: Vec<String>,
 }
 
 /// A column's default.
@@ -81,6 +96,8 @@ pub struct Index {
     pub columns: Vec<IndexColumn>,
     /// Whether it is unique.
     pub unique: bool,
+    /// Whether it was declared as a constraint, where the engine tells the two apart.
+    pub constraint: bool,
     /// The engine's own definition where it has expressions, a condition or a method that the
     /// other fields cannot say; such an index is carried to the same engine only.
     pub native: Option<String>,
@@ -168,9 +185,25 @@ pub struct Table {
     pub foreign_keys: Vec<ForeignKey>,
     /// Names of the user's own triggers.
     pub triggers: Vec<String>,
+    /// What its engine alone understands.
+    pub dialect: Dialect,
 }
 
 impl Table {
+    /// A table of these columns and nothing else, for building tables by hand.
+    #[must_use]
+    pub fn new(name: TableName, columns: Vec<ColumnDef>) -> Self {
+        Self {
+            name,
+            columns,
+            primary_key: None,
+            indexes: Vec::new(),
+            foreign_keys: Vec::new(),
+            triggers: Vec::new(),
+            dialect: Dialect::default(),
+        }
+    }
+
     /// The key that rows are told apart by: the primary key, else the first unique index whose
     /// columns are all not null. `None`: rows are told apart by all their columns, and counted.
     #[must_use]
@@ -195,20 +228,28 @@ impl Table {
     }
 
     /// This table with only the columns at these positions, in this order. Keys, indexes and
-    /// references that need a column left out are left out too.
+    /// references that need a column left out are left out too; so is, of fewer columns, what only
+    /// the engine's own words say of them, which may name any column.
     #[must_use]
     pub fn project(&self, positions: &[usize]) -> Self {
         let at = |old: usize| positions.iter().position(|&p| p == old);
         let has = |name: &String| positions.iter().any(|&p| &self.columns[p].name == name);
+        let mut columns: Vec<ColumnDef> = positions.iter().map(|&p| self.columns[p].clone()).collect();
+        let mut dialect = self.dialect.clone();
+        if columns.len() < self.columns.len() {
+            dialect.left_out.extend(dialect.constraints.drain(..).map(|c| format!("{c}, as columns are left out")));
+            columns.iter_mut().filter(|c| c.generated).for_each(|c| c.dialect = None);
+        }
         Self {
             name: self.name.clone(),
-            columns: positions.iter().map(|&p| self.columns[p].clone()).collect(),
+            columns,
             primary_key: self.primary_key.as_ref().and_then(|k| {
                 k.columns.iter().map(|&c| at(c)).collect::<Option<Vec<_>>>().map(|columns| Key { columns })
             }),
             indexes: self.indexes.iter().filter(|i| i.columns.iter().all(|c| has(&c.name))).cloned().collect(),
             foreign_keys: self.foreign_keys.iter().filter(|f| f.columns.iter().all(&has)).cloned().collect(),
             triggers: self.triggers.clone(),
+            dialect,
         }
     }
 }

@@ -133,9 +133,9 @@ impl fmt::Display for LogicalType {
         match self {
             Self::Bool => f.write_str("boolean"),
             Self::Int { bits, unsigned } => {
-                write!(f, "{}int{bits}", if *unsigned { "u" } else { "" })
+                write!(f, "{}whole number of {bits} bits", if *unsigned { "unsigned " } else { "" })
             }
-            Self::Float { bits } => write!(f, "float{bits}"),
+            Self::Float { bits } => write!(f, "float of {bits} bits"),
             Self::Decimal { precision: Some(p), scale: Some(s) } => write!(f, "decimal({p},{s})"),
             Self::Decimal { .. } => f.write_str("decimal"),
             Self::Text { max, fixed: true } => bounded(f, "char", max),

@@ -17,6 +17,20 @@ pub enum Value {
     Bytes(Vec<u8>),
 }
 
+/// Decimal digits with zeros in front up to `width`, from the returned position on. Formatting
+/// machinery costs several times as much, and this is done for each value.
+#[must_use]
+pub fn padded(mut value: u64, width: usize) -> ([u8; 20], usize) {
+    let mut digits = [b'0'; 20];
+    let mut from = digits.len();
+    while value > 0 || digits.len() - from < width.max(1) {
+        from -= 1;
+        digits[from] += u8::try_from(value % 10).unwrap_or_default();
+        value /= 10;
+    }
+    (digits, from)
+}
+
 /// Days and microseconds to text and back, for any year, without a time library (those end at 9999).
 /// Calendar arithmetic after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 pub mod temporal {
@@ -53,21 +67,34 @@ pub mod temporal {
         (civil(days) == (year, month, day)).then_some(days)
     }
 
+    fn push_padded(out: &mut String, value: u64, width: usize) {
+        let (digits, from) = super::padded(value, width);
+        out.extend(digits[from..].iter().map(|digit| char::from(*digit)));
+    }
+
     /// Writes `YYYY-MM-DD`; a year beyond four digits with all of them, one before 1 as `-NNNN`
     /// (astronomical: 0000 is 1 BC).
     pub fn write_date(out: &mut String, days: i64) {
-        use std::fmt::Write as _;
         let (y, m, d) = civil(days);
-        let sign = if y < 0 { "-" } else { "" };
-        let _ = write!(out, "{sign}{:04}-{m:02}-{d:02}", y.unsigned_abs());
+        if y < 0 {
+            out.push('-');
+        }
+        push_padded(out, y.unsigned_abs(), 4);
+        out.push('-');
+        push_padded(out, m.into(), 2);
+        out.push('-');
+        push_padded(out, d.into(), 2);
     }
 
     /// Writes `HH:MM:SS` of non-negative microseconds with the fraction cut to `digits`
     /// or, when that would lose something, to as many as it needs.
     pub fn write_time(out: &mut String, micros: u64, digits: u8) {
-        use std::fmt::Write as _;
         let seconds = micros / 1_000_000;
-        let _ = write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+        push_padded(out, seconds / 3600, 2);
+        out.push(':');
+        push_padded(out, seconds / 60 % 60, 2);
+        out.push(':');
+        push_padded(out, seconds % 60, 2);
         let mut fraction = micros % 1_000_000;
         let mut width = 6_usize;
         while width > usize::from(digits) && fraction.is_multiple_of(10) {
@@ -75,7 +102,8 @@ pub mod temporal {
             width -= 1;
         }
         if width > 0 {
-            let _ = write!(out, ".{fraction:0width$}");
+            out.push('.');
+            push_padded(out, fraction, width);
         }
     }
 
@@ -98,36 +126,48 @@ pub mod temporal {
     #[must_use]
     pub fn parse_date(text: &str) -> Option<i64> {
         let (negative, rest) = text.strip_prefix('-').map_or((false, text), |r| (true, r));
-        let mut parts = rest.split('-');
-        let (y, m, d) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || y.len() < 4 || y.len() > 7 || m.len() != 2 || d.len() != 2 {
+        let bytes = rest.as_bytes();
+        let (year, month_and_day) = bytes.split_at_checked(bytes.len().checked_sub(6)?)?;
+        let [b'-', m1, m2, b'-', d1, d2] = *month_and_day else { return None };
+        if !(4..=7).contains(&year.len()) {
             return None;
         }
-        if [y, m, d].iter().any(|p| !p.bytes().all(|b| b.is_ascii_digit())) {
+        let year = i64::try_from(number(year)?).ok()?;
+        let (month, day) = (number(&[m1, m2])?, number(&[d1, d2])?);
+        days(if negative { -year } else { year }, u32::try_from(month).ok()?, u32::try_from(day).ok()?)
+    }
+
+    /// The number that up to 19 digits are; `None` where there is anything else.
+    fn number(digits: &[u8]) -> Option<u64> {
+        if digits.is_empty() || digits.len() > 19 {
             return None;
         }
-        let year: i64 = y.parse().ok()?;
-        days(if negative { -year } else { year }, m.parse().ok()?, d.parse().ok()?)
+        digits.iter().try_fold(0, |n, b| b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0')))
     }
 
     /// Reads `H…H:MM[:SS[.f]]` into microseconds; at most six digits of fraction.
     #[must_use]
     pub fn parse_time(text: &str) -> Option<u64> {
-        let (clock, fraction) = text.split_once('.').map_or((text, ""), |(c, f)| (c, f));
-        let mut parts = clock.split(':');
-        let (h, m, s) = (parts.next()?, parts.next()?, parts.next().unwrap_or("00"));
-        if parts.next().is_some() || h.len() < 2 || h.len() > 9 || m.len() != 2 || s.len() != 2 || fraction.len() > 6 {
-            return None;
-        }
-        if [h, m, s, fraction].iter().any(|p| !p.bytes().all(|b| b.is_ascii_digit())) || text.ends_with('.') {
-            return None;
-        }
-        let (h, m, s): (u64, u64, u64) = (h.parse().ok()?, m.parse().ok()?, s.parse().ok()?);
+        let bytes = text.as_bytes();
+        let hours = bytes.iter().position(|b| *b == b':').filter(|len| (2..=9).contains(len))?;
+        let (m, rest) = match *bytes.get(hours + 1..)? {
+            [m1, m2, ref rest @ ..] => (number(&[m1, m2])?, rest),
+            _ => return None,
+        };
+        let (s, fraction) = match *rest {
+            [] => (0, &[][..]),
+            [b':', s1, s2] => (number(&[s1, s2])?, &[][..]),
+            [b':', s1, s2, b'.', ref fraction @ ..] if (1..=6).contains(&fraction.len()) => {
+                (number(&[s1, s2])?, fraction)
+            }
+            _ => return None,
+        };
         if m > 59 || s > 59 {
             return None;
         }
-        let micros: u64 = if fraction.is_empty() { 0 } else { format!("{fraction:0<6}").parse().ok()? };
-        Some((h * 3600 + m * 60 + s) * 1_000_000 + micros)
+        let micros = if fraction.is_empty() { 0 } else { number(fraction)? };
+        let scale = 10_u64.pow(6 - u32::try_from(fraction.len()).ok()?);
+        Some((number(&bytes[..hours])? * 3600 + m * 60 + s) * 1_000_000 + micros * scale)
     }
 
     /// Reads `[-]HH:MM:SS[.f]`.
@@ -167,5 +207,67 @@ pub mod temporal {
             return None;
         }
         Some((day.checked_mul(DAY)?.checked_add(time)?, offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::temporal::*;
+    use super::*;
+
+    #[test]
+    fn digits_are_padded() {
+        for value in [0, 7, 10, 99, 12345, u64::MAX] {
+            for width in [0, 1, 2, 6, 20] {
+                let (digits, from) = padded(value, width);
+                assert_eq!(std::str::from_utf8(&digits[from..]).unwrap(), format!("{value:0width$}"));
+            }
+        }
+    }
+
+    #[test]
+    fn moments_come_back() {
+        let text = |micros, digits| {
+            let mut out = String::new();
+            write_timestamp(&mut out, micros, digits);
+            out
+        };
+        assert_eq!(text(0, 0), "1970-01-01 00:00:00");
+        assert_eq!(text(1_500_000, 0), "1970-01-01 00:00:01.5");
+        assert_eq!(text(-1, 3), "1969-12-31 23:59:59.999999");
+        assert_eq!(text(-62_198_755_200_000_000, 2), "-0001-01-01 00:00:00.00");
+        assert_eq!(text(253_402_300_800_000_000, 0), "10000-01-01 00:00:00");
+        for step in -2_000_i64..2_000 {
+            let micros = step * 123_456_789_012_345;
+            assert_eq!(parse_timestamp(&text(micros, 6)), Some((micros, None)), "{}", text(micros, 6));
+            assert_eq!(parse_timestamp(&(text(micros, 0) + "-03:30")), Some((micros, Some(-12_600))));
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_told() {
+        assert_eq!(parse_time("100:00"), Some(360_000_000_000));
+        assert_eq!(parse_time("00:00:00.1"), Some(100_000));
+        for wrong in [
+            "",
+            ":",
+            "1:00",
+            "00:0",
+            "00:000",
+            "00:60",
+            "00:00:60",
+            "00:00:",
+            "00:00:00.",
+            "00:00:00.1234567",
+            "00:00.5",
+            "0a:00",
+            "00:+1",
+        ] {
+            assert_eq!(parse_time(wrong), None, "{wrong}");
+        }
+        for wrong in ["", "2000", "2000-1-01", "2000-02-30", "200-01-01", "20000000-01-01", "2000-01-01-", "+200-01-01"]
+        {
+            assert_eq!(parse_date(wrong), None, "{wrong}");
+        }
     }
 }

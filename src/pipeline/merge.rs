@@ -4,31 +4,57 @@ use super::TableProgress;
 use super::load::without_misfits;
 use super::plan::{Mode, TablePlan};
 use super::run::{Context, QUIET, abandon};
-use crate::apply::write_splitting;
+use crate::apply::{Retry, put, write_splitting};
 use crate::capture::{Reading, interrupted, read};
 use crate::compare::{Buckets, Merge, Surplus, compared_as};
 use crate::engine::{Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Target, WriteMode};
-use crate::model::{Batch, Key};
-
-/// Rows that were refused and are tried once more at the end, when all others stand: at most this
-/// many, or something is wrong with the table as a whole.
-const RETRIED_ROWS_MAX: usize = 100_000;
+use crate::model::{Batch, BatchBuilder, BatchLimits, Key};
+use crate::runtime::Failpoint;
 
 /// A table of more rows than this is not emptied by more than half without being told to.
 const FLOOD_ROWS_MIN: u64 = 100;
+
+/// Rows without a key that are deleted at a time.
+const GONE_BYTES: usize = 16 << 20;
 
 /// Compares source and target and writes the differences, in one transaction: a reader at the
 /// target sees the table as it was or as it is to be.
 pub(super) async fn merge(context: &Context, plan: &TablePlan, at: usize) -> Result<()> {
     let mut target = context.target.target().await?;
     target.begin(QUIET).await?;
+    let mut tally = Tally::default();
     let result = match &plan.key {
-        Some(key) => merge_keyed(context, plan, at, key, target.as_mut()).await,
-        None => merge_keyless(context, plan, at, target.as_mut()).await,
+        Some(key) => merge_keyed(context, plan, at, key, target.as_mut(), &mut tally).await,
+        None => merge_keyless(context, plan, at, target.as_mut(), &mut tally).await,
     };
-    match result {
-        Ok(()) => target.commit().await,
-        Err(e) => Err(abandon(target.as_mut(), e).await),
+    if let Err(e) = result {
+        return Err(abandon(target.as_mut(), e).await);
+    }
+    Failpoint::MergeWritten.reach();
+    target.commit().await?;
+    Failpoint::MergeCommitted.reach();
+    let progress = &context.progress.tables[at];
+    TableProgress::add(&progress.inserted, tally.inserted);
+    TableProgress::add(&progress.updated, tally.updated);
+    TableProgress::add(&progress.deleted, tally.deleted);
+    Ok(())
+}
+
+/// What the open transaction has written.
+#[derive(Default)]
+struct Tally {
+    inserted: u64,
+    updated: u64,
+    deleted: u64,
+}
+
+impl Tally {
+    fn add(&mut self, mode: WriteMode, rows: u64) {
+        match mode {
+            WriteMode::Insert => self.inserted += rows,
+            WriteMode::Update => self.updated += rows,
+            WriteMode::Delete => self.deleted += rows,
+        }
     }
 }
 
@@ -52,14 +78,14 @@ async fn read_target(context: &Context, snapshot: &dyn Snapshot, plan: &TablePla
     Ok(read(source, request(context, plan, false, ordered), None, context.options.stop.clone()))
 }
 
-/// Rows refused so far, to be tried again.
-#[derive(Default)]
-struct Retry {
-    batches: Vec<(WriteMode, Batch)>,
-    rows: usize,
-}
-
-async fn merge_keyed(context: &Context, plan: &TablePlan, at: usize, key: &Key, target: &mut dyn Target) -> Result<()> {
+async fn merge_keyed(
+    context: &Context,
+    plan: &TablePlan,
+    at: usize,
+    key: &Key,
+    target: &mut dyn Target,
+    tally: &mut Tally,
+) -> Result<()> {
     let progress = &context.progress.tables[at];
     let snapshot = context.target.snapshot().await?;
     let written = (0..plan.target.columns.len()).filter(|&c| !plan.target.columns[c].generated);
@@ -71,7 +97,7 @@ async fn merge_keyed(context: &Context, plan: &TablePlan, at: usize, key: &Key, 
         compared,
     );
     let mut retry = Retry::default();
-    let (mut there, mut deleted) = (0_u64, 0_u64);
+    let (mut there, mut extra) = (0_u64, 0_u64);
     while let Some((step, a, b)) = join.next().await? {
         if context.options.stop.is_cancelled() {
             return Err(interrupted());
@@ -80,129 +106,59 @@ async fn merge_keyed(context: &Context, plan: &TablePlan, at: usize, key: &Key, 
         TableProgress::add(&progress.read, matched + (step.only_a.len() + count_rows(&step.unfit)) as u64);
         there += matched + step.only_b.len() as u64;
         if let Some(b) = b.filter(|_| context.mode == Mode::Mirror && !step.only_b.is_empty()) {
-            deleted += step.only_b.len() as u64;
-            put(target, WriteMode::Delete, b.select(step.only_b.iter().copied()), progress, &mut retry).await?;
+            extra += step.only_b.len() as u64;
+            tally.add(
+                WriteMode::Delete,
+                put(target, WriteMode::Delete, b.select(step.only_b.iter().copied()), &mut retry).await?,
+            );
         }
         let Some(a) = a else { continue };
-        put_aside(context, a, &step.unfit, progress)?;
+        TableProgress::add(&progress.quarantined, context.options.rejects.add_unfit(a, &step.unfit)?);
         if !step.changed.is_empty() {
             let rows = a.select(step.changed.iter().map(|(row, _)| *row));
-            put(target, WriteMode::Update, rows, progress, &mut retry).await?;
+            tally.add(WriteMode::Update, put(target, WriteMode::Update, rows, &mut retry).await?);
         }
         if !step.only_a.is_empty() {
-            put(target, WriteMode::Insert, a.select(step.only_a.iter().copied()), progress, &mut retry).await?;
+            tally.add(
+                WriteMode::Insert,
+                put(target, WriteMode::Insert, a.select(step.only_a.iter().copied()), &mut retry).await?,
+            );
         }
     }
-    try_again(context, target, retry, progress).await?;
-    refuse_flood(context, plan, there, deleted)
+    try_again(context, target, retry, progress, tally).await?;
+    refuse_flood(context, plan, there, extra)
 }
 
 fn count_rows(unfit: &[(usize, usize, String)]) -> usize {
     unfit.iter().enumerate().filter(|(i, m)| *i == 0 || unfit[i - 1].0 != m.0).count()
 }
 
-fn put_aside(
+/// What was refused once more; what is refused even then goes to the rejects.
+async fn try_again(
     context: &Context,
-    batch: &Batch,
-    unfit: &[(usize, usize, String)],
-    progress: &TableProgress,
-) -> Result<()> {
-    for (i, (row, column, why)) in unfit.iter().enumerate() {
-        if i == 0 || unfit[i - 1].0 != *row {
-            context.options.rejects.add(batch, *row, &format!("{}: {why}", batch.table.columns[*column].name))?;
-            TableProgress::add(&progress.quarantined, 1);
-        }
-    }
-    Ok(())
-}
-
-/// Writes; what is refused now may be welcome when the rows after it stand (two rows that exchange
-/// a unique value), so it is kept for the end.
-async fn put(
     target: &mut dyn Target,
-    mode: WriteMode,
-    batch: Batch,
+    retry: Retry,
     progress: &TableProgress,
-    retry: &mut Retry,
+    tally: &mut Tally,
 ) -> Result<()> {
-    let (written, refused) = write_splitting(target, mode, &batch).await?;
-    let expected = (batch.rows() - refused.len()) as u64;
-    if mode == WriteMode::Update && written != expected {
-        return Err(Error::new(
-            ErrorKind::Busy,
-            format!(
-                "rows of {} were changed by someone else meanwhile; nothing was written, run it again",
-                batch.table.name
-            ),
-        ));
+    let outcome = retry.finish(target).await?;
+    for (mode, rows) in outcome.written {
+        tally.add(mode, rows);
     }
-    count(progress, mode, written);
-    if !refused.is_empty() {
-        retry.rows += refused.len();
-        if retry.rows > RETRIED_ROWS_MAX {
-            return Err(Error::new(
-                ErrorKind::Constraint,
-                format!("{} refuses more than {RETRIED_ROWS_MAX} rows: {}", batch.table.name, refused[0].reason),
-            ));
-        }
-        retry.batches.push((mode, batch.select(refused.iter().map(|r| r.row))));
+    for (batch, row) in outcome.refused {
+        context.options.rejects.add(&batch, row.row, &row.reason)?;
+        TableProgress::add(&progress.quarantined, 1);
     }
     Ok(())
 }
 
-fn count(progress: &TableProgress, mode: WriteMode, rows: u64) {
-    let counter = match mode {
-        WriteMode::Insert => &progress.inserted,
-        WriteMode::Update => &progress.updated,
-        WriteMode::Delete => &progress.deleted,
-    };
-    TableProgress::add(counter, rows);
-}
-
-/// The refused rows once more: all updates as delete and insert in one go, which frees every value
-/// that they exchange; what is refused even then is put aside.
-async fn try_again(context: &Context, target: &mut dyn Target, retry: Retry, progress: &TableProgress) -> Result<()> {
-    if retry.batches.is_empty() {
-        return Ok(());
-    }
-    target.savepoint().await?;
-    match swap(target, &retry).await {
-        Ok(()) => {
-            for (mode, batch) in &retry.batches {
-                count(progress, *mode, batch.rows() as u64);
-            }
-            return Ok(());
-        }
-        Err(e) if e.is_row_fault() => target.rollback_to_savepoint().await?,
-        Err(e) => return Err(e),
-    }
-    for (mode, batch) in &retry.batches {
-        let (written, refused) = write_splitting(target, *mode, batch).await?;
-        count(progress, *mode, written);
-        for row in refused {
-            context.options.rejects.add(batch, row.row, &row.reason)?;
-            TableProgress::add(&progress.quarantined, 1);
-        }
-    }
-    Ok(())
-}
-
-async fn swap(target: &mut dyn Target, retry: &Retry) -> Result<()> {
-    for (mode, batch) in &retry.batches {
-        if matches!(mode, WriteMode::Update | WriteMode::Delete) {
-            target.write(WriteMode::Delete, batch).await?;
-        }
-    }
-    for (mode, batch) in &retry.batches {
-        if matches!(mode, WriteMode::Update | WriteMode::Insert) {
-            target.write(WriteMode::Insert, batch).await?;
-        }
-    }
-    target.flush().await
+/// Whether a mirror that deletes `deleted` of `there` rows of a table needs to be told that this is meant.
+pub(crate) const fn is_flood(there: u64, deleted: u64) -> bool {
+    there > FLOOD_ROWS_MIN && deleted * 2 > there
 }
 
 fn refuse_flood(context: &Context, plan: &TablePlan, there: u64, deleted: u64) -> Result<()> {
-    if there > FLOOD_ROWS_MIN && deleted * 2 > there && !context.options.force {
+    if is_flood(there, deleted) && !context.options.force {
         return Err(Error::new(
             ErrorKind::Constraint,
             format!(
@@ -216,7 +172,13 @@ fn refuse_flood(context: &Context, plan: &TablePlan, there: u64, deleted: u64) -
 }
 
 /// Rows without a key: first the digests of both sides, then, where they differ, the rows again.
-async fn merge_keyless(context: &Context, plan: &TablePlan, at: usize, target: &mut dyn Target) -> Result<()> {
+async fn merge_keyless(
+    context: &Context,
+    plan: &TablePlan,
+    at: usize,
+    target: &mut dyn Target,
+    tally: &mut Tally,
+) -> Result<()> {
     let progress = &context.progress.tables[at];
     let snapshot = context.target.snapshot().await?;
     let columns: Vec<usize> = (0..plan.target.columns.len()).filter(|&c| !plan.target.columns[c].generated).collect();
@@ -258,16 +220,23 @@ async fn merge_keyless(context: &Context, plan: &TablePlan, at: usize, target: &
         refuse_flood(context, plan, there, extra)?;
         let mut reading = read_target(context, snapshot.as_ref(), plan, false).await?;
         let mut gone: Vec<Batch> = Vec::new();
+        // Each batch costs a pass over the table: few and large ones.
+        let limits = BatchLimits { rows: usize::MAX, bytes: GONE_BYTES };
+        let mut builder = BatchBuilder::new(plan.target.clone(), limits);
         while let Some(fitted) = reading.recv().await {
             let batch = fitted?.batch;
-            let rows: Vec<usize> = (0..batch.rows()).filter(|&r| surplus.claim(&batch, r, &columns, -1)).collect();
-            if !rows.is_empty() {
-                gone.push(batch.select(rows.into_iter()));
+            for row in 0..batch.rows() {
+                if surplus.claim(&batch, row, &columns, -1) {
+                    builder.columns.iter_mut().zip(batch.columns()).for_each(|(to, from)| to.push_cell(from.cell(row)));
+                    if builder.end_row() {
+                        gone.extend(builder.take());
+                    }
+                }
             }
         }
+        gone.extend(builder.take());
         for batch in gone {
-            let n = target.write(WriteMode::Delete, &batch).await?;
-            TableProgress::add(&progress.deleted, n);
+            tally.deleted += target.write(WriteMode::Delete, &batch).await?;
         }
     }
     let mut reading = read_source(context, plan, false).await?;
@@ -282,7 +251,7 @@ async fn merge_keyless(context: &Context, plan: &TablePlan, at: usize, target: &
         }
         let batch = fitted.batch.select(rows.into_iter());
         let (written, refused) = write_splitting(target, WriteMode::Insert, &batch).await?;
-        TableProgress::add(&progress.inserted, written);
+        tally.inserted += written;
         for row in refused {
             context.options.rejects.add(&batch, row.row, &row.reason)?;
             TableProgress::add(&progress.quarantined, 1);

@@ -6,10 +6,19 @@
 
 mod load;
 mod merge;
+mod pair;
 mod plan;
 mod progress;
 mod run;
+mod sync;
+mod unfinished;
 
-pub use plan::{ColumnChoice, Mode, Plan, PlanOptions, TablePlan, matches_pattern, plan, select_tables, shapes};
+pub(crate) use merge::is_flood;
+pub use pair::{Pair, PairOptions, Preference};
+pub use plan::{
+    ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, plan,
+    select_tables,
+};
 pub use progress::{Progress, TableProgress};
-pub use run::{Report, RunOptions, TableReport, run};
+pub use run::{Report, RunOptions, TableReport, claim, run};
+pub use sync::{ChangeOptions, run_changes};

@@ -29,6 +29,13 @@ impl TableProgress {
     pub(super) fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
     }
+
+    /// Forgets what a failed attempt has read and put aside, which the next one does again; what it
+    /// has committed stays counted.
+    pub(super) fn restart(&self) {
+        self.read.store(0, Ordering::Relaxed);
+        self.quarantined.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Counters of a run.

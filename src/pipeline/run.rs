@@ -8,17 +8,19 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{MARKER, Mode, Plan, TablePlan, to_hex};
-use super::{Progress, load, merge};
-use crate::apply::Rejects;
+use super::plan::{Mode, Plan, TablePlan};
+use super::{Progress, load, merge, unfinished};
+use crate::apply::{Applied, Rejects};
 use crate::capture::{Shape, interrupted};
-use crate::engine::{Database, Error, ErrorKind, Result, Snapshot, Target, WriteOptions};
+use crate::engine::{Database, Error, ErrorKind, Lock, Result, Snapshot, Target, WriteOptions};
 use crate::model::{BatchLimits, Table, TableName};
+use crate::runtime::{Backoff, Failpoint, random};
 
 /// How a plan is carried out.
 #[derive(Clone)]
 pub struct RunOptions {
-    /// Tables at a time.
+    /// Connections that write at a time: each to a table of its own while there are enough, several
+    /// to one where it is large.
     pub concurrency: usize,
     /// Bounds of a batch.
     pub limits: BatchLimits,
@@ -33,7 +35,7 @@ pub struct RunOptions {
 }
 
 /// What became of one table.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct TableReport {
     /// Its name at the source.
     pub table: String,
@@ -45,13 +47,34 @@ pub struct TableReport {
     pub updated: u64,
     /// Rows deleted.
     pub deleted: u64,
-    /// Conflicts: none in a one-way run of this kind.
+    /// Conflicts, settled or left open.
     pub conflicts: u64,
-    /// Rows that went to the rejects.
+    /// Conflicts among them that wait for a person.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub open: u64,
+    /// Rows that went to the rejects, or changes to the quarantine.
     pub quarantined: u64,
     /// What went wrong with this table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl TableReport {
+    /// Takes in what became of a batch of changes.
+    pub(super) fn add(&mut self, read: usize, applied: Applied) {
+        self.read += read as u64;
+        self.inserted += applied.inserted;
+        self.updated += applied.updated;
+        self.deleted += applied.deleted;
+        self.conflicts += applied.conflicts;
+        self.open += applied.open;
+        self.quarantined += applied.quarantined;
+    }
 }
 
 /// What became of a run.
@@ -71,6 +94,44 @@ pub struct Report {
     pub error: Option<ErrorKind>,
 }
 
+impl Report {
+    /// Nothing done yet, and nothing wrong.
+    pub(super) fn nothing() -> Self {
+        Self { status: "succeeded", tables: Vec::new(), seconds: 0.0, problems: Vec::new(), error: None }
+    }
+
+    /// The error that decides the exit code, with the first sentence that tells what went wrong.
+    #[must_use]
+    pub fn fault(&self) -> Option<Error> {
+        let mut said = self.tables.iter().filter_map(|t| t.error.as_ref()).chain(&self.problems);
+        self.error.map(|kind| Error::new(kind, said.next().cloned().unwrap_or_default()))
+    }
+
+    /// Takes in the report of another part of the same run; tables of one name become one.
+    pub(super) fn join(&mut self, other: Self) {
+        for table in other.tables {
+            let Some(ours) = self.tables.iter_mut().find(|ours| ours.table == table.table) else {
+                self.tables.push(table);
+                continue;
+            };
+            ours.read += table.read;
+            ours.inserted += table.inserted;
+            ours.updated += table.updated;
+            ours.deleted += table.deleted;
+            ours.conflicts += table.conflicts;
+            ours.open += table.open;
+            ours.quarantined += table.quarantined;
+            ours.error = ours.error.take().or(table.error);
+        }
+        self.problems.extend(other.problems);
+        self.error = self.error.or(other.error);
+        if other.status != "succeeded" {
+            self.status = other.status;
+        }
+        self.seconds += other.seconds;
+    }
+}
+
 /// What every table's work needs.
 #[derive(Clone)]
 pub(super) struct Context {
@@ -80,19 +141,56 @@ pub(super) struct Context {
     pub same_engine: bool,
     pub options: RunOptions,
     pub progress: Progress,
+    /// A permit for each connection that may write.
+    pub writers: Arc<Semaphore>,
+    /// Whether nothing of this run has failed yet.
+    pub first_attempt: bool,
 }
 
 impl Context {
     pub(super) fn shape(&self, plan: &TablePlan) -> Shape {
-        Shape { table: plan.target.clone(), database: self.target.clone(), same_engine: self.same_engine }
+        Shape {
+            table: plan.target.clone(),
+            database: self.target.clone(),
+            same_engine: self.same_engine,
+            shifts: plan.shifts.clone(),
+        }
     }
 }
 
 /// Transactions of a run silence triggers and leave foreign keys to the end.
-pub(super) const QUIET: WriteOptions = WriteOptions { silence_triggers: true, defer_foreign_keys: true };
+pub(super) const QUIET: WriteOptions =
+    WriteOptions { silence_triggers: true, defer_foreign_keys: true, labelled: false, point: false };
 
-/// Runs a plan to its end; a table's failure does not stop the others, an unreachable end or a
-/// request to stop does.
+/// The right to write tables of a database, that one run at a time has. It ends with this value.
+///
+/// # Errors
+/// `Busy` when another run has it.
+pub async fn claim(target: &dyn Database) -> Result<Box<dyn Lock>> {
+    hold(target, "tables", || {
+        format!("another rowferry is writing to {}; wait until it is done, then run this again", target.label())
+    })
+    .await
+}
+
+/// A lock of this name; `Busy` with this sentence when another holds it.
+pub(super) async fn hold(target: &dyn Database, name: &str, held: impl Fn() -> String) -> Result<Box<dyn Lock>> {
+    // A server notices only after a moment that the holder has died.
+    for tried in 1..=CLAIM_TRIES {
+        if let Some(lock) = target.lock(name).await? {
+            return Ok(lock);
+        }
+        tokio::time::sleep(Backoff::ROWS.wait(tried, random())).await;
+    }
+    Err(Error::new(ErrorKind::Busy, held()))
+}
+
+/// About three seconds in all.
+const CLAIM_TRIES: u32 = 10;
+
+/// Runs a plan to its end, for who holds the target's [`claim`]. A table's failure does not stop the
+/// others, a full disk or a request to stop does; tables that lost a connection or met a lock are
+/// tried again.
 ///
 /// # Errors
 /// What concerns no single table.
@@ -110,41 +208,127 @@ pub async fn run(
         for table in &plan.tables {
             build_indexes(target.as_ref(), table).await?;
         }
-        finish_tables(target.as_ref(), plan, &stop).await?;
-        return Ok(report(plan, &progress, Vec::new(), Vec::new(), None, started.elapsed()));
+        let finished = finish_tables(target.as_ref(), plan, &stop).await;
+        return told(report(plan, &progress, &[], started.elapsed()), finished);
     }
-    let context = Context {
-        target: target.clone(),
-        snapshot: Arc::from(source.snapshot().await?),
-        mode: plan.mode,
-        same_engine: source.abilities().product == target.abilities().product,
-        options,
-        progress: progress.clone(),
-    };
-    let (errors, kind) = run_tables(plan, &context).await;
-    if kind.is_none() && stop.is_cancelled() {
+    let failed = run_tables(source, target, plan, &options, &progress).await?;
+    if stop.is_cancelled() {
         return Err(interrupted());
     }
-    let mut problems = Vec::new();
-    if kind.is_none() {
-        problems = finish_tables(target.as_ref(), plan, &stop).await?;
-    } else if !stop.is_cancelled() {
+    let finished = if failed.is_empty() {
+        finish_tables(target.as_ref(), plan, &stop).await
+    } else if worst(&failed).is_some_and(|e| matches!(e.kind, ErrorKind::Unreachable | ErrorKind::Full)) {
+        Ok(Vec::new())
+    } else {
         // One table's trouble must not leave the others with numbers that are taken.
-        let failed = |at: usize| errors.iter().any(|(i, _)| *i == at);
-        problems = verify_tables(target.as_ref(), plan, &|at| !failed(at)).await?;
-    }
-    Ok(report(plan, &progress, errors, problems, kind, started.elapsed()))
+        verify_tables(target.as_ref(), plan, &|at| failed.iter().all(|(i, _)| *i != at)).await
+    };
+    told(report(plan, &progress, &failed, started.elapsed()), finished)
 }
 
-/// Runs all tables, side by side where that is allowed; the errors by table, and the worst kind.
-async fn run_tables(plan: &Plan, context: &Context) -> (Vec<(usize, String)>, Option<ErrorKind>) {
-    let writers = if plan.serial { 1 } else { context.target.abilities().writers };
-    let permits = Arc::new(Semaphore::new(context.options.concurrency.clamp(1, writers.max(1))));
+/// The report with what the end of the run found. An error there is told as the run's, not as one of a run that did
+/// nothing; only a request to stop ends it without a report.
+fn told(mut report: Report, finished: Result<Vec<String>>) -> Result<Report> {
+    match finished {
+        Ok(problems) => report.problems = problems,
+        Err(e) if e.kind == ErrorKind::Interrupted => return Err(e),
+        Err(e) => {
+            report.error = report.error.or(Some(e.kind));
+            report.problems.push(e.message().to_owned());
+        }
+    }
+    if !report.problems.is_empty() {
+        report.status = "failed";
+    }
+    Ok(report)
+}
+
+/// What could not be done, by the table's place in the plan.
+type Failed = Vec<(usize, Error)>;
+
+/// Runs all tables, again and again those that failed for a reason that passes.
+async fn run_tables(
+    source: &Arc<dyn Database>,
+    target: &Arc<dyn Database>,
+    plan: &Plan,
+    options: &RunOptions,
+    progress: &Progress,
+) -> Result<Failed> {
+    let writers = if plan.serial { 1 } else { target.abilities().writers };
+    let writers = Arc::new(Semaphore::new(options.concurrency.clamp(1, writers.max(1))));
+    let mut failed = Vec::new();
+    let mut left: Vec<usize> = (0..plan.tables.len()).collect();
+    for attempt in 1.. {
+        let halt = options.stop.child_token();
+        let round = match source.snapshot().await {
+            Ok(snapshot) => {
+                let context = Context {
+                    target: target.clone(),
+                    snapshot: Arc::from(snapshot),
+                    mode: plan.mode,
+                    same_engine: source.abilities().product == target.abilities().product,
+                    options: RunOptions { stop: halt, ..options.clone() },
+                    progress: progress.clone(),
+                    writers: writers.clone(),
+                    first_attempt: attempt == 1,
+                };
+                run_round(plan, &context, &left).await
+            }
+            Err(e) => left.iter().map(|&at| (at, e.clone())).collect(),
+        };
+        let passes = worst(&round).filter(|e| attempt < attempts(e.kind) && !options.stop.is_cancelled()).cloned();
+        let Some(error) = passes else {
+            failed.extend(round);
+            return Ok(failed);
+        };
+        // Others were halted on the way, for no fault of theirs.
+        let again = |e: &Error| e.is_transient() || e.kind == ErrorKind::Interrupted;
+        let (once_more, ended): (Failed, Failed) = round.into_iter().partition(|(_, e)| again(e));
+        failed.extend(ended);
+        left = once_more.into_iter().map(|(at, _)| at).collect();
+        let wait = Backoff::CONNECTION.wait(attempt, random());
+        tracing::warn!("{error}; trying again in {:.1} s", wait.as_secs_f64());
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = options.stop.cancelled() => return Err(interrupted()),
+        }
+        for &at in &left {
+            progress.tables[at].restart();
+            options.rejects.forget(&plan.tables[at].target.name.to_string())?;
+        }
+    }
+    Ok(failed)
+}
+
+/// How often a table is tried: a server that restarts is waited for, about half a minute; a lock has
+/// been waited for already.
+fn attempts(kind: ErrorKind) -> u32 {
+    match kind {
+        ErrorKind::Unreachable => 6,
+        ErrorKind::Busy => 3,
+        _ => 1,
+    }
+}
+
+/// The error that decides what becomes of a run: one that is not a mere consequence of another, and
+/// that will not pass before one that will.
+fn worst(failed: &[(usize, Error)]) -> Option<&Error> {
+    failed.iter().map(|(_, e)| e).min_by_key(|e| match e.kind {
+        ErrorKind::Full => 0,
+        ErrorKind::Unreachable => 1,
+        ErrorKind::Busy => 2,
+        ErrorKind::Interrupted => 4,
+        _ => 3,
+    })
+}
+
+/// Runs these tables, side by side where that is allowed.
+async fn run_round(plan: &Plan, context: &Context, tables: &[usize]) -> Failed {
     let mut tasks = JoinSet::new();
-    for (at, table) in plan.tables.iter().cloned().enumerate() {
-        let (context, permits) = (context.clone(), permits.clone());
+    for &at in tables {
+        let (context, table) = (context.clone(), plan.tables[at].clone());
         tasks.spawn(async move {
-            let _permit = permits.acquire().await;
+            let _permit = context.writers.acquire().await;
             if context.options.stop.is_cancelled() {
                 return (at, Err(interrupted()));
             }
@@ -153,30 +337,27 @@ async fn run_tables(plan: &Plan, context: &Context) -> (Vec<(usize, String)>, Op
             if result.as_ref().is_err_and(|e| matches!(e.kind, ErrorKind::Unreachable | ErrorKind::Full)) {
                 context.options.stop.cancel();
             }
-            (at, result.map_err(|e| e.context(format!("table {}", table.source.name))))
+            (at, result.map_err(|e| e.of_table(&table.source.name)))
         });
     }
-    let mut errors = Vec::new();
-    let mut worst: Option<ErrorKind> = None;
-    let mut first: Option<Error> = None;
+    let mut failed = Vec::new();
     while let Some(done) = tasks.join_next().await {
-        let (at, result) = match done {
-            Ok(done) => done,
-            Err(e) => (0, Err(Error::new(ErrorKind::Protocol, format!("a worker ended with a fault of ours: {e}")))),
-        };
-        if let Err(e) = result {
-            if e.kind != ErrorKind::Interrupted && first.as_ref().is_none_or(|f| f.kind == ErrorKind::Interrupted) {
-                first = Some(e.clone());
-                worst = Some(e.kind);
-            }
-            errors.push((at, e.message().to_owned()));
+        match done {
+            Ok((_, Ok(()))) => {}
+            Ok((at, Err(e))) => failed.push((at, e)),
+            Err(e) => failed.push((tables[0], lost_worker(&e))),
         }
     }
-    (errors, worst)
+    failed
+}
+
+/// A task that panicked.
+pub(super) fn lost_worker(e: &tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Protocol, format!("a worker ended with a fault of ours, please report it: {e}"))
 }
 
 async fn run_table(context: &Context, plan: &TablePlan, at: usize) -> Result<()> {
-    let empty = is_empty(context, &plan.target, plan.create).await?;
+    let empty = is_empty(context, &plan.target, plan.create && context.first_attempt).await?;
     if empty && context.mode == Mode::Full {
         load::load(context, plan, at).await?;
     } else {
@@ -189,19 +370,34 @@ async fn run_table(context: &Context, plan: &TablePlan, at: usize) -> Result<()>
 
 /// Keys and indexes that are built faster over all rows at once.
 async fn build_indexes(database: &dyn Database, plan: &TablePlan) -> Result<()> {
-    let statements = plan.ddl.as_ref().map_or(&[][..], |ddl| &ddl.after_rows);
-    if statements.is_empty() {
+    let mut left = plan.ddl.as_ref().map_or_else(Vec::new, |ddl| ddl.after_rows.clone());
+    if left.is_empty() {
         return Ok(());
     }
     let mut target = database.target().await?;
-    for sql in statements {
-        target.execute(sql).await.map_err(|e| e.context(format!("building the indexes of {}", plan.target.name)))?;
+    while let Some(sql) = left.first() {
+        match target.execute(sql).await {
+            Ok(()) => {
+                left.remove(0);
+                Failpoint::IndexesBuilt.reach();
+            }
+            Err(e) => {
+                left = fewer(left, plan.missing(database).await?.after_rows)
+                    .map_err(|_| e.context(format!("building the indexes of {}", plan.target.name)))?;
+            }
+        }
     }
     Ok(())
 }
 
-async fn is_empty(context: &Context, table: &Table, created: bool) -> Result<bool> {
-    if created {
+/// What is left to do after a failure, where it is less than was thought: the session of a dead run, which its
+/// server let go on, has done a part. Else what was thought.
+fn fewer(left: Vec<String>, missing: Vec<String>) -> std::result::Result<Vec<String>, Vec<String>> {
+    if missing.len() < left.len() { Ok(missing) } else { Err(left) }
+}
+
+async fn is_empty(context: &Context, table: &Table, new: bool) -> Result<bool> {
+    if new {
         return Ok(true);
     }
     let snapshot = context.target.snapshot().await?;
@@ -216,15 +412,15 @@ async fn prepare(target: &dyn Database, plan: &Plan) -> Result<()> {
         return Ok(());
     }
     let mut writer = target.target().await?;
-    writer.execute(&format!("CREATE TABLE IF NOT EXISTS {MARKER} (name VARCHAR(600) NOT NULL PRIMARY KEY)")).await?;
+    let notes = unfinished::begin(target).await?;
     for table in plan.tables.iter().filter(|t| t.create) {
         let Some(ddl) = &table.ddl else { continue };
-        let hex = to_hex(&table.target.name.to_string());
-        writer.execute(&format!("DELETE FROM {MARKER} WHERE name = '{hex}'")).await?;
-        writer.execute(&format!("INSERT INTO {MARKER} (name) VALUES ('{hex}')")).await?;
+        unfinished::note(writer.as_mut(), &notes, &table.target.name).await?;
+        Failpoint::TableNoted.reach();
         for sql in &ddl.create {
             writer.execute(sql).await.map_err(|e| e.context(format!("creating {}", table.target.name)))?;
         }
+        Failpoint::TableMade.reach();
     }
     Ok(())
 }
@@ -237,20 +433,36 @@ async fn finish_tables(target: &dyn Database, plan: &Plan, stop: &CancellationTo
         if stop.is_cancelled() {
             return Err(interrupted());
         }
-        for sql in table.ddl.iter().flat_map(|d| &d.foreign_keys) {
-            match writer.execute(sql).await {
-                Ok(()) => {}
-                Err(e) if e.is_row_fault() => {
-                    problems.push(format!("a foreign key of {} does not hold: {e}", table.target.name));
-                }
-                Err(e) => return Err(e.context(format!("adding the foreign keys of {}", table.target.name))),
-            }
-        }
+        problems.extend(add_foreign_keys(target, writer.as_mut(), table).await?);
     }
     drop(writer);
     problems.extend(verify_tables(target, plan, &|_| true).await?);
-    let mut writer = target.target().await?;
-    writer.execute(&format!("DROP TABLE IF EXISTS {MARKER}")).await?;
+    Failpoint::Verified.reach();
+    unfinished::end(target).await?;
+    Failpoint::NotesGone.reach();
+    Ok(problems)
+}
+
+/// Adds the foreign keys of a table, and tells which do not hold.
+async fn add_foreign_keys(target: &dyn Database, writer: &mut dyn Target, plan: &TablePlan) -> Result<Vec<String>> {
+    let mut left = plan.ddl.as_ref().map_or_else(Vec::new, |ddl| ddl.foreign_keys.clone());
+    let mut problems = Vec::new();
+    while let Some(sql) = left.first() {
+        let Err(e) = writer.execute(sql).await else {
+            left.remove(0);
+            Failpoint::ForeignKeyAdded.reach();
+            continue;
+        };
+        left = match fewer(left, plan.missing(target).await?.foreign_keys) {
+            Ok(left) => left,
+            Err(mut left) if e.is_row_fault() => {
+                left.remove(0);
+                problems.push(format!("a foreign key of {} does not hold: {e}", plan.target.name));
+                left
+            }
+            Err(_) => return Err(e.context(format!("adding the foreign keys of {}", plan.target.name))),
+        };
+    }
     Ok(problems)
 }
 
@@ -279,14 +491,7 @@ async fn verify_tables(
     target.target().await?.verify(&tables).await
 }
 
-fn report(
-    plan: &Plan,
-    progress: &Progress,
-    errors: Vec<(usize, String)>,
-    problems: Vec<String>,
-    error: Option<ErrorKind>,
-    took: Duration,
-) -> Report {
+fn report(plan: &Plan, progress: &Progress, failed: &[(usize, Error)], took: Duration) -> Report {
     let tables: Vec<TableReport> = plan
         .tables
         .iter()
@@ -299,12 +504,19 @@ fn report(
             updated: p.updated.load(Ordering::Relaxed),
             deleted: p.deleted.load(Ordering::Relaxed),
             conflicts: 0,
+            open: 0,
             quarantined: p.quarantined.load(Ordering::Relaxed),
-            error: errors.iter().find(|(i, _)| *i == at).map(|(_, e)| e.clone()),
+            error: failed.iter().find(|(i, _)| *i == at).map(|(_, e)| e.message().to_owned()),
         })
         .collect();
-    let clean = errors.is_empty() && problems.is_empty() && tables.iter().all(|t| t.quarantined == 0);
-    Report { status: if clean { "succeeded" } else { "failed" }, tables, seconds: took.as_secs_f64(), problems, error }
+    let clean = failed.is_empty() && tables.iter().all(|t| t.quarantined == 0);
+    Report {
+        status: if clean { "succeeded" } else { "failed" },
+        tables,
+        seconds: took.as_secs_f64(),
+        problems: Vec::new(),
+        error: worst(failed).map(|e| e.kind),
+    }
 }
 
 /// A transaction that is rolled back when its work fails.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rowferry::sample;
 
-use crate::support::{Engine, TestDb, rowferry, rowferry_in};
+use crate::support::{Engine, TestDb, assert_equal, rowferry, rowferry_in};
 
 /// The sample shop in a new SQLite database.
 fn shop() -> TestDb {
@@ -25,23 +25,6 @@ fn copy(from: &TestDb, to: &TestDb, more: &[&str]) -> serde_json::Value {
     output.json()
 }
 
-#[track_caller]
-fn assert_equal(a: &TestDb, b: &TestDb) {
-    let output = rowferry(&["diff", a.url(), b.url(), "--rows"]);
-    assert_eq!(output.code, 0, "{:?} and {:?}: {}\n{}", a.engine(), b.engine(), output.stderr, output.stdout);
-}
-
-fn own_tables(db: &TestDb) -> Vec<String> {
-    let sql = match db.engine() {
-        Engine::Sqlite => "SELECT name FROM sqlite_master WHERE name LIKE '\\_rowferry%' ESCAPE '\\'",
-        Engine::Postgres => "SELECT relname FROM pg_class WHERE relname LIKE '\\_rowferry%' AND relkind = 'r'",
-        Engine::Mariadb | Engine::Mysql => {
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE '\\_rowferry%'"
-        }
-    };
-    db.query(sql).into_iter().flatten().flatten().collect()
-}
-
 /// SQLite → A → B → SQLite: each pair creates the shop from the other's catalogue, and nothing
 /// changes on the way there and back.
 fn shop_travels(first: Engine, second: Engine) {
@@ -58,7 +41,7 @@ fn shop_travels(first: Engine, second: Engine) {
         assert_equal(&shop, &back);
     }
     for db in [&a, &b, &back] {
-        assert_eq!(own_tables(db), Vec::<String>::new(), "a finished copy leaves nothing at {:?}", db.engine());
+        assert_eq!(db.own_tables(), Vec::<String>::new(), "a finished copy leaves nothing at {:?}", db.engine());
     }
     let again = copy(&a, &b, &["--mode", "mirror"]);
     for table in again["tables"].as_array().expect("tables") {
@@ -154,6 +137,29 @@ fn a_table_without_key_is_counted_and_a_second_run_adds_nothing() {
 }
 
 #[test]
+fn many_rows_without_key_are_mirrored_with_their_copies_and_nulls() {
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 19999) ";
+    for b in &TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute("CREATE TABLE log (at DATE, what TEXT, size INTEGER, share REAL, raw BLOB)");
+        let rows = "SELECT iif(i % 7, '2024-02-29', NULL), iif(i % 11, 'Was ' || i / 2, NULL), i / 2, i / 6.0, x'00ff'";
+        a.execute(&format!("INSERT INTO log {numbers} {rows} FROM n"));
+        // Twice as many of these at the target: half of them are to stay.
+        a.execute(
+            "INSERT INTO log VALUES (NULL, 'x', -1, 0.1, NULL), (NULL, 'x', -1, 0.1, NULL), (NULL, 'X', -1, 0.1, NULL)",
+        );
+        copy(&a, b, &[]);
+        b.execute("INSERT INTO log SELECT * FROM log WHERE size = -1");
+        b.execute("UPDATE log SET size = size + 50000 WHERE size >= 0");
+        let report = copy(&a, b, &["--mode", "mirror", "--force"]);
+        assert_eq!(report["tables"][0]["deleted"], 20_003, "{:?}: {report}", b.engine());
+        assert_equal(&a, b);
+        let again = copy(&a, b, &["--mode", "mirror"]);
+        assert_eq!((&again["tables"][0]["deleted"], &again["tables"][0]["inserted"]), (&0.into(), &0.into()));
+    }
+}
+
+#[test]
 fn an_emptied_source_does_not_empty_the_target() {
     for b in &TestDb::on_all() {
         let a = TestDb::new(Engine::Sqlite);
@@ -212,7 +218,7 @@ fn killed_at_any_moment_the_same_command_ends_equal() {
             child.wait().expect("ended");
             copy(&shop, &target, allow);
             assert_equal(&shop, &target);
-            assert_eq!(own_tables(&target), Vec::<String>::new(), "{engine:?} after {ms} ms");
+            assert_eq!(target.own_tables(), Vec::<String>::new(), "{engine:?} after {ms} ms");
         }
     }
 }
@@ -235,7 +241,7 @@ fn what_is_wrong_is_said_in_one_sentence_with_the_right_code() {
         (vec!["copy", url, &fresh, "--where", "t=no_such = 1"], 2, "no_such"),
         (vec!["copy", url, &fresh, "--where", "t"], 2, "--where"),
         (vec!["copy", url, &fresh, "--no-create"], 3, "new.db"),
-        (vec!["copy", &no_database, &fresh], 1, "letter.txt"),
+        (vec!["copy", &no_database, &fresh], 2, "letter.txt"),
         (vec!["diff", url, "postgres://u@127.0.0.1:1/x"], 3, "127.0.0.1:1"),
         (vec!["diff", url, "mysql://u@127.0.0.1:1/x"], 3, "127.0.0.1:1"),
         (vec!["sync"], 2, "rowferry init"),
@@ -360,10 +366,10 @@ fn interrupted_it_says_so_and_the_same_command_resumes() {
     let asked = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
     assert!(asked.success());
     assert_eq!(child.wait().expect("ended").code(), Some(130));
-    assert_eq!(own_tables(&target), ["_rowferry_copy".to_owned()], "it is known as unfinished");
+    assert_eq!(target.own_tables(), ["_rowferry_copy".to_owned()], "it is known as unfinished");
     copy(&shop, &target, &[]);
     assert_equal(&shop, &target);
-    assert_eq!(own_tables(&target), Vec::<String>::new());
+    assert_eq!(target.own_tables(), Vec::<String>::new());
 }
 
 #[test]
@@ -415,5 +421,58 @@ fn a_database_is_not_written_onto_itself_however_its_url_is_spelled() {
         assert_eq!(output.code, 2, "{:?}: {}", b.engine(), output.stdout);
         assert!(output.stderr.contains("one database"), "{}", output.stderr);
         assert_eq!(b.value("SELECT count(*) FROM t"), "2");
+    }
+}
+
+#[test]
+fn clocks_of_databases_in_different_zones_tell_the_same_moments() {
+    for b in TestDb::on_all().iter().filter(|db| db.engine() != Engine::Sqlite) {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, at TIMESTAMP)");
+        // In Berlin 02:30 of the last Sunday in March does not come, and in October it comes twice.
+        a.execute(
+            "INSERT INTO t VALUES (1, '2024-01-15 12:00:00'), (2, '2024-07-15 12:00:00.5'), (3, NULL),
+                                  (4, '2024-03-31 02:30:00'), (5, '2024-10-27 02:30:00')",
+        );
+        let (zoned, seen) = match b.engine() {
+            Engine::Postgres => {
+                ("timestamptz", "SELECT to_char(at AT TIME ZONE 'UTC', 'MM-DD HH24:MI:SS.MS') FROM t WHERE id = 2")
+            }
+            _ => (
+                "timestamp(6) NULL",
+                "SELECT DATE_FORMAT(CONVERT_TZ(at, @@session.time_zone, '+00:00'), '%m-%d %H:%i:%s.500') FROM t WHERE id = 2",
+            ),
+        };
+        b.execute(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY, at {zoned})"));
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = format!(
+            "node: test\ndatabases:\n  a: {{ url: \"{}\", timezone: Europe/Berlin }}\n  b: {{ url: \"{}\" }}\n\
+             syncs:\n  there: {{ source: a, target: b, direction: push, mode: full, tables: [t] }}\n",
+            a.url(),
+            b.url()
+        );
+        std::fs::write(dir.path().join("rowferry.yaml"), config).expect("written");
+        let output = rowferry_in(dir.path(), &["copy", "a", "b", "--format", "json"]);
+        assert_eq!(output.code, 1, "{:?}: {}", b.engine(), output.stderr);
+        assert_eq!(output.json()["tables"][0]["quarantined"], 1, "{}", output.stdout);
+        let rejects = std::fs::read_to_string(dir.path().join("rowferry-rejects.jsonl")).expect("the rejects");
+        assert!(rejects.contains("never showed this time"), "{rejects}");
+        assert_eq!(b.value(seen), "07-15 10:00:00.500", "{:?}", b.engine());
+        a.execute("DELETE FROM t WHERE id = 4");
+        assert_eq!(rowferry_in(dir.path(), &["diff", "a", "b"]).code, 0, "the same moments at {:?}", b.engine());
+        let back = format!("sqlite:{}", dir.path().join("back.db").display());
+        let config = format!(
+            "node: test\ndatabases:\n  b: {{ url: \"{}\" }}\n  back: {{ url: \"{back}\", timezone: Europe/Berlin }}\n\
+             syncs:\n  there: {{ source: b, target: back, direction: push, mode: full, tables: [t] }}\n",
+            b.url()
+        );
+        std::fs::write(dir.path().join("rowferry.yaml"), config).expect("written");
+        rusqlite::Connection::open(dir.path().join("back.db"))
+            .and_then(|c| c.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, at TIMESTAMP)"))
+            .expect("a table");
+        let output = rowferry_in(dir.path(), &["sync"]);
+        assert_eq!(output.code, 0, "{:?}: {}{}", b.engine(), output.stdout, output.stderr);
+        let output = rowferry(&["diff", a.url(), &back, "--rows"]);
+        assert_eq!(output.code, 0, "there and back from {:?}: {}", b.engine(), output.stdout);
     }
 }

@@ -1,9 +1,23 @@
 //! Every integration test, in one binary. `./test.sh` starts the servers that it needs.
 
+mod capture_cli;
+mod change_log;
+mod change_log_mysql;
+mod changes;
+mod contract;
 mod copy;
+mod crash;
+mod definition;
+mod faults;
+mod names;
+mod output;
+mod plan;
+mod random;
 mod sample;
 mod shape;
+mod simulation;
 mod smoke;
-#[allow(dead_code, unused_imports, reason = "what the tests of each area share, before all of them are there")]
 mod support;
+mod sync;
+mod tls;
 mod types;

@@ -476,7 +476,7 @@ fn product(engine: Engine) -> &'static str {
 fn meanings(source: &TestDb) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let db = open(source.url(), &OpenOptions { create: false }).await.expect("it opens");
+        let db = open(source.url(), &OpenOptions { create: false, ..OpenOptions::default() }).await.expect("it opens");
         let mut out = Vec::new();
         for n in 0..cases(source.engine()).len() {
             let name = TableName { schema: String::new(), name: table(n) };

@@ -9,11 +9,20 @@ use super::connect::{Flavor, quote};
 use super::error::convert;
 use super::types::{native_of, parse_type};
 use crate::model::{
-    ColumnDef, DefaultValue, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType, Table,
-    TableName,
+    ColumnDef, DefaultValue, Dialect, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType,
+    Table, TableName,
 };
 
 type ColumnRow = (String, String, Option<String>, String, String, Option<String>, Option<String>);
+
+/// The catalogue compares names without regard to case even where they are two: of what it finds,
+/// only what is spelled so belongs to the table.
+fn spelled(column: &str) -> String {
+    format!("{column} = ? AND CAST({column} AS BINARY) = CAST(? AS BINARY)")
+}
+
+/// Schema and table, as the placeholders of [`spelled`] want them.
+type At<'a> = (&'a str, &'a str, &'a str);
 
 /// Names of the user's tables.
 pub(super) async fn tables(conn: &mut Conn, own: &str, schema: Option<&str>) -> Result<Vec<TableName>> {
@@ -37,36 +46,39 @@ pub(super) async fn tables(conn: &mut Conn, own: &str, schema: Option<&str>) -> 
 /// A table, or `None`.
 pub(super) async fn describe(conn: &mut Conn, flavor: &Flavor, own: &str, name: &TableName) -> Result<Option<Table>> {
     let schema = if name.schema.is_empty() { own } else { &name.schema };
-    let at = (schema, name.name.as_str());
+    let Some(found) = find(conn, flavor, schema, &name.name).await? else { return Ok(None) };
+    let at = (schema, found.as_str(), found.as_str());
     let rows: Vec<ColumnRow> = conn
         .exec(
-            "SELECT c.column_name, c.column_type, c.column_default, c.extra, c.is_nullable, c.collation_name, \
-             c.generation_expression FROM information_schema.columns c \
-             JOIN information_schema.tables t ON t.table_schema = c.table_schema AND t.table_name = c.table_name \
-             WHERE c.table_schema = ? AND c.table_name = ? AND t.table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') \
-             ORDER BY c.ordinal_position",
+            format!(
+                "SELECT c.column_name, c.column_type, c.column_default, c.extra, c.is_nullable, c.collation_name, \
+                 c.generation_expression FROM information_schema.columns c \
+                 WHERE c.table_schema = ? AND {} ORDER BY c.ordinal_position",
+                spelled("c.table_name")
+            ),
             at,
         )
         .await
         .map_err(convert)?;
-    if rows.is_empty() {
-        return Ok(None);
-    }
     let json = json_columns(conn, flavor, at).await?;
     let columns: Vec<ColumnDef> = rows.into_iter().map(|row| column(flavor, row, &json)).collect();
     let mut table = Table {
-        name: name.clone(),
+        name: TableName::qualified(&name.schema, &found),
         columns,
         primary_key: None,
         indexes: Vec::new(),
         foreign_keys: foreign_keys(conn, own, at).await?,
         triggers: Vec::new(),
+        dialect: dialect(conn, flavor, at).await?,
     };
     indexes(conn, at, &mut table).await?;
     table.triggers = conn
         .exec(
-            "SELECT trigger_name FROM information_schema.triggers WHERE event_object_schema = ? \
-             AND event_object_table = ? ORDER BY trigger_name",
+            format!(
+                "SELECT trigger_name FROM information_schema.triggers WHERE event_object_schema = ? \
+                 AND {} ORDER BY trigger_name",
+                spelled("event_object_table")
+            ),
             at,
         )
         .await
@@ -77,23 +89,96 @@ pub(super) async fn describe(conn: &mut Conn, flavor: &Flavor, own: &str, name: 
     Ok(Some(table))
 }
 
+/// The table's name as it is spelled.
+async fn find(conn: &mut Conn, flavor: &Flavor, schema: &str, name: &str) -> Result<Option<String>> {
+    let found: Vec<String> = conn
+        .exec(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_name = ? \
+             AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')",
+            (schema, name),
+        )
+        .await
+        .map_err(convert)?;
+    Ok(found.into_iter().find(|f| f == name || (flavor.folds_tables && f.to_lowercase() == name.to_lowercase())))
+}
+
+/// Names and texts of the table's checks.
+async fn checks(conn: &mut Conn, flavor: &Flavor, at: At<'_>) -> Result<Vec<(String, String)>> {
+    let (from, table) = if flavor.mariadb {
+        ("information_schema.check_constraints k", "k.table_name")
+    } else {
+        (
+            "information_schema.check_constraints k JOIN information_schema.table_constraints t \
+             ON t.constraint_schema = k.constraint_schema AND t.constraint_name = k.constraint_name \
+             AND t.constraint_type = 'CHECK'",
+            "t.table_name",
+        )
+    };
+    let sql = format!(
+        "SELECT k.constraint_name, k.check_clause FROM {from} WHERE k.constraint_schema = ? AND {} \
+         ORDER BY k.constraint_name",
+        spelled(table)
+    );
+    let found: Vec<(String, String)> = conn.exec(sql, at).await.map_err(convert)?;
+    // MySQL prints quotes and backslashes escaped once more.
+    let text = |clause: String| if flavor.mariadb { clause } else { unescape(&clause) };
+    Ok(found.into_iter().map(|(name, clause)| (name, text(clause))).collect())
+}
+
+/// The column of a check that says no more than that it holds JSON.
+fn json_column(clause: &str) -> Option<String> {
+    let inner = clause.strip_prefix("json_valid(`")?.strip_suffix("`)")?;
+    Some(inner.replace("``", "`"))
+}
+
 /// MariaDB's JSON is LONGTEXT with a check that names its column.
-async fn json_columns(conn: &mut Conn, flavor: &Flavor, at: (&str, &str)) -> Result<HashSet<String>> {
+async fn json_columns(conn: &mut Conn, flavor: &Flavor, at: At<'_>) -> Result<HashSet<String>> {
     if !flavor.mariadb {
         return Ok(HashSet::new());
     }
-    let clauses: Vec<String> = conn
-        .exec(
-            "SELECT check_clause FROM information_schema.check_constraints WHERE constraint_schema = ? AND table_name = ?",
+    Ok(checks(conn, flavor, at).await?.iter().filter_map(|(_, clause)| json_column(clause)).collect())
+}
+
+/// Checks, and what is left out.
+async fn dialect(conn: &mut Conn, flavor: &Flavor, at: At<'_>) -> Result<Dialect> {
+    let mut out = Dialect::default();
+    for (name, clause) in checks(conn, flavor, at).await? {
+        if !flavor.mariadb || json_column(&clause).is_none() {
+            out.constraints.push(format!("CONSTRAINT {} CHECK ({clause})", quote(&name)));
+        }
+    }
+    let told: Option<(String, Option<String>, Option<String>)> = conn
+        .exec_first(
+            format!(
+                "SELECT t.table_type, t.create_options, t.table_comment FROM information_schema.tables t \
+                 WHERE t.table_schema = ? AND {}",
+                spelled("t.table_name")
+            ),
             at,
         )
         .await
         .map_err(convert)?;
-    let name = |clause: String| {
-        let inner = clause.strip_prefix("json_valid(`")?.strip_suffix("`)")?;
-        Some(inner.replace("``", "`"))
-    };
-    Ok(clauses.into_iter().filter_map(name).collect())
+    // A statement of its own: as part of the other one it would read the whole catalogue.
+    let comments: Option<i64> = conn
+        .exec_first(
+            format!(
+                "SELECT COUNT(*) FROM information_schema.columns c WHERE c.table_schema = ? AND {} \
+                 AND c.column_comment <> ''",
+                spelled("c.table_name")
+            ),
+            at,
+        )
+        .await
+        .map_err(convert)?;
+    if let Some((kind, options, comment)) = told {
+        let parted = options.is_some_and(|o| o.contains("partitioned"));
+        out.left_out.extend(parted.then(|| "partitions".to_owned()));
+        out.left_out.extend((kind == "SYSTEM VERSIONED").then(|| "the history of its rows".to_owned()));
+        out.left_out.extend(
+            (comments.is_some_and(|n| n > 0) || comment.is_some_and(|c| !c.is_empty())).then(|| "comments".to_owned()),
+        );
+    }
+    Ok(out)
 }
 
 fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef {
@@ -104,13 +189,23 @@ fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef 
     } else {
         parse_type(&native, flavor).unwrap_or_else(|| LogicalType::Other { native: native.clone() })
     };
-    let generated = expression.is_some_and(|e| !e.is_empty());
+    let expression = expression.filter(|e| !e.is_empty());
+    let generated = expression.is_some();
     let extra = extra.to_ascii_lowercase();
+    let dialect = match expression {
+        Some(expression) => {
+            let expression = if flavor.mariadb { expression } else { unescape(&expression) };
+            let kept = if extra.contains("virtual") { "VIRTUAL" } else { "STORED" };
+            Some(format!("GENERATED ALWAYS AS ({expression}) {kept}"))
+        }
+        None => extra.find("on update ").map(|at| extra[at..].to_ascii_uppercase()),
+    };
     ColumnDef {
         native: if is_json { "json".to_owned() } else { native_of(&native, &logical) },
         nullable: nullable == "YES",
         default: default.filter(|_| !generated).and_then(|d| parse_default(&d, &extra, flavor.mariadb, &logical)),
         generated,
+        dialect,
         identity: extra.contains("auto_increment").then_some(Identity::ByDefault),
         binary_order: is_json || collation.as_deref().is_none_or(is_binary_order),
         collation: collation.filter(|_| !is_json),
@@ -216,12 +311,15 @@ pub(super) fn parse_default(text: &str, extra: &str, mariadb: bool, logical: &Lo
     Some(literal(text.to_owned()))
 }
 
-async fn indexes(conn: &mut Conn, at: (&str, &str), table: &mut Table) -> Result<()> {
+async fn indexes(conn: &mut Conn, at: At<'_>, table: &mut Table) -> Result<()> {
     type Row = (String, i64, Option<String>, Option<String>, Option<u64>, String);
     let rows: Vec<Row> = conn
         .exec(
-            "SELECT index_name, non_unique, column_name, collation, sub_part, index_type FROM \
-             information_schema.statistics WHERE table_schema = ? AND table_name = ? ORDER BY index_name, seq_in_index",
+            format!(
+                "SELECT index_name, non_unique, column_name, collation, sub_part, index_type FROM \
+                 information_schema.statistics WHERE table_schema = ? AND {} ORDER BY index_name, seq_in_index",
+                spelled("table_name")
+            ),
             at,
         )
         .await
@@ -260,21 +358,25 @@ async fn indexes(conn: &mut Conn, at: (&str, &str), table: &mut Table) -> Result
             let whole = parts.iter().all(|p| p.2.is_some());
             if whole { format!("{kind}INDEX {} ({})", quote(&name), list.join(", ")) } else { String::new() }
         });
-        table.indexes.push(Index { name, columns, unique, native });
+        table.indexes.push(Index { name, columns, unique, constraint: false, native });
     }
     Ok(())
 }
 
-async fn foreign_keys(conn: &mut Conn, own: &str, at: (&str, &str)) -> Result<Vec<ForeignKey>> {
+async fn foreign_keys(conn: &mut Conn, own: &str, at: At<'_>) -> Result<Vec<ForeignKey>> {
     type Row = (String, String, String, String, String, String, String);
     let rows: Vec<Row> = conn
         .exec(
-            "SELECT k.constraint_name, k.column_name, k.referenced_table_schema, k.referenced_table_name, \
-             k.referenced_column_name, r.delete_rule, r.update_rule FROM information_schema.key_column_usage k \
-             JOIN information_schema.referential_constraints r ON r.constraint_schema = k.constraint_schema \
-             AND r.constraint_name = k.constraint_name AND r.table_name = k.table_name \
-             WHERE k.table_schema = ? AND k.table_name = ? AND k.referenced_table_name IS NOT NULL \
-             ORDER BY k.constraint_name, k.ordinal_position",
+            format!(
+                "SELECT k.constraint_name, k.column_name, k.referenced_table_schema, k.referenced_table_name, \
+                 k.referenced_column_name, r.delete_rule, r.update_rule FROM information_schema.key_column_usage k \
+                 JOIN information_schema.referential_constraints r ON r.constraint_schema = k.constraint_schema \
+                 AND r.constraint_name = k.constraint_name \
+                 AND CAST(r.table_name AS BINARY) = CAST(k.table_name AS BINARY) \
+                 WHERE k.table_schema = ? AND {} AND k.referenced_table_name IS NOT NULL \
+                 ORDER BY k.constraint_name, k.ordinal_position",
+                spelled("k.table_name")
+            ),
             at,
         )
         .await

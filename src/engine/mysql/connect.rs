@@ -5,8 +5,8 @@ use std::time::Duration;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts, prelude::Queryable};
 use url::Url;
 
-use super::super::{Error, ErrorKind, Result};
-use super::error::convert;
+use super::super::{Error, ErrorKind, Result, tls};
+use super::error::{convert, kind_of};
 
 /// How TLS is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,19 +18,58 @@ enum SslMode {
     VerifyIdentity,
 }
 
+impl SslMode {
+    const ALL: [(&str, Self); 5] = [
+        ("disabled", Self::Disabled),
+        ("preferred", Self::Preferred),
+        ("required", Self::Required),
+        ("verify_ca", Self::VerifyCa),
+        ("verify_identity", Self::VerifyIdentity),
+    ];
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, mode)| mode)
+    }
+
+    fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// What the driver needs for TLS of this kind.
+fn ssl_opts(mode: SslMode, ca: Option<String>) -> Result<SslOpts> {
+    let mut ssl = SslOpts::default();
+    if let Some(file) = ca {
+        tls::authorities("ssl-ca", &file)?;
+        // As the servers' own clients do: who is named is trusted, and nobody else.
+        ssl = ssl.with_root_certs(vec![std::path::PathBuf::from(file).into()]).with_disable_built_in_roots(true);
+    }
+    Ok(match mode {
+        SslMode::Disabled | SslMode::Preferred | SslMode::Required => ssl.with_danger_accept_invalid_certs(true),
+        // The driver (0.37) knows a wrong name by the word NotValidForName in the error's text, and the
+        // TLS library writes the expected name there instead; so that word is the name to expect.
+        SslMode::VerifyCa => ssl
+            .with_danger_skip_domain_validation(true)
+            .with_danger_tls_hostname_override(Some("NotValidForName.invalid")),
+        SslMode::VerifyIdentity => ssl,
+    })
+}
+
 /// What a URL says.
 #[derive(Clone)]
 pub(super) struct Settings {
     opts: Opts,
     /// The URL without its password.
     pub(super) label: String,
+    user: String,
     /// `host:port` or the socket's path.
     endpoint: String,
     /// The database.
     pub(super) database: String,
     timeout: Duration,
-    /// Plain options to fall back to when the server offers no TLS and it was only preferred.
-    plain: Option<Opts>,
+    mode: SslMode,
+    /// What to try when `opts` failed and TLS is only preferred: the other of TLS and plain text.
+    second: Option<Opts>,
 }
 
 /// What the server is.
@@ -46,6 +85,8 @@ pub(super) struct Flavor {
     pub(super) local_infile: bool,
     /// Longest packet.
     pub(super) max_packet: usize,
+    /// Whether table names that differ only in case are one.
+    pub(super) folds_tables: bool,
 }
 
 impl Flavor {
@@ -101,22 +142,14 @@ pub(super) fn settings(url: &str) -> Result<Settings> {
     let port = parsed.port().unwrap_or(3306);
     let user = decode(parsed.username(), "user name")?;
     let password = parsed.password().map(|p| decode(p, "password")).transpose()?;
-    let (mut mode, mut ca, mut socket, mut timeout) = (SslMode::Preferred, None, None, 10_u64);
+    let (mut mode, mut ca, mut socket, mut timeout) = (None, None, None, 10_u64);
     for (key, value) in parsed.query_pairs() {
         match key.as_ref() {
             "ssl-mode" => {
-                mode = match value.to_ascii_lowercase().as_str() {
-                    "disabled" => SslMode::Disabled,
-                    "preferred" => SslMode::Preferred,
-                    "required" => SslMode::Required,
-                    "verify_ca" => SslMode::VerifyCa,
-                    "verify_identity" => SslMode::VerifyIdentity,
-                    _ => {
-                        return Err(usage(
-                            "ssl-mode in the database URL must be disabled, preferred, required, verify_ca or verify_identity",
-                        ));
-                    }
-                }
+                mode = Some(SslMode::parse(&value).ok_or_else(|| {
+                    let names = SslMode::ALL.map(|(name, _)| name).join(", ");
+                    usage(format!("ssl-mode in the database URL must be one of {names}"))
+                })?);
             }
             "ssl-ca" => ca = Some(value.into_owned()),
             "socket" => socket = Some(value.into_owned()),
@@ -128,7 +161,9 @@ pub(super) fn settings(url: &str) -> Result<Settings> {
             _ => return Err(usage(format!("the database URL has an unknown parameter '{key}'"))),
         }
     }
-    let local = socket.is_some() || matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1");
+    // As the servers' own clients do: who names an authority wants it checked.
+    let mode = mode.unwrap_or(if ca.is_some() { SslMode::VerifyCa } else { SslMode::Preferred });
+    let local = matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1");
     let builder = OptsBuilder::default()
         .ip_or_hostname(host.clone())
         .tcp_port(port)
@@ -139,76 +174,125 @@ pub(super) fn settings(url: &str) -> Result<Settings> {
         .socket(socket.clone())
         .client_found_rows(true);
     let plain: Opts = builder.clone().into();
-    let ssl = SslOpts::default();
-    let ssl = match &ca {
-        Some(file) => ssl.with_root_certs(vec![std::path::PathBuf::from(file).into()]),
-        None => ssl,
+    let secure: Opts = match mode {
+        SslMode::Disabled => plain.clone(),
+        _ => builder.ssl_opts(Some(ssl_opts(mode, ca)?)).into(),
     };
-    let ssl = match mode {
-        SslMode::Disabled => None,
-        SslMode::Preferred if local => None,
-        SslMode::Preferred | SslMode::Required => Some(ssl.with_danger_accept_invalid_certs(true)),
-        SslMode::VerifyCa => Some(ssl.with_danger_skip_domain_validation(true)),
-        SslMode::VerifyIdentity => Some(ssl),
+    // On one machine plain text goes first: it is faster, and nobody listens. Only an account that
+    // must use TLS is refused there.
+    let (opts, second) = match mode {
+        SslMode::Preferred if socket.is_some() => (plain, None),
+        SslMode::Preferred if local => (plain, Some(secure)),
+        SslMode::Preferred => (secure, Some(plain)),
+        _ => (secure, None),
     };
-    let fallback = (mode == SslMode::Preferred && ssl.is_some()).then(|| plain.clone());
     let endpoint = socket.unwrap_or_else(|| format!("{host}:{port}"));
     let mut shown = parsed.clone();
     let _ = shown.set_password(None);
     Ok(Settings {
-        opts: builder.ssl_opts(ssl).into(),
+        opts,
         label: shown.to_string(),
+        user,
         endpoint,
         database,
         timeout: Duration::from_secs(timeout.max(1)),
-        plain: fallback,
+        mode,
+        second,
     })
 }
 
 async fn dial(settings: &Settings) -> Result<Conn> {
     let attempt = |opts: Opts| tokio::time::timeout(settings.timeout, Conn::new(opts));
-    let first = attempt(settings.opts.clone()).await;
-    let answer = match (first, &settings.plain) {
-        (Ok(Err(mysql_async::Error::Driver(_) | mysql_async::Error::Io(_))), Some(plain)) => {
-            attempt(plain.clone()).await
+    let mut answer = attempt(settings.opts.clone()).await;
+    if let (Ok(Err(error)), Some(second)) = (&answer, &settings.second) {
+        let denied = matches!(error, mysql_async::Error::Server(e) if kind_of(e.code) == ErrorKind::Denied);
+        let failed = matches!(error, mysql_async::Error::Driver(_) | mysql_async::Error::Io(_));
+        let tls_first = settings.opts.ssl_opts().is_some();
+        if if tls_first { failed } else { denied } {
+            let other = attempt(second.clone()).await;
+            // What the server said to the account tells more than that it has no TLS.
+            if tls_first || matches!(other, Ok(Ok(_))) {
+                answer = other;
+            }
         }
-        (first, _) => first,
-    };
-    let at = &settings.endpoint;
+    }
     match answer {
-        Ok(Ok(conn)) => Ok(conn),
-        Ok(Err(mysql_async::Error::Server(e))) if e.code == 1049 => Err(Error::new(
-            ErrorKind::SchemaMismatch,
-            format!("{at} has no database '{}': create it, or correct the URL", settings.database),
-        )),
-        Ok(Err(mysql_async::Error::Server(e))) => {
-            Err(convert(mysql_async::Error::Server(e)).context(format!("cannot log in at {at}")))
-        }
-        Ok(Err(e)) => Err(Error::new(
-            ErrorKind::Unreachable,
-            format!(
-                "cannot reach the database at {at} ({}): is it running, and are host and port right?",
-                convert(e).message()
-            ),
-        )),
+        Ok(result) => result.map_err(|e| refused(settings, e)),
         Err(_) => Err(Error::new(
             ErrorKind::Unreachable,
-            format!("the database at {at} did not answer within {} s", settings.timeout.as_secs()),
+            format!("the database at {} did not answer within {} s", settings.endpoint, settings.timeout.as_secs()),
         )),
     }
 }
+
+/// Why there is no connection, and what to do.
+fn refused(settings: &Settings, error: mysql_async::Error) -> Error {
+    use mysql_async::{DriverError, Error as E};
+    let (at, user, mode) = (&settings.endpoint, &settings.user, settings.mode.name());
+    let unreachable = |text: String| Error::new(ErrorKind::Unreachable, text);
+    if let Some(why) = tls::fault(&error, "ssl-ca") {
+        return unreachable(format!("the database at {at}: {why}"));
+    }
+    match error {
+        E::Server(e) if e.code == 1049 => Error::new(
+            ErrorKind::Usage,
+            format!("{at} has no database '{}': create it, or correct the URL", settings.database),
+        ),
+        E::Server(e) if kind_of(e.code) == ErrorKind::Denied => {
+            let tls = if settings.mode == SslMode::Disabled { ", and whether it must use TLS" } else { "" };
+            Error::new(
+                ErrorKind::Denied,
+                format!(
+                    "the database at {at} refused the user '{user}': {} (error {}); \
+                     check user, password and the account's rights{tls}",
+                    e.message, e.code
+                ),
+            )
+        }
+        E::Server(e) => {
+            let mut other = convert(E::Server(e)).context(format!("cannot log in at {at}"));
+            // Too many connections, for one: nothing has begun, and the place cannot be reached now.
+            if other.kind == ErrorKind::Busy {
+                other.kind = ErrorKind::Unreachable;
+            }
+            other
+        }
+        // MySQL asks an account that it does not know to log in by any method, an outdated one too.
+        E::Driver(DriverError::UnknownAuthPlugin { name }) => Error::new(
+            ErrorKind::Denied,
+            format!(
+                "cannot log in at {at}: it does not know the account, or wants it to log in by {name}, which is outdated"
+            ),
+        ),
+        E::Driver(DriverError::NoClientSslFlagFromServer) => unreachable(format!(
+            "the database at {at} offers no TLS, which ssl-mode={mode} asks for: \
+             turn TLS on at the server, or allow plain text with ssl-mode=preferred"
+        )),
+        other => unreachable(format!(
+            "cannot reach the database at {at} ({}): is it running, and are host and port right?",
+            convert(other).message()
+        )),
+    }
+}
+
+/// The session's own mode: what does not fit is refused, and a 0 is a 0.
+pub(super) const SQL_MODE: &str = "STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION";
+/// Seconds to wait for a table that others alter.
+pub(super) const LOCK_WAIT: u32 = 60;
+/// The same for a statement that others wait behind.
+pub(super) const BRIEFLY: u32 = 1;
 
 /// A connection with a pinned session.
 pub(super) async fn connect(settings: &Settings, isolation: &str) -> Result<Conn> {
     let mut conn = dial(settings).await?;
     for sql in [
         "SET NAMES utf8mb4".to_owned(),
-        "SET SESSION time_zone = '+00:00', \
-         sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', \
-         autocommit = 1, sql_safe_updates = 0, sql_select_limit = DEFAULT, unique_checks = 1, \
-         innodb_lock_wait_timeout = 30, lock_wait_timeout = 60, \
-         net_read_timeout = 3600, net_write_timeout = 3600, wait_timeout = 28800"
-            .to_owned(),
+        format!(
+            "SET SESSION time_zone = '+00:00', sql_mode = '{SQL_MODE}', \
+             autocommit = 1, sql_safe_updates = 0, sql_select_limit = DEFAULT, unique_checks = 1, \
+             innodb_lock_wait_timeout = 30, lock_wait_timeout = {LOCK_WAIT}, \
+             net_read_timeout = 3600, net_write_timeout = 3600, wait_timeout = 28800"
+        ),
         format!("SET SESSION TRANSACTION ISOLATION LEVEL {isolation}"),
     ] {
         conn.query_drop(sql).await.map_err(convert)?;
@@ -218,9 +302,10 @@ pub(super) async fn connect(settings: &Settings, isolation: &str) -> Result<Conn
 
 /// Asks the server what it is.
 pub(super) async fn flavor(conn: &mut Conn) -> Result<Flavor> {
-    let row: Option<(String, i64, u64)> =
-        conn.query_first("SELECT VERSION(), @@local_infile, @@max_allowed_packet").await.map_err(convert)?;
-    let (text, local, packet) = row.ok_or_else(|| Error::new(ErrorKind::Protocol, "the server tells no version"))?;
+    let asked = "SELECT VERSION(), @@local_infile, @@max_allowed_packet, @@lower_case_table_names";
+    let row: Option<(String, i64, u64, i64)> = conn.query_first(asked).await.map_err(convert)?;
+    let (text, local, packet, lower) =
+        row.ok_or_else(|| Error::new(ErrorKind::Protocol, "the server tells no version"))?;
     let mariadb = text.to_ascii_lowercase().contains("mariadb");
     let digits: String = text.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
     let mut parts = digits.split('.').map(|p| p.parse::<u16>().unwrap_or(0));
@@ -240,6 +325,7 @@ pub(super) async fn flavor(conn: &mut Conn) -> Result<Flavor> {
         number,
         local_infile: local == 1,
         max_packet: usize::try_from(packet).unwrap_or(usize::MAX),
+        folds_tables: lower != 0,
     })
 }
 

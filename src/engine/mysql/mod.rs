@@ -1,34 +1,54 @@
 //! MySQL and MariaDB.
 
+mod cascade;
 mod catalog;
 mod codec;
 mod connect;
 mod error;
+mod keyless;
+mod log;
+mod lookup;
+mod rehearse;
 mod source;
 mod target;
 #[cfg(test)]
 mod tests;
 mod types;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use mysql_async::{Conn, prelude::Queryable as _};
+use xxhash_rust::xxh3::xxh3_64;
 
 use self::connect::{Flavor, Settings};
-use super::{Abilities, Database, MappedColumn, OpenOptions, Result, Snapshot, TableDdl, Target};
-use crate::model::{Column, ColumnDef, Table, TableName};
+use super::{
+    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, OpenOptions, Result,
+    Snapshot, TableDdl, Target,
+};
+use crate::model::{Column, ColumnDef, Table, TableName, Zone};
 
 /// A database of a MySQL or MariaDB server.
 pub struct Mysql {
     settings: Settings,
     flavor: Flavor,
+    zone: Zone,
 }
 
+/// The server gives it back when the session ends.
+struct SessionLock {
+    _conn: Conn,
+}
+
+impl Lock for SessionLock {}
+
 /// Opens a database by its URL; connects once.
-pub async fn open(url: &str, _options: &OpenOptions) -> Result<Mysql> {
+pub async fn open(url: &str, options: &OpenOptions) -> Result<Mysql> {
     let settings = connect::settings(url)?;
     let mut conn = connect::connect(&settings, "READ COMMITTED").await?;
     let flavor = connect::flavor(&mut conn).await?;
     conn.disconnect().await.map_err(error::convert)?;
-    Ok(Mysql { settings, flavor })
+    Ok(Mysql { settings, flavor, zone: options.zone.clone() })
 }
 
 #[async_trait]
@@ -41,6 +61,10 @@ impl Database for Mysql {
         &self.flavor.version
     }
 
+    fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
     fn abilities(&self) -> Abilities {
         Abilities {
             product: "mysql",
@@ -48,12 +72,18 @@ impl Database for Mysql {
             shared_snapshot: false,
             silences_triggers: false,
             transactional_ddl: false,
+            table_names: if self.flavor.folds_tables { Letters::Fold } else { Letters::Exact },
+            column_names: Letters::Fold,
+            load_bytes: 64 << 20,
         }
     }
 
     async fn identity(&self) -> Result<String> {
         let sql = "SELECT CONCAT_WS(':', @@hostname, @@port, @@datadir, DATABASE())";
-        Ok(self.target().await?.query_text(sql).await?.concat())
+        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let identity: Option<String> = conn.query_first(sql).await.map_err(error::convert)?;
+        conn.disconnect().await.map_err(error::convert)?;
+        identity.ok_or_else(|| Error::new(ErrorKind::Protocol, "the server does not say which one it is"))
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
@@ -78,6 +108,17 @@ impl Database for Mysql {
         types::ddl(table)
     }
 
+    async fn rehearse(&self, tables: &[(Arc<Table>, TableDdl)]) -> Result<()> {
+        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let result = rehearse::rehearse(&mut conn, self.label(), tables).await;
+        conn.disconnect().await.map_err(error::convert)?;
+        result
+    }
+
+    fn drop_ddl(&self, name: &TableName) -> String {
+        format!("DROP TABLE {}", source::table_sql(name))
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
         if name.chars().count() > 64 {
             return Some("names here have 64 characters at most".to_owned());
@@ -92,6 +133,27 @@ impl Database for Mysql {
         types::misfits(&self.flavor, column, data)
     }
 
+    fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>> {
+        log::change_logs(self, tables)
+    }
+
+    async fn own_triggers(&self) -> Result<Vec<String>> {
+        log::own_triggers(self).await
+    }
+
+    async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {
+        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        // One name space for the whole server, of 64 characters.
+        let key = xxh3_64(format!("{name}\0{}", self.settings.database).as_bytes());
+        let sql = format!("SELECT GET_LOCK('rowferry-{key:016x}', 0)");
+        let had: Option<Option<i64>> = conn.query_first(sql).await.map_err(error::convert)?;
+        if had.flatten() == Some(1) {
+            return Ok(Some(Box::new(SessionLock { _conn: conn })));
+        }
+        conn.disconnect().await.map_err(error::convert)?;
+        Ok(None)
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(source::Point { settings: self.settings.clone() }))
     }
@@ -104,6 +166,7 @@ impl Database for Mysql {
             writer: codec::Writer::default(),
             pending: None,
             active: false,
+            labelled: false,
         }))
     }
 }

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mysql_async::{BinaryProtocol, Conn, QueryResult, Value as Raw, prelude::Queryable};
 
+use super::super::filter::{self, Quoting};
 use super::super::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source};
 use super::codec::{key_expression, key_literal};
 use super::connect::{Settings, connect, quote};
 use super::error::convert;
-use crate::model::{Batch, BatchBuilder, Column, LogicalType, Table, TableName, Value, temporal};
+use crate::model::{Batch, BatchBuilder, Column, ColumnDef, LogicalType, Table, TableName, Value, temporal};
+
+/// As the pinned session's `sql_mode` has it.
+const QUOTING: Quoting = Quoting { escaping: "'\"", backtick: true, bracket: false, dollar: false, hash: true };
 
 /// A consistent point per source; the server has none to share.
 pub(super) struct Point {
@@ -78,17 +82,21 @@ fn bound(table: &Table, columns: &[usize], values: &[Value], above: bool) -> Res
     Ok(out)
 }
 
+/// The columns as [`put_row`] takes them.
+pub(super) fn column_list(table: &Table) -> String {
+    let item = |c: &ColumnDef| {
+        if is_hex_text(&c.logical) { format!("HEX({})", quote(&c.name)) } else { quote(&c.name) }
+    };
+    table.columns.iter().map(item).collect::<Vec<_>>().join(", ")
+}
+
 fn select(request: &ReadRequest) -> Result<String> {
     let table = &request.table;
     let key = table.row_key();
-    let columns: Vec<String> = table
-        .columns
-        .iter()
-        .map(|c| if is_hex_text(&c.logical) { format!("HEX({})", quote(&c.name)) } else { quote(&c.name) })
-        .collect();
     let mut conditions = Vec::new();
     if let Some(filter) = &request.filter {
-        conditions.push(format!("({filter})"));
+        // A line of its own: a comment at the end of the filter must not swallow the parenthesis.
+        conditions.push(format!("({filter}\n)"));
     }
     let need_key = || {
         key.as_ref().ok_or_else(|| {
@@ -104,7 +112,7 @@ fn select(request: &ReadRequest) -> Result<String> {
             conditions.push(bound(table, &key.columns, values, false)?);
         }
     }
-    let mut sql = format!("SELECT {} FROM {}", columns.join(", "), table_sql(&table.name));
+    let mut sql = format!("SELECT {} FROM {}", column_list(table), table_sql(&table.name));
     if !conditions.is_empty() {
         sql += &format!(" WHERE {}", conditions.join(" AND "));
     }
@@ -118,7 +126,7 @@ fn select(request: &ReadRequest) -> Result<String> {
 #[async_trait]
 impl Source for Reader {
     async fn count(&mut self, table: &Table, filter: Option<&str>) -> Result<u64> {
-        let condition = filter.map_or(String::new(), |f| format!(" WHERE ({f})"));
+        let condition = filter.map_or(String::new(), |f| format!(" WHERE ({f}\n)"));
         let sql = format!("SELECT COUNT(*) FROM {}{condition}", table_sql(&table.name));
         let rows: Option<u64> =
             self.conn.query_first(sql).await.map_err(|e| convert(e).context(format!("table {}", table.name)))?;
@@ -126,6 +134,7 @@ impl Source for Reader {
     }
 
     async fn check(&mut self, request: &ReadRequest) -> Result<()> {
+        request.filter.as_deref().map_or(Ok(()), |f| filter::check(f, QUOTING))?;
         let sql = select(request)?;
         let statement =
             self.conn.prep(sql).await.map_err(|e| convert(e).context(format!("table {}", request.table.name)))?;
@@ -158,17 +167,21 @@ impl BatchStream for Rows<'_> {
                 self.done = true;
                 break;
             };
-            for ((value, column), definition) in
-                row.unwrap_raw().into_iter().zip(&mut self.builder.columns).zip(&self.table.columns)
-            {
-                put(column, &definition.logical, value.unwrap_or(Raw::NULL))?;
-            }
+            put_row(&self.table, row, &mut self.builder.columns)?;
             if self.builder.end_row() {
                 return Ok(self.builder.take());
             }
         }
         Ok(self.builder.take())
     }
+}
+
+/// Appends a row as it came in the binary protocol.
+pub(super) fn put_row(table: &Table, row: mysql_async::Row, columns: &mut [Column]) -> Result<()> {
+    for ((value, column), definition) in row.unwrap_raw().into_iter().zip(columns).zip(&table.columns) {
+        put(column, &definition.logical, value.unwrap_or(Raw::NULL))?;
+    }
+    Ok(())
 }
 
 /// Appends a value as it came.

@@ -9,18 +9,20 @@ use mysql_async::{Conn, prelude::Queryable};
 
 use super::super::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
 use super::codec::{Form, Writer};
-use super::connect::{Flavor, quote};
+use super::connect::{Flavor, LOCK_WAIT, SQL_MODE, quote};
 use super::error::{convert, kind_of};
-use super::source::{is_hex_text, table_sql};
-use crate::model::{Batch, Cell, LogicalType, Table};
+use super::log;
+use super::source::table_sql;
+use crate::model::{Batch, Cell, Table};
 
 /// Bytes gathered for one bulk statement.
-const BULK: usize = 8 << 20;
+const BULK: usize = 2 << 20;
 /// Bytes of one network packet of a `LOAD DATA`.
 const CHUNK: usize = 1 << 20;
 /// Updates from which a temporary table pays.
 const MANY: usize = 50;
-const TEMPORARY: &str = "`_rowferry_u`";
+/// Rows that a statement takes in or finds.
+pub(super) const TEMPORARY: &str = "`_rowferry_u`";
 
 /// A connection that writes.
 pub(super) struct Sink {
@@ -29,6 +31,8 @@ pub(super) struct Sink {
     pub(super) writer: Writer,
     pub(super) pending: Option<Pending>,
     pub(super) active: bool,
+    /// Whether the change logs are told that the transaction is ours.
+    pub(super) labelled: bool,
 }
 
 /// Inserts held back.
@@ -36,12 +40,13 @@ pub(super) struct Pending {
     table: Arc<Table>,
     sql: String,
     load: bool,
+    /// The fields of a `LOAD DATA`, or an INSERT from its first word on.
     data: Vec<u8>,
     rows: u64,
 }
 
 /// Positions of the columns that are written, with their forms.
-fn written(table: &Table) -> Vec<(usize, Form)> {
+pub(super) fn written(table: &Table) -> Vec<(usize, Form)> {
     table.columns.iter().enumerate().filter(|(_, c)| !c.generated).map(|(i, c)| (i, Form::of(c))).collect()
 }
 
@@ -75,15 +80,16 @@ fn start(into: &str, table: &Arc<Table>, columns: &[(usize, Form)], load: bool) 
         let names: Vec<String> = columns.iter().map(|&(at, _)| name(at)).collect();
         format!("INSERT INTO {into} ({}) VALUES ", names.join(", "))
     };
-    Pending { table: table.clone(), sql, load, data: Vec::new(), rows: 0 }
+    let (sql, data) = if load { (sql, Vec::new()) } else { (String::new(), sql.into_bytes()) };
+    Pending { table: table.clone(), sql, load, data, rows: 0 }
 }
 
-fn in_table(error: Error, table: &Table) -> Error {
+pub(super) fn in_table(error: Error, table: &Table) -> Error {
     error.context(format!("table {}", table.name))
 }
 
 impl Sink {
-    async fn run(&mut self, sql: &[u8], table: &Table) -> Result<u64> {
+    pub(super) async fn run(&mut self, sql: &[u8], table: &Table) -> Result<u64> {
         let text = self.conn.query_iter(sql).await.map_err(|e| in_table(convert(e), table))?;
         let affected = text.affected_rows();
         text.drop_result().await.map_err(|e| in_table(convert(e), table))?;
@@ -99,6 +105,9 @@ impl Sink {
                 out.push(if load { b'\t' } else { b',' });
             }
             let cell = batch.cell(row, at);
+            // Only NULL is numbered: DEFAULT is a 0, which is taken as it is.
+            let unnumbered = cell == Cell::Absent && batch.table.columns[at].identity.is_some();
+            let cell = if unnumbered { Cell::Null } else { cell };
             if load { self.writer.field(form, cell, out) } else { self.writer.literal(form, cell, out) }
         }
         out.push(if load { b'\n' } else { b')' });
@@ -125,7 +134,7 @@ impl Sink {
         for row in 0..batch.rows() {
             one.clear();
             self.row(load, batch, row, &columns, &mut one);
-            let full = self.pending.as_ref().is_some_and(|p| p.sql.len() + p.data.len() + one.len() + 1 > limit);
+            let full = self.pending.as_ref().is_some_and(|p| p.rows > 0 && p.data.len() + one.len() + 1 > limit);
             if full {
                 self.send().await?;
             }
@@ -154,13 +163,11 @@ impl Sink {
     }
 
     /// Sends what is held back.
-    async fn send(&mut self) -> Result<()> {
+    pub(super) async fn send(&mut self) -> Result<()> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
         let Pending { table, sql, load, data, rows } = pending;
         if !load {
-            let mut text = sql.into_bytes();
-            text.extend_from_slice(&data);
-            let affected = self.run(&text, &table).await?;
+            let affected = self.run(&data, &table).await?;
             return same_count(&table, rows, affected);
         }
         let data = Bytes::from(data);
@@ -223,12 +230,7 @@ impl Sink {
                 sql.extend_from_slice(format!("{name} = {name}").as_bytes());
             }
             sql.extend_from_slice(b" WHERE ");
-            for (n, &(at, form)) in keys.iter().enumerate() {
-                sql.extend_from_slice(if n > 0 { b" AND " } else { b"" });
-                sql.extend_from_slice(quote(&table.columns[at].name).as_bytes());
-                sql.extend_from_slice(b" = ");
-                self.writer.literal(form, batch.cell(row, at), &mut sql);
-            }
+            self.with_key(batch, row, &keys, &mut sql);
             found += self.run(&sql, &table).await?;
         }
         Ok(found)
@@ -243,90 +245,102 @@ impl Sink {
     ) -> Result<u64> {
         let table = batch.table.clone();
         let name = |at: usize| quote(&table.columns[at].name);
-        let list: Vec<String> = columns.iter().map(|&(at, _)| name(at)).collect();
-        let real = table_sql(&table.name);
-        self.run(format!("DROP TEMPORARY TABLE IF EXISTS {TEMPORARY}").as_bytes(), &table).await?;
-        let create = format!(
-            "CREATE TEMPORARY TABLE {TEMPORARY} ENGINE=InnoDB AS SELECT {} FROM {real} LIMIT 0",
-            list.join(", ")
-        );
-        self.run(create.as_bytes(), &table).await?;
-        self.insert(Some(TEMPORARY), batch).await?;
-        let on: Vec<String> = keys.iter().map(|&k| format!("t.{0} = u.{0}", name(k))).collect();
         let mut set: Vec<String> = others.iter().map(|&(at, _)| format!("t.{0} = u.{0}", name(at))).collect();
         if set.is_empty() {
             set.push(format!("t.{0} = t.{0}", name(keys[0])));
         }
-        let sql = format!("UPDATE {TEMPORARY} u STRAIGHT_JOIN {real} t ON {} SET {}", on.join(" AND "), set.join(", "));
+        self.gather(batch, columns).await?;
+        let sql = format!("UPDATE {} SET {}", joined(&table, keys), set.join(", "));
         let found = self.run(sql.as_bytes(), &table).await?;
         self.run(format!("DROP TEMPORARY TABLE {TEMPORARY}").as_bytes(), &table).await?;
         Ok(found)
     }
 
-    async fn delete(&mut self, batch: &Batch) -> Result<u64> {
-        let table = batch.table.clone();
-        let Some(key) = table.row_key() else { return self.delete_whole(batch).await };
-        let keys: Vec<(usize, Form)> = key.columns.iter().map(|&k| (k, Form::of(&table.columns[k]))).collect();
-        let names: Vec<String> = keys.iter().map(|&(at, _)| quote(&table.columns[at].name)).collect();
-        let head = format!("DELETE FROM {} WHERE ({}) IN (", table_sql(&table.name), names.join(", "));
-        let limit = (1 << 20).min(self.flavor.max_packet / 2);
-        let mut deleted = 0;
-        let mut sql = head.clone().into_bytes();
-        for row in 0..batch.rows() {
-            sql.extend_from_slice(if sql.len() > head.len() { b"," } else { b"" });
-            self.row(false, batch, row, &keys, &mut sql);
-            if sql.len() > limit || row + 1 == batch.rows() {
-                sql.push(b')');
-                deleted += self.run(&sql, &table).await?;
-                sql = head.clone().into_bytes();
-            }
-        }
-        Ok(deleted)
+    /// Puts these columns of a batch into a temporary table that has them as the batch's table has.
+    pub(super) async fn gather(&mut self, batch: &Batch, columns: &[(usize, Form)]) -> Result<()> {
+        let table = &batch.table;
+        let list: Vec<String> = columns.iter().map(|&(at, _)| quote(&table.columns[at].name)).collect();
+        self.run(format!("DROP TEMPORARY TABLE IF EXISTS {TEMPORARY}").as_bytes(), table).await?;
+        let create = format!(
+            "CREATE TEMPORARY TABLE {TEMPORARY} ENGINE=InnoDB AS SELECT {} FROM {} LIMIT 0",
+            list.join(", "),
+            table_sql(&table.name)
+        );
+        self.run(create.as_bytes(), table).await?;
+        self.insert(Some(TEMPORARY), batch).await
     }
 
-    /// Without a key: one row for each given, equal in every column and byte.
-    async fn delete_whole(&mut self, batch: &Batch) -> Result<u64> {
+    async fn delete(&mut self, batch: &Batch) -> Result<u64> {
         let table = batch.table.clone();
+        let Some(key) = table.row_key() else { return self.delete_keyless(batch).await };
+        let keys: Vec<(usize, Form)> = key.columns.iter().map(|&k| (k, Form::of(&table.columns[k]))).collect();
+        if batch.rows() >= MANY && key.columns.iter().all(|&k| !table.columns[k].generated) {
+            let of_key = Arc::new(table.project(&key.columns));
+            let columns = key.columns.iter().map(|&k| batch.columns()[k].clone()).collect();
+            let all: Vec<(usize, Form)> = keys.iter().enumerate().map(|(at, &(_, form))| (at, form)).collect();
+            self.gather(&Batch::new(of_key, columns), &all).await?;
+            // With IN and a list the server may read the whole table, and wait for rows that the application holds.
+            let deleted =
+                self.run(format!("DELETE t FROM {}", joined(&table, &key.columns)).as_bytes(), &table).await?;
+            self.run(format!("DROP TEMPORARY TABLE {TEMPORARY}").as_bytes(), &table).await?;
+            return Ok(deleted);
+        }
         let mut deleted = 0;
         for row in 0..batch.rows() {
             let mut sql = format!("DELETE FROM {} WHERE ", table_sql(&table.name)).into_bytes();
-            let mut first = true;
-            for (at, column) in table.columns.iter().enumerate() {
-                if batch.cell(row, at) == Cell::Absent {
-                    continue;
-                }
-                sql.extend_from_slice(if first { b"" } else { b" AND " });
-                first = false;
-                let name = quote(&column.name);
-                let (expression, form) = match (&column.logical, Form::of(column)) {
-                    (LogicalType::Json { binary: true }, _) => {
-                        (format!("CAST(CAST({name} AS CHAR) AS BINARY)"), Form::Bytes)
-                    }
-                    (logical, _) if is_hex_text(logical) => (name, Form::Hex),
-                    (
-                        LogicalType::Text { .. }
-                        | LogicalType::Json { .. }
-                        | LogicalType::Enum { .. }
-                        | LogicalType::Set { .. },
-                        _,
-                    ) => (format!("CAST(CONVERT({name} USING utf8mb4) AS BINARY)"), Form::Bytes),
-                    (_, form) => (name, form),
-                };
-                sql.extend_from_slice(expression.as_bytes());
-                sql.extend_from_slice(b" <=> ");
-                self.writer.literal(form, batch.cell(row, at), &mut sql);
-            }
-            if first {
-                return Err(no_key(&table));
-            }
-            sql.extend_from_slice(b" LIMIT 1");
+            self.with_key(batch, row, &keys, &mut sql);
             deleted += self.run(&sql, &table).await?;
         }
         Ok(deleted)
     }
+
+    /// The condition that finds a row by its key.
+    fn with_key(&mut self, batch: &Batch, row: usize, keys: &[(usize, Form)], out: &mut Vec<u8>) {
+        for (n, &(at, form)) in keys.iter().enumerate() {
+            out.extend_from_slice(if n > 0 { b" AND " } else { b"" });
+            out.extend_from_slice(quote(&batch.table.columns[at].name).as_bytes());
+            out.extend_from_slice(b" = ");
+            self.writer.literal(form, batch.cell(row, at), out);
+        }
+    }
+
+    /// A variable of the session outlives its transaction.
+    async fn unlabel(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.labelled) { self.execute("SET @rowferry_label = NULL").await } else { Ok(()) }
+    }
 }
 
-fn no_key(table: &Table) -> Error {
+/// Rows of so many columns that one list of values may have. From 1,000 values MariaDB makes a table of the list and
+/// joins it by part of the key only; MySQL gives up its index where the list outgrows a memory bound.
+pub(super) fn rows_at_once(columns: usize) -> usize {
+    (900 / columns.max(1)).max(1)
+}
+
+/// The hint that has rows found by the unique key of exactly these columns, if there is one.
+pub(super) fn force_index(table: &Table, columns: &[usize]) -> Option<String> {
+    let same = |key: &[usize]| key.len() == columns.len() && key.iter().all(|c| columns.contains(c));
+    let unique = || {
+        table.indexes.iter().filter(|i| i.unique && i.native.is_none()).find(|i| {
+            let key: Option<Vec<usize>> = i.columns.iter().map(|c| table.column(&c.name)).collect();
+            key.is_some_and(|key| same(&key))
+        })
+    };
+    let name = match &table.primary_key {
+        Some(key) if same(&key.columns) => "PRIMARY",
+        _ => &unique()?.name,
+    };
+    Some(format!(" FORCE INDEX ({})", quote(name)))
+}
+
+/// The temporary table `u` and what it finds in the table `t`: by the key's index alone, and so without waiting for
+/// other rows.
+fn joined(table: &Table, keys: &[usize]) -> String {
+    let on: Vec<String> = keys.iter().map(|&k| format!("t.{0} = u.{0}", quote(&table.columns[k].name))).collect();
+    let hint = force_index(table, keys).unwrap_or_default();
+    format!("{TEMPORARY} u STRAIGHT_JOIN {} t{hint} ON {}", table_sql(&table.name), on.join(" AND "))
+}
+
+pub(super) fn no_key(table: &Table) -> Error {
     Error::new(ErrorKind::Unsupported, format!("table {} has no key to find its rows by", table.name))
 }
 
@@ -343,8 +357,20 @@ impl Target for Sink {
     async fn begin(&mut self, options: WriteOptions) -> Result<()> {
         self.pending = None;
         let checks = u8::from(!options.defer_foreign_keys);
-        self.execute(&format!("SET SESSION foreign_key_checks = {checks}")).await?;
-        self.execute("START TRANSACTION").await?;
+        let label = if options.labelled { "1" } else { "NULL" };
+        // An install that stopped half-way has left its own mode and time-out.
+        self.execute(&format!(
+            "SET SESSION foreign_key_checks = {checks}, sql_mode = '{SQL_MODE}', lock_wait_timeout = {LOCK_WAIT}, \
+             @rowferry_label = {label}"
+        ))
+        .await?;
+        self.labelled = options.labelled;
+        if options.point {
+            self.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+            self.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+        } else {
+            self.execute("START TRANSACTION").await?;
+        }
         self.active = true;
         Ok(())
     }
@@ -377,6 +403,8 @@ impl Target for Sink {
 
     async fn commit(&mut self) -> Result<()> {
         self.send().await?;
+        // Before, so that nothing can fail once the rows are durable.
+        self.unlabel().await?;
         self.execute("COMMIT").await?;
         self.active = false;
         Ok(())
@@ -387,20 +415,11 @@ impl Target for Sink {
         if std::mem::take(&mut self.active) {
             self.execute("ROLLBACK").await?;
         }
-        Ok(())
+        self.unlabel().await
     }
 
     async fn execute(&mut self, sql: &str) -> Result<()> {
-        self.conn.query_drop(sql).await.map_err(convert)
-    }
-
-    async fn query_text(&mut self, sql: &str) -> Result<Vec<String>> {
-        self.send().await?;
-        let rows: Vec<mysql_async::Row> = self.conn.query(sql).await.map_err(convert)?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|mut row| row.take_opt::<String, _>(0).and_then(std::result::Result::ok))
-            .collect())
+        self.conn.query_drop(sql).await.map_err(|e| log::explained(sql, e))
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {

@@ -4,7 +4,7 @@ use super::super::{MappedColumn, TableDdl};
 use super::catalog::is_binary_order;
 use super::connect::{Flavor, literal, quote};
 use super::source::table_sql;
-use crate::model::{Cell, Column, ColumnDef, DefaultValue, Index, LogicalType, Table, temporal};
+use crate::model::{Cell, Column, ColumnDef, DefaultValue, ForeignKeyAction, Index, LogicalType, Table, temporal};
 
 /// Labels of `enum(...)`: quotes are doubled, backslashes escape.
 fn labels(text: &str) -> Option<Vec<String>> {
@@ -172,11 +172,13 @@ fn crowded(table: &Table) -> bool {
 /// See [`super::super::Database::map_column`].
 pub(super) fn map_column(flavor: &Flavor, table: &Table, column: &ColumnDef) -> MappedColumn {
     let mut out = column.clone();
-    out.generated = false;
-    if matches!(out.default, Some(DefaultValue::Expression(_))) && !own_native(flavor, column) {
+    let own = own_native(flavor, column);
+    out.generated = own && column.generated && column.dialect.is_some();
+    out.dialect = column.dialect.clone().filter(|_| own);
+    if matches!(out.default, Some(DefaultValue::Expression(_))) && !own {
         out.default = None;
     }
-    if own_native(flavor, column) {
+    if own {
         out.collation = column.collation.as_deref().map(|c| collation_here(c, flavor));
         if is_text(&out.logical) && out.collation.is_none() {
             out.collation = Some(flavor.binary_collation().to_owned());
@@ -315,6 +317,11 @@ fn column_sql(column: &ColumnDef, numbered: bool, left_out: &mut Vec<String>) ->
         let charset = collation.split('_').next().unwrap_or_default();
         sql += &format!(" CHARACTER SET {charset} COLLATE {collation}");
     }
+    let words = column.dialect.as_deref().unwrap_or_default();
+    if column.generated {
+        // How it is computed stands at once behind the type.
+        return format!("{sql} {words}{}", if column.nullable { "" } else { " NOT NULL" });
+    }
     sql += if column.nullable { " NULL" } else { " NOT NULL" };
     if numbered {
         sql += " AUTO_INCREMENT";
@@ -323,7 +330,7 @@ fn column_sql(column: &ColumnDef, numbered: bool, left_out: &mut Vec<String>) ->
     } else if column.nullable {
         sql += " DEFAULT NULL";
     }
-    sql
+    if words.is_empty() { sql } else { format!("{sql} {words}") }
 }
 
 /// Keeps a name within the 64 characters of the server.
@@ -380,6 +387,8 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
     if let Some(column) = numbered.map(|at| &table.columns[at]).filter(|c| !leads(c)) {
         lines.push(format!("INDEX ({})", quote(&column.name)));
     }
+    lines.extend(table.dialect.constraints.iter().cloned());
+    out.left_out.extend(table.dialect.left_out.iter().cloned());
     let mut later = Vec::new();
     for index in &table.indexes {
         let list = index_list(table, index);
@@ -400,6 +409,15 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
         out.after_rows.push(format!("ALTER TABLE {name} {}", later.join(", ")));
     }
     for (n, key) in table.foreign_keys.iter().enumerate() {
+        let mut action = |action: ForeignKeyAction| match action {
+            ForeignKeyAction::SetDefault => {
+                out.left_out
+                    .push(format!("SET DEFAULT of the reference to {}: a parent with children stays", key.parent));
+                ForeignKeyAction::NoAction.sql()
+            }
+            other => other.sql(),
+        };
+        let (on_delete, on_update) = (action(key.on_delete), action(key.on_update));
         let list = |c: &[String]| c.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
         let constraint = if key.name.is_empty() {
             format!("{}_fk{n}", table.name.name)
@@ -410,13 +428,11 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
             format!("{}_{}", table.name.name, key.name)
         };
         out.foreign_keys.push(format!(
-            "ALTER TABLE {name} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} ON UPDATE {}",
+            "ALTER TABLE {name} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {on_delete} ON UPDATE {on_update}",
             quote(&short(&constraint)),
             list(&key.columns),
             table_sql(&key.parent),
             list(&key.parent_columns),
-            key.on_delete.sql(),
-            key.on_update.sql()
         ));
     }
     out

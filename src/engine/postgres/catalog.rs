@@ -20,10 +20,16 @@ const TABLE: &str = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid =
     WHERE c.relkind IN ('r', 'p') AND n.nspname = $1 AND c.relname = $2";
 
 const COLUMNS: &str = "SELECT a.attnum, a.attname::text, a.attnotnull, format_type(a.atttypid, a.atttypmod), \
-    format_type(b.oid, b.typmod), t.typtype::text, t.typcategory::text, t.typname::text, a.attidentity::text, a.attgenerated <> '', \
+    format_type(b.oid, b.typmod), t.typtype::text, t.typcategory::text, t.typname::text, a.attidentity::text, a.attgenerated::text, \
     pg_get_expr(d.adbin, d.adrelid), k.collname::text, k.collisdeterministic, \
     (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid), \
-    pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname::text) \
+    pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname::text) IS NOT NULL OR EXISTS \
+      (SELECT 1 FROM pg_depend u JOIN pg_class q ON q.oid = u.refobjid AND q.relkind = 'S' \
+        WHERE u.classid = 'pg_attrdef'::regclass AND u.objid = d.oid AND u.refclassid = 'pg_class'::regclass \
+        AND NOT EXISTS (SELECT 1 FROM pg_depend o WHERE o.refclassid = 'pg_class'::regclass AND o.refobjid = q.oid \
+          AND o.classid = 'pg_attrdef'::regclass AND o.objid <> d.oid) \
+        AND NOT EXISTS (SELECT 1 FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = q.oid \
+          AND o.deptype IN ('a', 'i'))) \
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
     CROSS JOIN LATERAL (WITH RECURSIVE r(oid, typmod) AS (SELECT a.atttypid, a.atttypmod UNION ALL \
       SELECT y.typbasetype, y.typtypmod FROM r JOIN pg_type y ON y.oid = r.oid WHERE y.typtype = 'd') \
@@ -36,11 +42,13 @@ const COLUMNS: &str = "SELECT a.attnum, a.attname::text, a.attnotnull, format_ty
 const INDEXES: &str = "SELECT i.relname::text, x.indisunique, x.indisprimary, x.indkey::int2[], x.indoption::int2[], \
     x.indexprs IS NOT NULL OR x.indpred IS NOT NULL OR m.amname <> 'btree' OR x.indnatts > x.indnkeyatts \
       OR coalesce((to_jsonb(x) ->> 'indnullsnotdistinct')::boolean, false) \
+      OR NOT x.indimmediate AND NOT x.indisprimary \
       OR EXISTS (SELECT 1 FROM pg_opclass o WHERE o.oid = ANY (x.indclass::oid[]) AND NOT o.opcdefault) \
       OR EXISTS (SELECT 1 FROM unnest(x.indoption::int2[]) u(o) WHERE u.o NOT IN (0, 3)), \
-    pg_get_indexdef(x.indexrelid) \
+    coalesce(pg_get_constraintdef(u.oid), pg_get_indexdef(x.indexrelid)), u.oid IS NOT NULL \
     FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam \
-    WHERE x.indrelid = $1 AND x.indisvalid ORDER BY i.relname::text COLLATE \"C\"";
+    LEFT JOIN pg_constraint u ON u.conindid = x.indexrelid AND u.conrelid = x.indrelid AND u.contype = 'u' \
+    WHERE x.indrelid = $1 AND x.indisvalid AND NOT x.indisexclusion ORDER BY i.relname::text COLLATE \"C\"";
 
 const KEYS: &str = "SELECT c.conname::text, n.nspname::text, p.relname::text, c.confdeltype::text, c.confupdtype::text, \
     (SELECT array_agg(a.attname::text ORDER BY u.o) FROM unnest(c.conkey) WITH ORDINALITY u(k, o) \
@@ -50,7 +58,28 @@ const KEYS: &str = "SELECT c.conname::text, n.nspname::text, p.relname::text, c.
     FROM pg_constraint c JOIN pg_class p ON p.oid = c.confrelid JOIN pg_namespace n ON n.oid = p.relnamespace \
     WHERE c.conrelid = $1 AND c.contype = 'f' ORDER BY c.conname::text COLLATE \"C\"";
 
-const TRIGGERS: &str = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal ORDER BY 1";
+const TRIGGERS: &str = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal \
+    AND left(tgname::text, 10) <> '_rowferry_' ORDER BY 1";
+
+/// What the columns, keys and indexes do not say: constraints, how it is read, what is left out.
+const DIALECT: &str = "SELECT 'constraint', format('CONSTRAINT %I %s', n.conname, pg_get_constraintdef(n.oid)) \
+      FROM pg_constraint n WHERE n.conrelid = $1 AND n.contype IN ('c', 'x') AND n.convalidated \
+    UNION ALL SELECT 'left out', format('check %I, which not all rows pass', n.conname) \
+      FROM pg_constraint n WHERE n.conrelid = $1 AND n.contype = 'c' AND NOT n.convalidated \
+    UNION ALL SELECT 'left out', format('of foreign key %I that it is deferrable or matches in full', n.conname) \
+      FROM pg_constraint n WHERE n.conrelid = $1 AND n.contype = 'f' AND (n.condeferrable OR n.confmatchtype = 'f') \
+    UNION ALL SELECT 'left out', 'partitions, PARTITION BY ' || pg_get_partkeydef(c.oid) \
+      FROM pg_class c WHERE c.oid = $1 AND c.relkind = 'p' \
+    UNION ALL SELECT 'left out', format('that it inherits from %s', i.inhparent::regclass) \
+      FROM pg_inherits i WHERE i.inhrelid = $1 \
+    UNION ALL SELECT 'option', 'tables that inherit from it' FROM pg_class c WHERE c.oid = $1 AND c.relkind = 'r' AND c.relhassubclass \
+    UNION ALL SELECT 'left out', 'row level security' FROM pg_class c WHERE c.oid = $1 AND c.relrowsecurity \
+    UNION ALL SELECT 'left out', 'comments' WHERE EXISTS \
+      (SELECT 1 FROM pg_description d WHERE d.objoid = $1 AND d.classoid = 'pg_class'::regclass) \
+    ORDER BY 1, 2";
+
+/// An option of a table that others inherit from: it is read without their rows.
+pub(super) const ALONE: &str = "tables that inherit from it";
 
 /// Names of a schema's tables.
 pub(super) async fn tables(client: &Client, own: &str, schema: Option<&str>) -> Result<Vec<TableName>> {
@@ -69,19 +98,20 @@ pub(super) async fn describe(client: &Client, own: &str, name: &TableName) -> Re
     let rows = client.query(COLUMNS, &[&oid]).await.map_err(fail)?;
     let numbers: Vec<i16> = rows.iter().map(|r| r.get(0)).collect();
     let columns: Vec<ColumnDef> = rows.iter().map(column).collect();
-    let mut table = Table {
-        name: TableName::qualified(if schema == own { "" } else { schema }, &name.name),
-        columns,
-        primary_key: None,
-        indexes: Vec::new(),
-        foreign_keys: Vec::new(),
-        triggers: Vec::new(),
-    };
+    let mut table = Table::new(TableName::qualified(if schema == own { "" } else { schema }, &name.name), columns);
     for row in client.query(INDEXES, &[&oid]).await.map_err(fail)? {
         index(&row, &numbers, &mut table);
     }
     for row in client.query(KEYS, &[&oid]).await.map_err(fail)? {
         table.foreign_keys.push(foreign_key(&row, own));
+    }
+    for row in client.query(DIALECT, &[&oid]).await.map_err(fail)? {
+        let (kind, text): (String, String) = (row.get(0), row.get(1));
+        match kind.as_str() {
+            "constraint" => table.dialect.constraints.push(text),
+            "option" => table.dialect.options.push(text),
+            _ => table.dialect.left_out.push(text),
+        }
     }
     let triggers = client.query(TRIGGERS, &[&oid]).await.map_err(fail)?;
     table.triggers = triggers.iter().map(|r| r.get(0)).collect();
@@ -100,15 +130,20 @@ fn column(row: &Row) -> ColumnDef {
         _ if base_name == "citext" => LogicalType::Text { max: None, fixed: false },
         _ => LogicalType::Other { native: native.clone() },
     });
-    let generated: bool = row.get(9);
+    let computed: String = row.get(9);
+    let generated = !computed.is_empty();
     let expression: Option<String> = row.get(10);
-    let sequence: Option<String> = row.get(14);
+    let dialect = expression.as_ref().filter(|_| generated).map(|e| {
+        let kept = if computed == "v" { "VIRTUAL" } else { "STORED" };
+        format!("GENERATED ALWAYS AS ({e}) {kept}")
+    });
+    // Of a sequence that is the column's own, or that no other column takes numbers from.
+    let alone: bool = row.get(14);
+    let whole = matches!(builtin(&native), Some(LogicalType::Int { .. }));
     let identity = match row.get::<_, String>(8).as_str() {
         "a" => Some(Identity::Always),
         "d" => Some(Identity::ByDefault),
-        _ if sequence.is_some() && expression.as_deref().is_some_and(|e| e.starts_with("nextval(")) => {
-            Some(Identity::ByDefault)
-        }
+        _ if alone && whole && expression.as_deref().is_some_and(is_number_of_a_sequence) => Some(Identity::ByDefault),
         _ => None,
     };
     let default = expression.filter(|_| identity.is_none() && !generated).and_then(|e| match parse_default(&e) {
@@ -127,10 +162,18 @@ fn column(row: &Row) -> ColumnDef {
         nullable: !row.get::<_, bool>(2),
         default,
         generated,
+        dialect,
         identity,
         collation: collation.filter(|c| c != "default"),
         binary_order: deterministic.unwrap_or(true) && base_name != "citext",
     }
+}
+
+/// Whether a default is the next number of a sequence and nothing else.
+fn is_number_of_a_sequence(expression: &str) -> bool {
+    expression.starts_with("nextval('")
+        && expression.ends_with("'::regclass)")
+        && expression.matches("nextval(").count() == 1
 }
 
 fn index(row: &Row, numbers: &[i16], table: &mut Table) {
@@ -148,7 +191,7 @@ fn index(row: &Row, numbers: &[i16], table: &mut Table) {
         .map(|(&at, option)| IndexColumn { name: table.columns[at].name.clone(), descending: option & 1 == 1 })
         .collect();
     let special: bool = row.get(5);
-    table.indexes.push(Index { name, columns, unique, native: special.then(|| row.get(6)) });
+    table.indexes.push(Index { name, columns, unique, constraint: row.get(7), native: special.then(|| row.get(6)) });
 }
 
 fn foreign_key(row: &Row, own: &str) -> ForeignKey {

@@ -2,7 +2,7 @@
 
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::temporal::{self, DAY};
-use crate::model::{Cell, Column, LogicalType, Value};
+use crate::model::{Cell, Column, LogicalType, Value, shorten};
 
 /// Days from 1970-01-01 to PostgreSQL's epoch, 2000-01-01.
 const EPOCH_DAYS: i64 = 10_957;
@@ -54,6 +54,28 @@ impl Wire {
             _ => Self::Cast,
         }
     }
+
+    /// The type that reads the text of [`write_text`] without a bound that would check or cut it; `None` where the
+    /// way alone does not tell.
+    pub(super) fn type_name(self, logical: &LogicalType) -> Option<&'static str> {
+        Some(match self {
+            Self::Text | Self::Padded | Self::Cast => return None,
+            Self::Numeric => "numeric",
+            Self::Timestamp if matches!(logical, LogicalType::Timestamp { zoned: true, .. }) => "timestamptz",
+            Self::Timestamp => "timestamp",
+            Self::Time => "time",
+            Self::Bool => "boolean",
+            Self::Int2 => "int2",
+            Self::Int4 => "int4",
+            Self::Int8 => "int8",
+            Self::Float4 => "float4",
+            Self::Float8 => "float8",
+            Self::Bytea => "bytea",
+            Self::Date => "date",
+            Self::Uuid => "uuid",
+            Self::Jsonb => "jsonb",
+        })
+    }
 }
 
 fn wrong(what: &str) -> Error {
@@ -95,14 +117,36 @@ pub(super) fn decode(wire: Wire, field: &[u8], out: &mut Column) -> Result<()> {
         Wire::Timestamp => match i64::from_be_bytes(fixed(field)?) {
             i64::MAX => out.push_escape(Value::Text("infinity".to_owned())),
             i64::MIN => out.push_escape(Value::Text("-infinity".to_owned())),
-            // The latest PostgreSQL timestamp, 294276-12-31, is above what the carrier holds.
             micros => match micros.checked_add(EPOCH_MICROS) {
                 Some(micros) => out.push_int(micros),
-                None => return Err(wrong("a timestamp beyond the carrier")),
+                None => out.push_escape(Value::Text(far_text(micros))),
             },
         },
     }
     Ok(())
+}
+
+/// Text of a moment, in the server's own count, that is above what 64 bits hold from 1970 on: the
+/// last 30 years of PostgreSQL's range, up to 294276-12-31.
+fn far_text(micros: i64) -> String {
+    let mut text = String::new();
+    temporal::write_date(&mut text, micros.div_euclid(DAY) + EPOCH_DAYS);
+    text.push(' ');
+    temporal::write_time(&mut text, micros.rem_euclid(DAY).unsigned_abs(), 0);
+    text
+}
+
+/// The server's count of such a moment.
+fn far_micros(text: &str) -> Option<i64> {
+    let (day, time) = text.split_once(' ')?;
+    let day = temporal::parse_date(day)? - EPOCH_DAYS;
+    let micros = day.checked_mul(DAY)?.checked_add(i64::try_from(temporal::parse_time(time)?).ok()?)?;
+    (micros.checked_add(EPOCH_MICROS).is_none() && far_text(micros) == text).then_some(micros)
+}
+
+/// Whether the server has a moment that this text, beside the column's type, stands for.
+pub(super) fn is_moment(text: &str) -> bool {
+    matches!(text, "infinity" | "-infinity") || far_micros(text).is_some()
 }
 
 /// Binary numeric to canonical text.
@@ -247,8 +291,16 @@ pub(super) fn encode_numeric(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
 }
 
 fn unfit(wire: Wire, cell: Cell<'_>) -> Error {
-    let shown: String = format!("{cell:?}").chars().take(80).collect();
-    Error::new(ErrorKind::BadData, format!("the value {shown} does not fit a PostgreSQL column of kind {wire:?}"))
+    let shown = match cell {
+        Cell::Int(v) => v.to_string(),
+        Cell::UInt(v) => v.to_string(),
+        Cell::Float(v) => v.to_string(),
+        Cell::Escape(Value::Text(v)) => shorten(v),
+        Cell::Bytes(v) => shorten(&String::from_utf8_lossy(v)),
+        _ => "of another kind".to_owned(),
+    };
+    let kind = format!("{wire:?}").to_lowercase();
+    Error::new(ErrorKind::BadData, format!("the value {shown} does not fit into a column of kind {kind}"))
 }
 
 fn infinity(value: &Value) -> Option<bool> {
@@ -295,8 +347,12 @@ pub(super) fn encode(wire: Wire, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()
             out.extend_from_slice(&days.to_be_bytes());
         }
         (Wire::Timestamp, Cell::Escape(v)) => {
-            let micros = if infinity(v).ok_or_else(no)? { i64::MAX } else { i64::MIN };
-            out.extend_from_slice(&micros.to_be_bytes());
+            let micros = match (infinity(v), v) {
+                (Some(later), _) => Some(if later { i64::MAX } else { i64::MIN }),
+                (None, Value::Text(text)) => far_micros(text),
+                _ => None,
+            };
+            out.extend_from_slice(&micros.ok_or_else(no)?.to_be_bytes());
         }
         _ => return Err(no()),
     }
@@ -342,6 +398,9 @@ pub(super) fn write_text(wire: Wire, cell: Cell<'_>, out: &mut Vec<u8>) -> Resul
         }
         (Wire::Date, Cell::Int(v)) => write_day(v, None, out),
         (Wire::Timestamp, Cell::Int(v)) => write_day(v.div_euclid(DAY), Some(v.rem_euclid(DAY).unsigned_abs()), out),
+        (Wire::Timestamp, Cell::Escape(Value::Text(text))) if far_micros(text).is_some() => {
+            out.extend_from_slice(format!("{text}+00").as_bytes());
+        }
         (Wire::Date | Wire::Timestamp, Cell::Escape(v)) => {
             out.extend_from_slice(if infinity(v).ok_or_else(no)? { b"infinity" } else { b"-infinity" });
         }

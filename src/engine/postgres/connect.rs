@@ -1,35 +1,37 @@
-//! URL, TLS and pinned sessions.
+//! URL and pinned sessions.
 
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{CancelToken, Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error;
+use super::tls::{self, Verify};
 use super::types::{ident, literal};
-use crate::engine::{Error, ErrorKind, Result};
+use crate::engine::{Error, ErrorKind, Result, tls::fault};
 
-/// Settings that make what is read and written independent of the server's and the account's.
+/// Settings that make what is read and written independent of the server's and the account's. Compiling a statement
+/// costs more than any of ours gains by it.
 const PINNED: &str = "SET timezone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = iso_8601; \
     SET extra_float_digits = 3; SET bytea_output = hex; SET xmloption = content; SET statement_timeout = 0; \
-    SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET client_min_messages = warning; \
+    SET lock_timeout = '60s'; SET idle_in_transaction_session_timeout = 0; SET client_min_messages = warning; \
     SET standard_conforming_strings = on; SET client_encoding = 'UTF8'; SET lc_monetary = 'C'; \
-    SET default_transaction_read_only = off";
+    SET default_transaction_read_only = off; SET jit = off";
+
+/// Told when a URL has a parameter that neither the driver nor we know.
+const KNOWN: &str = "; it may be schema, sslmode, sslrootcert, connect_timeout, application_name, options, host, \
+    hostaddr, port, user, password, dbname, target_session_attrs, channel_binding, load_balance_hosts, \
+    tcp_user_timeout, keepalives, keepalives_idle, keepalives_interval, keepalives_retries";
 
 /// Where and how to connect.
 pub(super) struct Connector {
     config: Config,
     tls: Option<MakeRustlsConnect>,
+    /// As the URL says it.
+    sslmode: String,
     timeout: Duration,
     /// The schema that the URL names.
     pub(super) schema: Option<String>,
@@ -72,7 +74,8 @@ impl Connector {
         let wrong = |why: String| Error::new(ErrorKind::Usage, format!("the PostgreSQL URL cannot be used: {why}"));
         let mut config = Config::from_str(&own.url).map_err(|e| {
             let cause = std::error::Error::source(&e).map(|c| format!(": {c}")).unwrap_or_default();
-            wrong(format!("{e}{cause}"))
+            let known = if cause.contains("unknown option") { KNOWN } else { "" };
+            wrong(format!("{e}{cause}{known}"))
         })?;
         if config.get_hosts().is_empty() {
             config.host("localhost");
@@ -85,13 +88,14 @@ impl Connector {
         }
         let timeout = config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(10));
         config.connect_timeout(timeout);
-        let verify = match own.sslmode.as_deref() {
-            Some("verify-full") => Verify::Name,
-            Some("verify-ca") => Verify::Chain,
+        let sslmode = own.sslmode.unwrap_or_else(|| "prefer".to_owned());
+        let verify = match sslmode.as_str() {
+            "verify-full" => Verify::Name,
+            "verify-ca" => Verify::Chain,
             // As libpq does: with a root certificate given, `require` checks the chain.
-            Some("require") if own.root.is_some() => Verify::Chain,
-            None | Some("disable" | "allow" | "prefer" | "require") => Verify::Nothing,
-            Some(other) => {
+            "require" if own.root.is_some() => Verify::Chain,
+            "disable" | "allow" | "prefer" | "require" => Verify::Nothing,
+            other => {
                 return Err(wrong(format!(
                     "sslmode '{other}' is none of disable, prefer, require, verify-ca, verify-full"
                 )));
@@ -99,10 +103,10 @@ impl Connector {
         };
         let tls = match config.get_ssl_mode() {
             SslMode::Disable => None,
-            _ => Some(tls(verify, own.root.as_deref())?),
+            _ => Some(tls::connector(verify, own.root.as_deref())?),
         };
         let place = place(&config);
-        Ok(Self { config, tls, timeout, schema: own.schema, label: label(url), place })
+        Ok(Self { config, tls, sslmode, timeout, schema: own.schema, label: label(url), place })
     }
 
     /// A pinned session.
@@ -127,7 +131,7 @@ impl Connector {
             pinned.push_str("; SET search_path = ");
             pinned.push_str(&ident(schema));
         }
-        session.client.batch_execute(&pinned).await.map_err(|e| error::from(&e))?;
+        session.client.batch_execute(&pinned).await.map_err(|e| self.lost(error::from(&e)))?;
         Ok(session)
     }
 
@@ -137,6 +141,20 @@ impl Connector {
             ErrorKind::Unreachable,
             format!("PostgreSQL at {place} cannot be reached: {why}; check host, port and that the server runs"),
         )
+    }
+
+    /// The same error; that of a connection which the server or the network ended names the database.
+    pub(super) fn lost(&self, error: Error) -> Error {
+        if error.kind != ErrorKind::Unreachable
+            || error.message().contains(&self.place)
+            || error.message().contains(&self.label)
+        {
+            return error;
+        }
+        let advice =
+            if error.message().contains("try again") { "" } else { "; try again when the server can be reached" };
+        let what = format!("the connection to {} was lost: {}{advice}", self.label, error.message());
+        Error::new(error.kind, what)
     }
 
     fn refused(&self, error: &tokio_postgres::Error) -> Error {
@@ -154,18 +172,42 @@ impl Connector {
                     error.as_db_error().map_or("", |d| d.message())
                 ),
             ),
-            Some(_) => error::from(error).context(format_args!("connecting to {place}")),
-            None => {
-                let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-                if error.to_string().contains("password missing") || cause.contains("password missing") {
-                    return Error::new(
-                        ErrorKind::Denied,
-                        format!("PostgreSQL at {place} asks for a password of '{user}' and the URL has none"),
-                    );
+            Some(_) => {
+                let mut other = error::from(error).context(format_args!("connecting to {place}"));
+                // Too many connections, for one: nothing has begun, and the place cannot be reached now.
+                if other.kind == ErrorKind::Busy {
+                    other.kind = ErrorKind::Unreachable;
                 }
-                self.unreachable(&cause)
+                other
             }
+            None => self.unanswered(error),
         }
+    }
+
+    /// No connection, and no word of the server about it.
+    fn unanswered(&self, error: &tokio_postgres::Error) -> Error {
+        let (place, user) = (&self.place, self.config.get_user().unwrap_or_default());
+        if let Some(why) = fault(error, "sslrootcert") {
+            return Error::new(ErrorKind::Unreachable, format!("PostgreSQL at {place}: {why}"));
+        }
+        let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        if cause.contains("password missing") || error.to_string().contains("password missing") {
+            return Error::new(
+                ErrorKind::Denied,
+                format!("PostgreSQL at {place} asks for a password of '{user}' and the URL has none"),
+            );
+        }
+        if cause.contains("server does not support TLS") {
+            return Error::new(
+                ErrorKind::Unreachable,
+                format!(
+                    "PostgreSQL at {place} offers no TLS, which sslmode={} asks for: \
+                     turn ssl on at the server, or allow plain text with sslmode=prefer",
+                    self.sslmode
+                ),
+            );
+        }
+        self.unreachable(&cause)
     }
 
     /// The URL names a schema that is not there.
@@ -199,6 +241,8 @@ impl OwnParameters {
                 .unwrap_or_default();
             match key {
                 "schema" => own.schema = Some(value),
+                // libpq's word for the authorities that everybody trusts.
+                "sslrootcert" if value == "system" => own.root = None,
                 "sslrootcert" => own.root = Some(value),
                 "sslmode" => {
                     let driver = match value.as_str() {
@@ -243,101 +287,6 @@ fn label(url: &str) -> String {
     format!("{scheme}://{rest}{mark}{}", kept.join("&"))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verify {
-    Nothing,
-    Chain,
-    Name,
-}
-
-fn tls(verify: Verify, root: Option<&str>) -> Result<MakeRustlsConnect> {
-    let provider = Arc::new(ring::default_provider());
-    let wrong = |what: String| Error::new(ErrorKind::Usage, what);
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong(format!("TLS cannot be set up: {e}")))?;
-    let inner = if verify == Verify::Nothing {
-        None
-    } else {
-        let mut roots = RootCertStore::empty();
-        if let Some(file) = root {
-            let bad = |e: &dyn std::fmt::Display| wrong(format!("sslrootcert '{file}' cannot be used: {e}"));
-            for certificate in CertificateDer::pem_file_iter(file).map_err(|e| bad(&e))? {
-                roots.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
-            }
-        } else {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        let inner =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().map_err(|e| {
-                wrong(format!("sslrootcert '{}' holds no usable certificate: {e}", root.unwrap_or_default()))
-            })?;
-        Some(inner)
-    };
-    let verifier = Arc::new(Verifier { verify, inner, provider });
-    Ok(MakeRustlsConnect::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
-}
-
-/// The modes of libpq: `require` encrypts without checking, `verify-ca` checks the chain,
-/// `verify-full` also the name.
-#[derive(Debug)]
-struct Verifier {
-    verify: Verify,
-    inner: Option<Arc<WebPkiServerVerifier>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        let Some(inner) = &self.inner else { return Ok(ServerCertVerified::assertion()) };
-        match inner.verify_server_cert(end, between, name, ocsp, now) {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if self.verify == Verify::Chain => Ok(ServerCertVerified::assertion()),
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,6 +298,22 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_was_ended_is_told_with_its_database() {
+        let connector = Connector::parse("postgres://u:secret@h/shop").unwrap();
+        let ended = "PostgreSQL: terminating connection due to administrator command (SQLSTATE 57P01)";
+        let told = connector.lost(Error::new(error::kind("57P01"), ended));
+        assert_eq!(told.kind, ErrorKind::Unreachable);
+        assert_eq!(
+            told.message(),
+            format!(
+                "the connection to postgres://u@h/shop was lost: {ended}; try again when the server can be reached"
+            )
+        );
+        assert_eq!(connector.lost(told.clone()).message().matches("was lost").count(), 1);
+        assert_eq!(connector.lost(Error::new(ErrorKind::Denied, "no")).message(), "no");
+    }
+
+    #[test]
     fn own_parameters_are_taken_out() {
         let c =
             Connector::parse("postgres://u:p%20w@h:1234/d?schema=a%20b&sslmode=verify-full&connect_timeout=3").unwrap();
@@ -357,5 +322,24 @@ mod tests {
         assert_eq!(c.timeout.as_secs(), 3);
         assert_eq!(c.place, "h:1234");
         assert!(Connector::parse("postgres://h/d?sslmode=maybe").is_err());
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_answered_with_those_that_exist() {
+        let error = Connector::parse("postgres://h/d?sslmod=require").err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Usage);
+        assert!(error.message().contains("sslmod`") && error.message().contains("sslrootcert"), "{error}");
+        for known in KNOWN.trim_start_matches("; it may be ").split(", ") {
+            let value = match known {
+                "sslmode" | "channel_binding" => "prefer",
+                "load_balance_hosts" => "random",
+                "target_session_attrs" => "any",
+                "hostaddr" => "127.0.0.1",
+                _ => "1",
+            };
+            if let Err(e) = Connector::parse(&format!("postgres:///d?host=h&{known}={value}")) {
+                assert!(!e.message().contains("unknown option"), "{known}: {e}");
+            }
+        }
     }
 }

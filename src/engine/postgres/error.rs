@@ -45,9 +45,12 @@ pub(super) fn from(error: &tokio_postgres::Error) -> Error {
     for part in [db.detail(), db.where_(), db.hint()].into_iter().flatten() {
         text.push_str(": ");
         // A COPY context quotes the whole line; the start of it names the row well enough.
-        text.extend(part.chars().take(400));
+        text.extend(part.chars().take(400).map(|c| if c == '\n' { ' ' } else { c }));
     }
     text.push_str(&format!(" (SQLSTATE {})", db.code().code()));
+    if db.code().code() == "42501" {
+        text.push_str(": grant the account this right");
+    }
     Error::new(kind(db.code().code()), text)
 }
 

@@ -4,19 +4,27 @@ mod catalog;
 mod codec;
 mod connect;
 mod error;
+mod log;
+mod lookup;
+mod rehearse;
 mod source;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod types;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Abilities, Database, Error, ErrorKind, MappedColumn, OpenOptions, Result, Snapshot, TableDdl, Target};
-use crate::model::{Column, ColumnDef, Table, TableName};
+use super::{
+    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, OpenOptions, Result,
+    Snapshot, TableDdl, Target,
+};
+use crate::model::{Column, ColumnDef, Table, TableName, Zone};
 use connect::{Connector, Session};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What all connections of a database have in common.
 struct Shared {
@@ -36,19 +44,27 @@ impl Shared {
     }
 }
 
+/// The server gives it back when the session ends.
+struct SessionLock {
+    _session: Session,
+}
+
+impl Lock for SessionLock {}
+
 /// A PostgreSQL database.
 pub struct Postgres {
     shared: Arc<Shared>,
+    zone: Zone,
 }
 
 /// Opens a database by its URL.
 ///
 /// # Errors
 /// `Usage` for a bad URL, database or schema, `Unreachable`, `Denied`.
-pub async fn open(url: &str, _options: &OpenOptions) -> Result<Postgres> {
+pub async fn open(url: &str, options: &OpenOptions) -> Result<Postgres> {
     let connector = Connector::parse(url)?;
     let session = connector.session(connector.schema.as_deref()).await?;
-    let fail = |e: tokio_postgres::Error| error::from(&e);
+    let fail = |e: tokio_postgres::Error| connector.lost(error::from(&e));
     let client = &session.client;
     let row = client
         .query_one(
@@ -79,7 +95,16 @@ pub async fn open(url: &str, _options: &OpenOptions) -> Result<Postgres> {
     client.batch_execute("ROLLBACK").await.map_err(fail)?;
     let version = format!("PostgreSQL {}", row.get::<_, String>(2));
     let collation = row.get(1);
-    Ok(Postgres { shared: Arc::new(Shared { connector, schema, collation, version, replica_role }) })
+    Ok(Postgres {
+        shared: Arc::new(Shared { connector, schema, collation, version, replica_role }),
+        zone: options.zone.clone(),
+    })
+}
+
+impl Postgres {
+    fn lost(&self, error: Error) -> Error {
+        self.shared.connector.lost(error)
+    }
 }
 
 #[async_trait]
@@ -92,6 +117,10 @@ impl Database for Postgres {
         &self.shared.version
     }
 
+    fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
     fn abilities(&self) -> Abilities {
         Abilities {
             product: "postgres",
@@ -99,23 +128,27 @@ impl Database for Postgres {
             shared_snapshot: true,
             silences_triggers: self.shared.replica_role,
             transactional_ddl: true,
+            table_names: Letters::Exact,
+            column_names: Letters::Exact,
+            load_bytes: 64 << 20,
         }
     }
 
     async fn identity(&self) -> Result<String> {
         let sql = "SELECT concat_ws(':', extract(epoch FROM pg_postmaster_start_time()), \
                    (SELECT oid FROM pg_database WHERE datname = current_database()), current_schema())";
-        Ok(self.target().await?.query_text(sql).await?.concat())
+        let session = self.shared.session().await?;
+        Ok(session.client.query_one(sql, &[]).await.map_err(|e| self.lost(error::from(&e)))?.get(0))
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
         let session = self.shared.session().await?;
-        catalog::tables(&session.client, &self.shared.schema, schema).await
+        catalog::tables(&session.client, &self.shared.schema, schema).await.map_err(|e| self.lost(e))
     }
 
     async fn describe(&self, name: &TableName) -> Result<Option<Table>> {
         let session = self.shared.session().await?;
-        catalog::describe(&session.client, &self.shared.schema, name).await
+        catalog::describe(&session.client, &self.shared.schema, name).await.map_err(|e| self.lost(e))
     }
 
     fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn {
@@ -124,6 +157,15 @@ impl Database for Postgres {
 
     fn ddl(&self, table: &Table) -> TableDdl {
         types::ddl(&self.shared.schema, table)
+    }
+
+    async fn rehearse(&self, tables: &[(Arc<Table>, TableDdl)]) -> Result<()> {
+        let session = self.shared.session().await?;
+        rehearse::rehearse(&session.client, self.label(), tables).await.map_err(|e| self.lost(e))
+    }
+
+    fn drop_ddl(&self, name: &TableName) -> String {
+        format!("DROP TABLE {}", types::table_name(&self.shared.schema, name))
     }
 
     fn name_fault(&self, name: &str) -> Option<String> {
@@ -138,11 +180,28 @@ impl Database for Postgres {
         types::misfits(column, data)
     }
 
+    fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>> {
+        log::change_logs(self, tables)
+    }
+
+    async fn own_triggers(&self) -> Result<Vec<String>> {
+        log::own_triggers(self).await.map_err(|e| self.lost(e))
+    }
+
+    async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {
+        let session = self.shared.session().await?;
+        // One name space for each database.
+        let key = xxh3_64(format!("rowferry\0{name}\0{}", self.shared.schema).as_bytes()).cast_signed();
+        let sql = "SELECT pg_try_advisory_lock($1)";
+        let row = session.client.query_one(sql, &[&key]).await.map_err(|e| self.lost(error::from(&e)))?;
+        Ok(if row.get(0) { Some(Box::new(SessionLock { _session: session })) } else { None })
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        Ok(Box::new(source::Keeper::open(self.shared.clone()).await?))
+        Ok(Box::new(source::Keeper::open(self.shared.clone()).await.map_err(|e| self.lost(e))?))
     }
 
     async fn target(&self) -> Result<Box<dyn Target>> {
-        Ok(Box::new(target::Writer::open(self.shared.clone()).await?))
+        Ok(Box::new(target::Writer::open(self.shared.clone()).await.map_err(|e| self.lost(e))?))
     }
 }

@@ -8,14 +8,16 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio_postgres::CopyOutStream;
 
-use super::catalog::select_list;
+use super::catalog::{ALONE, select_list};
 use super::codec::{Wire, decode, write_text};
 use super::connect::Session;
 use super::types::{ident, literal, table_name};
 use super::{Shared, error};
+use crate::engine::filter::{self, Quoting};
 use crate::engine::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source};
 use crate::model::{Batch, BatchBuilder, Cell, ColumnDef, Table, Value};
 
+const QUOTING: Quoting = Quoting { escaping: "", backtick: false, bracket: false, dollar: true, hash: false };
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// A transaction that keeps its snapshot alive for others.
@@ -57,7 +59,12 @@ impl Reader {
         if self.session.is_none() {
             let session = self.shared.session().await?;
             let begin = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", literal(&self.snapshot));
-            session.client.batch_execute(&begin).await.map_err(|e| error::from(&e).context("joining the snapshot"))?;
+            session.client.batch_execute(&begin).await.map_err(|e| {
+                // The snapshot ends with the connection that holds it: whatever is said of it, that one is gone.
+                let mut error = error::from(&e).context("joining the snapshot");
+                error.kind = ErrorKind::Unreachable;
+                error
+            })?;
             self.session = Some(session);
         }
         self.session.as_ref().ok_or_else(|| Error::new(ErrorKind::Protocol, "no session"))
@@ -72,17 +79,14 @@ impl Reader {
 #[async_trait]
 impl Source for Reader {
     async fn count(&mut self, table: &Table, filter: Option<&str>) -> Result<u64> {
-        let sql = format!(
-            "SELECT count(*) FROM {}{}",
-            table_name(&self.shared.schema, &table.name),
-            condition(filter, Vec::new())
-        );
+        let sql = format!("SELECT count(*) FROM {}{}", from(&self.shared, table), condition(filter, Vec::new()));
         let answer = self.session().await?.client.query_one(&sql, &[]).await;
         let row = answer.map_err(|e| self.failed(table, &e))?;
         Ok(row.get::<_, i64>(0).unsigned_abs())
     }
 
     async fn check(&mut self, request: &ReadRequest) -> Result<()> {
+        request.filter.as_deref().map_or(Ok(()), |f| filter::check(f, QUOTING))?;
         let sql = select(&self.shared, request)?;
         let answer = self.session().await?.client.prepare(&sql).await;
         answer.map(drop).map_err(|e| self.failed(&request.table, &e))
@@ -108,6 +112,12 @@ impl Source for Reader {
     }
 }
 
+/// The table without those that inherit from it: each is a table of its own.
+fn from(shared: &Shared, table: &Table) -> String {
+    let only = if table.dialect.options.iter().any(|o| o == ALONE) { "ONLY " } else { "" };
+    format!("{only}{}", table_name(&shared.schema, &table.name))
+}
+
 fn condition(filter: Option<&str>, mut parts: Vec<String>) -> String {
     if let Some(filter) = filter {
         // A line of its own: a comment at the end of the filter must not swallow the parenthesis.
@@ -118,7 +128,7 @@ fn condition(filter: Option<&str>, mut parts: Vec<String>) -> String {
 
 fn select(shared: &Shared, request: &ReadRequest) -> Result<String> {
     let table = &request.table;
-    let name = table_name(&shared.schema, &table.name);
+    let name = from(shared, table);
     let ranged = request.rows != Selection::All;
     let key = match table.row_key() {
         Some(key) => key.columns,
@@ -183,27 +193,8 @@ fn bounds(table: &Table, key: &[usize], values: &[Value]) -> Result<String> {
         let text = text.ok_or_else(|| {
             Error::new(ErrorKind::BadData, format!("a key value of table {} is NULL or no text", table.name))
         })?;
-        let cast = match wire {
-            Wire::Text | Wire::Padded | Wire::Cast => "text",
-            // The base type's name: a domain or a length would check or cut the bound.
-            Wire::Numeric => "numeric",
-            Wire::Timestamp if column.native.contains("with time zone") => "timestamptz",
-            Wire::Timestamp => match &column.logical {
-                crate::model::LogicalType::Timestamp { zoned: true, .. } => "timestamptz",
-                _ => "timestamp",
-            },
-            Wire::Time => "time",
-            Wire::Bool => "boolean",
-            Wire::Int2 => "int2",
-            Wire::Int4 => "int4",
-            Wire::Int8 => "int8",
-            Wire::Float4 => "float4",
-            Wire::Float8 => "float8",
-            Wire::Bytea => "bytea",
-            Wire::Date => "date",
-            Wire::Uuid => "uuid",
-            Wire::Jsonb => "jsonb",
-        };
+        // Texts of all kinds are ordered as such.
+        let cast = wire.type_name(&column.logical).unwrap_or("text");
         out.push(format!("{}::{cast}", literal(&text)));
     }
     Ok(out.join(", "))

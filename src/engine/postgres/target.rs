@@ -1,20 +1,21 @@
 //! Writing: COPY straight into the table, or into a temporary one that a statement then applies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
-use tokio_postgres::{CopyInSink, SimpleQueryMessage};
+use tokio_postgres::CopyInSink;
 
 use super::codec::{Wire, encode, encode_text};
 use super::connect::Session;
+use super::lookup::given;
 use super::types::{ident, table_name};
-use super::{Shared, error};
+use super::{Shared, error, log};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
-use crate::model::{Batch, Cell, Table, TableName};
+use crate::model::{Batch, Cell, Column, Table, TableName};
 
 /// Bytes sent at a time.
 const CHUNK: usize = 256 * 1024;
@@ -33,8 +34,10 @@ struct OpenCopy {
 
 /// A connection that writes.
 pub(super) struct Writer {
-    shared: Arc<Shared>,
-    session: Session,
+    pub(super) shared: Arc<Shared>,
+    pub(super) session: Session,
+    /// Whether the transaction reads at one point.
+    pub(super) point: bool,
     copy: Option<OpenCopy>,
     /// Temporary tables of this transaction by the select that made them.
     staging: HashMap<String, String>,
@@ -46,7 +49,8 @@ impl Writer {
     /// Opens one.
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self> {
         let session = shared.session().await?;
-        Ok(Self { shared, session, copy: None, staging: HashMap::new(), numbered: 0, in_transaction: false })
+        let staging = HashMap::new();
+        Ok(Self { shared, session, point: false, copy: None, staging, numbered: 0, in_transaction: false })
     }
 
     async fn run(&self, sql: &str) -> Result<()> {
@@ -95,7 +99,7 @@ impl Writer {
     }
 
     /// Ends the COPY that is under way; its errors surface here.
-    async fn finish(&mut self) -> Result<()> {
+    pub(super) async fn finish(&mut self) -> Result<()> {
         let Some(mut copy) = self.copy.take() else { return Ok(()) };
         if copy.binary {
             copy.buffer.extend_from_slice(&(-1_i16).to_be_bytes());
@@ -177,9 +181,25 @@ impl Writer {
             Arc::new(table.project(&key.columns)),
             key.columns.iter().map(|&c| batch.columns()[c].clone()).collect(),
         );
-        let staging = self.stage(&keys).await?;
-        let same = matching(&table, &key.columns);
-        self.change(&table, &format!("DELETE FROM {name} t USING {staging} s WHERE {same}")).await
+        self.finish().await?;
+        let mut deleted = 0;
+        for given in given(&table, &keys)? {
+            let same = &given.same;
+            // A row key is never NULL.
+            let Some(list) = &given.keys else { continue };
+            let sql = if log::is_log(&table) {
+                // Each line is fetched from its place: a join might read all lines to find these.
+                format!(
+                    "DELETE FROM {name} WHERE ctid = ANY (ARRAY(SELECT f.ctid FROM {list}, \
+                     LATERAL (SELECT t.ctid FROM {name} t WHERE {same} OFFSET 0) f))"
+                )
+            } else {
+                format!("DELETE FROM {name} t USING {list} WHERE {same}")
+            };
+            let done = self.session.client.execute_typed(&sql, &given.parameters()).await;
+            deleted += done.map_err(|e| error::from(&e).context(format_args!("writing table {}", table.name)))?;
+        }
+        Ok(deleted)
     }
 
     /// Rows are told apart by their text as a row, which exists for every type and can be hashed.
@@ -289,33 +309,49 @@ fn encode_row(copy: &mut OpenCopy, batch: &Batch, row: usize, scratch: &mut Vec<
     Ok(())
 }
 
-/// Rows of an update by the columns that they leave as they are.
-fn by_absence(batch: &Batch) -> Option<HashMap<Vec<usize>, Vec<usize>>> {
-    let mut groups: HashMap<Vec<usize>, Vec<usize>> = HashMap::new();
+/// The rows in parts that each leave the same columns as they are; `None` is the batch as it is.
+fn by_absence(batch: &Batch) -> Vec<Option<Batch>> {
+    if !batch.columns().iter().any(Column::has_absent) {
+        return vec![None];
+    }
+    let mut groups: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
     for row in 0..batch.rows() {
         let present = (0..batch.columns().len()).filter(|&c| batch.cell(row, c) != Cell::Absent).collect();
         groups.entry(present).or_default().push(row);
     }
-    let whole = groups.keys().all(|present| present.len() == batch.columns().len());
-    (!whole).then_some(groups)
+    let part = |(present, rows): (Vec<usize>, Vec<usize>)| {
+        let some = batch.select(rows.into_iter());
+        let columns = present.iter().map(|&c| some.columns()[c].clone()).collect();
+        Some(Batch::new(Arc::new(batch.table.project(&present)), columns))
+    };
+    groups.into_iter().map(part).collect()
 }
 
 #[async_trait]
 impl Target for Writer {
     async fn begin(&mut self, options: WriteOptions) -> Result<()> {
         self.staging.clear();
-        self.run("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-        self.in_transaction = true;
+        self.point = options.point;
+        // The first statement fixes the point.
+        let mut sql = String::from(if options.point {
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1"
+        } else {
+            "BEGIN ISOLATION LEVEL READ COMMITTED"
+        });
+        if options.labelled {
+            sql.push_str("; ");
+            sql.push_str(log::LABEL);
+        }
         if options.silence_triggers || options.defer_foreign_keys {
             // The replica role stops user triggers and foreign key checks alike.
-            let how = if self.shared.replica_role {
-                "SET LOCAL session_replication_role = replica"
+            sql.push_str(if self.shared.replica_role {
+                "; SET LOCAL session_replication_role = replica"
             } else {
-                "SET CONSTRAINTS ALL DEFERRED"
-            };
-            self.run(how).await?;
+                "; SET CONSTRAINTS ALL DEFERRED"
+            });
         }
-        Ok(())
+        self.in_transaction = true;
+        self.run(&sql).await
     }
 
     async fn write(&mut self, mode: WriteMode, batch: &Batch) -> Result<u64> {
@@ -325,16 +361,15 @@ impl Target for Writer {
         match mode {
             WriteMode::Insert => {
                 let name = table_name(&self.shared.schema, &batch.table.name);
-                self.copy(&name, batch).await?;
+                for part in by_absence(batch) {
+                    self.copy(&name, part.as_ref().unwrap_or(batch)).await?;
+                }
                 Ok(batch.rows() as u64)
             }
             WriteMode::Update => {
-                let Some(groups) = by_absence(batch) else { return self.update(batch).await };
                 let mut found = 0;
-                for (present, rows) in groups {
-                    let some = batch.select(rows.iter().copied());
-                    let columns = present.iter().map(|&c| some.columns()[c].clone()).collect();
-                    found += self.update(&Batch::new(Arc::new(batch.table.project(&present)), columns)).await?;
+                for part in by_absence(batch) {
+                    found += self.update(part.as_ref().unwrap_or(batch)).await?;
                 }
                 Ok(found)
             }
@@ -381,19 +416,6 @@ impl Target for Writer {
     async fn execute(&mut self, sql: &str) -> Result<()> {
         self.finish().await?;
         self.run(sql).await
-    }
-
-    async fn query_text(&mut self, sql: &str) -> Result<Vec<String>> {
-        self.finish().await?;
-        let messages = self.session.client.simple_query(sql).await.map_err(|e| error::from(&e))?;
-        // "The first column of the first row" of the contract, for each row there is.
-        Ok(messages
-            .iter()
-            .filter_map(|m| match m {
-                SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
-                _ => None,
-            })
-            .collect())
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {

@@ -1,26 +1,29 @@
 //! Tests against a server: `ROWFERRY_TEST_POSTGRES` names one (a URL of an account that may create
 //! databases).
 
+mod log;
+
 use std::sync::Arc;
 
 use super::*;
 use crate::engine::{ReadRequest, Selection, WriteMode, WriteOptions};
 use crate::model::{Batch, BatchLimits, Cell, Value};
 
-/// A database of its own for a test, or `None` (said aloud) without a server.
-async fn fresh(name: &str) -> Option<Postgres> {
-    let Ok(url) = std::env::var("ROWFERRY_TEST_POSTGRES") else {
-        eprintln!("skipped: ROWFERRY_TEST_POSTGRES names no server");
-        return None;
-    };
-    let options = OpenOptions { create: false };
+fn server() -> String {
+    std::env::var("ROWFERRY_TEST_POSTGRES").expect("no server to test against: run ./test.sh")
+}
+
+/// A database of its own for a test.
+async fn fresh(name: &str) -> Postgres {
+    let url = server();
+    let options = OpenOptions { create: false, ..OpenOptions::default() };
     let admin = open(&url, &options).await.unwrap().target().await.unwrap();
     let mut admin = admin;
     admin.execute(&format!("DROP DATABASE IF EXISTS rf_pg_{name} WITH (FORCE)")).await.unwrap();
     admin.execute(&format!("CREATE DATABASE rf_pg_{name}")).await.unwrap();
     let mut own = url::Url::parse(&url).unwrap();
     own.set_path(&format!("/rf_pg_{name}"));
-    Some(open(own.as_str(), &options).await.unwrap())
+    open(own.as_str(), &options).await.unwrap()
 }
 
 async fn read_all(db: &Postgres, table: &Arc<Table>, rows: usize, ordered: bool, range: Selection) -> Vec<Batch> {
@@ -42,13 +45,14 @@ async fn read_all(db: &Postgres, table: &Arc<Table>, rows: usize, ordered: bool,
     out
 }
 
+/// The first column of a query, as text.
+async fn texts(db: &Postgres, sql: &str) -> Vec<String> {
+    let rows = db.shared.session().await.unwrap().client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
 async fn dump(db: &Postgres, table: &str) -> Vec<String> {
-    db.target()
-        .await
-        .unwrap()
-        .query_text(&format!("SELECT x::text FROM {table} x ORDER BY x::text COLLATE \"C\""))
-        .await
-        .unwrap()
+    texts(db, &format!("SELECT dumped::text FROM {table} dumped ORDER BY dumped::text COLLATE \"C\"")).await
 }
 
 const EDGES: &str = r#"
@@ -71,7 +75,7 @@ INSERT INTO texts VALUES
 
 #[tokio::test]
 async fn edge_values_come_back() {
-    let Some(db) = fresh("edges").await else { return };
+    let db = fresh("edges").await;
     let mut target = db.target().await.unwrap();
     target.execute(EDGES).await.unwrap();
     let tables = db.tables(None).await.unwrap();
@@ -83,7 +87,10 @@ async fn edge_values_come_back() {
         for rows in [1, 100] {
             let batches = read_all(&db, &table, rows, false, Selection::All).await;
             target.execute(&format!("TRUNCATE {quoted}")).await.unwrap();
-            target.begin(WriteOptions { silence_triggers: true, defer_foreign_keys: true }).await.unwrap();
+            target
+                .begin(WriteOptions { silence_triggers: true, defer_foreign_keys: true, ..WriteOptions::default() })
+                .await
+                .unwrap();
             for batch in &batches {
                 for (column, data) in table.columns.iter().zip(batch.columns()) {
                     assert_eq!(db.misfits(column, data), []);
@@ -116,7 +123,7 @@ async fn edge_values_come_back() {
 
 #[tokio::test]
 async fn keys_order_and_ddl() {
-    let Some(db) = fresh("keys").await else { return };
+    let db = fresh("keys").await;
     let mut target = db.target().await.unwrap();
     target.execute("CREATE TABLE k (t varchar(9), n serial, x text DEFAULT 'it''s', at timestamptz DEFAULT now(), PRIMARY KEY (t, n)); \
         INSERT INTO k SELECT chr(64 + i % 60) || CASE i % 3 WHEN 0 THEN 'é' ELSE '' END, i FROM generate_series(1, 500) i; \
@@ -160,16 +167,6 @@ async fn keys_order_and_ddl() {
     assert_eq!(source.check(&two).await.unwrap_err().kind, ErrorKind::Usage);
     assert_eq!(source.count(&table, None).await.unwrap(), 500);
 
-    // Duplicates are refused; the savepoint brings the transaction back.
-    target.begin(WriteOptions::default()).await.unwrap();
-    target.savepoint().await.unwrap();
-    target.write(WriteMode::Insert, &batches[0]).await.unwrap();
-    assert_eq!(target.flush().await.unwrap_err().kind, ErrorKind::Constraint);
-    target.rollback_to_savepoint().await.unwrap();
-    assert_eq!(target.write(WriteMode::Delete, &batches[0]).await.unwrap(), 7);
-    target.write(WriteMode::Insert, &batches[0]).await.unwrap();
-    target.commit().await.unwrap();
-
     // Keyless deletes take one row for each given.
     let nokey = Arc::new(db.describe(&TableName::new("nokey")).await.unwrap().unwrap());
     let rows = read_all(&db, &nokey, 100, false, Selection::All).await.remove(0);
@@ -182,15 +179,9 @@ async fn keys_order_and_ddl() {
     target.commit().await.unwrap();
     assert_eq!(dump(&db, "nokey").await.len(), 1);
 
-    // Orphans under the replica role are told; numbering goes on after the highest.
-    let child = Arc::new(db.describe(&TableName::new("child")).await.unwrap().unwrap());
-    target.begin(WriteOptions { silence_triggers: false, defer_foreign_keys: true }).await.unwrap();
-    target.execute("INSERT INTO child VALUES ('no', 1), (NULL, 2)").await.unwrap();
-    let said = target.verify(&[table.clone(), child.clone()]).await.unwrap();
-    assert!(said.len() == 1 && said[0].starts_with("1 rows of child"), "{said:?}");
-    target.rollback().await.unwrap();
+    // Numbering goes on after the highest.
     target.verify(std::slice::from_ref(&table)).await.unwrap();
-    assert_eq!(target.query_text("SELECT nextval('k_n_seq')").await.unwrap(), ["501"]);
+    assert_eq!(texts(&db, "SELECT nextval('k_n_seq')::text").await, ["501"]);
 
     // DDL made from the description describes the same.
     for name in ["k", "child"] {
@@ -213,15 +204,10 @@ async fn keys_order_and_ddl() {
 }
 
 #[tokio::test]
-async fn open_tells_what_is_wrong() {
-    let Ok(url) = std::env::var("ROWFERRY_TEST_POSTGRES") else { return };
-    let options = OpenOptions { create: false };
-    let kind = async |url: &str| open(url, &options).await.map(drop).unwrap_err().kind;
-    let mut other = url::Url::parse(&url).unwrap();
-    other.set_query(Some("schema=nix"));
-    assert_eq!(kind(other.as_str()).await, ErrorKind::Usage);
-    other.set_query(None);
-    other.set_path("/rf_pg_no_such");
-    assert_eq!(kind(other.as_str()).await, ErrorKind::Usage);
-    assert_eq!(kind("postgres://u@127.0.0.1:1/d").await, ErrorKind::Unreachable);
+async fn a_schema_that_is_not_there_is_told() {
+    let mut url = url::Url::parse(&server()).unwrap();
+    url.set_query(Some("schema=nix"));
+    let error =
+        open(url.as_str(), &OpenOptions { create: false, ..OpenOptions::default() }).await.map(drop).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Usage);
 }

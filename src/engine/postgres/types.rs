@@ -1,7 +1,7 @@
 //! Quoting, the type table, mapping of columns and DDL.
 
 use crate::engine::{MappedColumn, TableDdl};
-use crate::model::{Cell, Column, ColumnDef, DefaultValue, Identity, LogicalType, Table, TableName};
+use crate::model::{Cell, Column, ColumnDef, DefaultValue, Identity, LogicalType, Table, TableName, Value};
 
 /// An identifier, quoted.
 pub(super) fn ident(name: &str) -> String {
@@ -65,6 +65,24 @@ fn split(native: &str) -> (String, Vec<i64>) {
     (format!("{}{tail}", head.trim_end()), inside.split(',').filter_map(|n| n.trim().parse().ok()).collect())
 }
 
+/// A native text without its bounds. A quoted name is left as it is, since nothing says what is a bound there.
+pub(super) fn bare(native: &str) -> String {
+    if let Some(element) = native.strip_suffix("[]") {
+        return format!("{}[]", bare(element));
+    }
+    if native.contains('"') {
+        return native.to_owned();
+    }
+    let (name, _) = split(native);
+    match name.as_str() {
+        // Alone, these words mean a length of one.
+        "bit" => "\"bit\"".to_owned(),
+        "character" => "bpchar".to_owned(),
+        _ if name.starts_with("interval") => "interval".to_owned(),
+        _ => name,
+    }
+}
+
 /// The native text for a meaning, and what is lost.
 fn native_of(column: &ColumnDef) -> (String, Option<String>) {
     let text = || "text".to_owned();
@@ -110,36 +128,11 @@ fn precision(digits: u8) -> String {
     if digits >= 6 { String::new() } else { format!("({digits})") }
 }
 
-/// Whether the native text of a column is this engine's.
+/// Whether the native text of a column is this engine's; one that is not built in is a type of the
+/// user's own.
 fn is_ours(column: &ColumnDef) -> bool {
-    let native = column.native.as_str();
-    if native.is_empty() {
-        return false;
-    }
-    match &column.logical {
-        LogicalType::Enum { .. } => !native.to_ascii_lowercase().starts_with("enum("),
-        LogicalType::Array { native: own } => own == native,
-        LogicalType::Other { native: own } => own == native && !FOREIGN.contains(&native.to_ascii_lowercase().as_str()),
-        logical => builtin(native).as_ref() == Some(logical),
-    }
+    !column.native.is_empty() && builtin(&column.native).is_none_or(|logical| logical == column.logical)
 }
-
-/// Types of other engines that PostgreSQL does not have, or has with another text form.
-const FOREIGN: &[&str] = &[
-    "geometry",
-    "point",
-    "polygon",
-    "linestring",
-    "multipoint",
-    "multilinestring",
-    "multipolygon",
-    "geometrycollection",
-    "geomcollection",
-    "vector",
-    "year",
-    "inet6",
-    "inet4",
-];
 
 /// What this engine makes of a column.
 pub(super) fn map_column(_table: &Table, column: &ColumnDef) -> MappedColumn {
@@ -151,7 +144,9 @@ pub(super) fn map_column(_table: &Table, column: &ColumnDef) -> MappedColumn {
         builtin(&native).unwrap_or(LogicalType::Text { max: None, fixed: false })
     };
     let default = match &column.default {
-        Some(DefaultValue::Expression(_)) if !ours || column.generated => None,
+        Some(DefaultValue::Expression(_)) if !ours => None,
+        // Its sequence serves other columns too, and is not taken along.
+        Some(DefaultValue::Expression(words)) if words.contains("nextval(") => None,
         other => other.clone(),
     };
     let identity = column.identity.filter(|_| matches!(logical, LogicalType::Int { .. }));
@@ -162,10 +157,11 @@ pub(super) fn map_column(_table: &Table, column: &ColumnDef) -> MappedColumn {
         native,
         nullable: column.nullable,
         default,
-        generated: false,
+        generated: ours && column.dialect.is_some() && column.generated,
+        dialect: column.dialect.clone().filter(|_| ours),
         identity,
-        collation: None,
-        binary_order: if text { true } else { column.binary_order },
+        collation: column.collation.clone().filter(|_| ours),
+        binary_order: (text && !ours) || column.binary_order,
     };
     MappedColumn { column: mapped, loss }
 }
@@ -207,7 +203,9 @@ pub(super) fn ddl(own: &str, table: &Table) -> TableDdl {
         }
         columns.push(column_ddl(column));
     }
+    columns.extend(table.dialect.constraints.iter().cloned());
     out.create.push(format!("CREATE TABLE {name} ({})", columns.join(", ")));
+    out.left_out.extend(table.dialect.options.iter().chain(&table.dialect.left_out).cloned());
     if let Some(key) = &table.primary_key {
         let list: Vec<String> = key.columns.iter().map(|&c| ident(&table.columns[c].name)).collect();
         out.after_rows.push(format!("ALTER TABLE {name} ADD PRIMARY KEY ({})", list.join(", ")));
@@ -216,6 +214,14 @@ pub(super) fn ddl(own: &str, table: &Table) -> TableDdl {
         let unique = if index.unique { "UNIQUE " } else { "" };
         let index_name = ident(&derived(&table.name, &index.name));
         match &index.native {
+            None if index.constraint => {
+                let list: Vec<String> = index.columns.iter().map(|c| ident(&c.name)).collect();
+                let sql = format!("ALTER TABLE {name} ADD CONSTRAINT {index_name} UNIQUE ({})", list.join(", "));
+                out.after_rows.push(sql);
+            }
+            Some(native) if index.constraint => {
+                out.after_rows.push(format!("ALTER TABLE {name} ADD CONSTRAINT {index_name} {native}"));
+            }
             None => {
                 let list: Vec<String> = index
                     .columns
@@ -234,12 +240,13 @@ pub(super) fn ddl(own: &str, table: &Table) -> TableDdl {
     }
     for (at, key) in table.foreign_keys.iter().enumerate() {
         let list = |names: &[String]| names.iter().map(|n| ident(n)).collect::<Vec<_>>().join(", ");
-        let key_name = if key.name.is_empty() { format!("fk{}", at + 1) } else { key.name.clone() };
+        // Unlike an index's, its name need be unique in its table only.
+        let key_name = if key.name.is_empty() { format!("{}_fk{}", table.name.name, at + 1) } else { key.name.clone() };
         let parent_columns =
             if key.parent_columns.is_empty() { String::new() } else { format!(" ({})", list(&key.parent_columns)) };
         out.foreign_keys.push(format!(
             "ALTER TABLE {name} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {}{parent_columns} ON DELETE {} ON UPDATE {}",
-            ident(&derived(&table.name, &key_name)),
+            ident(&fit(&key_name)),
             list(&key.columns),
             table_name(own, &key.parent),
             key.on_delete.sql(),
@@ -249,8 +256,19 @@ pub(super) fn ddl(own: &str, table: &Table) -> TableDdl {
     out
 }
 
+/// Whether a type is the user's own, so that a database may lack it.
+pub(super) fn is_users(column: &ColumnDef) -> bool {
+    builtin(&column.native).is_none()
+}
+
 fn column_ddl(column: &ColumnDef) -> String {
     let mut sql = format!("{} {}", ident(&column.name), column.native);
+    if let Some(collation) = &column.collation {
+        sql.push_str(&format!(" COLLATE {}", ident(collation)));
+    }
+    if let Some(words) = &column.dialect {
+        sql.push_str(&format!(" {words}"));
+    }
     match column.identity {
         Some(Identity::ByDefault) => sql.push_str(" GENERATED BY DEFAULT AS IDENTITY"),
         Some(Identity::Always) => sql.push_str(" GENERATED ALWAYS AS IDENTITY"),
@@ -275,22 +293,22 @@ const DATE_END: i64 = 2_147_483_494 - 2_440_588;
 pub(super) fn misfits(column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
     type Check = fn(Cell<'_>) -> Option<&'static str>;
     let check: Check = match &column.logical {
+        LogicalType::Text { fixed: true, .. } => |cell| match cell {
+            Cell::Bytes(v) if v.last() == Some(&b' ') => Some("character(n) loses spaces at the end"),
+            cell => text(cell),
+        },
         LogicalType::Text { .. }
         | LogicalType::Json { .. }
         | LogicalType::Array { .. }
         | LogicalType::Other { .. }
-        | LogicalType::Enum { .. } => |cell| match cell {
-            Cell::Bytes(v) if v.contains(&0) => Some("PostgreSQL holds no NUL character in text"),
-            Cell::Bytes(v) if !v.is_ascii() && std::str::from_utf8(v).is_err() => Some("it is no valid UTF-8"),
-            Cell::Escape(_) => Some("the column does not hold a value of this kind"),
-            _ => None,
-        },
+        | LogicalType::Enum { .. } => text,
         LogicalType::Date => |cell| match cell {
             Cell::Int(d) if !(FIRST_DAY..DATE_END).contains(&d) => Some("the date is outside PostgreSQL's range"),
             cell => escape(cell),
         },
         LogicalType::Timestamp { .. } => |cell| match cell {
             Cell::Int(t) if t < FIRST_DAY * crate::model::temporal::DAY => Some("the time is before 4714 BC"),
+            Cell::Escape(Value::Text(t)) if super::codec::is_moment(t) => None,
             cell => escape(cell),
         },
         LogicalType::Time { .. } => |cell| match cell {
@@ -303,9 +321,18 @@ pub(super) fn misfits(column: &ColumnDef, data: &Column) -> Vec<(usize, String)>
     (0..data.len()).filter_map(|row| check(data.cell(row)).map(|why| (row, why.to_owned()))).collect()
 }
 
+fn text(cell: Cell<'_>) -> Option<&'static str> {
+    match cell {
+        Cell::Bytes(v) if v.contains(&0) => Some("PostgreSQL holds no NUL character in text"),
+        Cell::Bytes(v) if !v.is_ascii() && std::str::from_utf8(v).is_err() => Some("it is no valid UTF-8"),
+        Cell::Escape(_) => Some("the column does not hold a value of this kind"),
+        _ => None,
+    }
+}
+
 fn escape(cell: Cell<'_>) -> Option<&'static str> {
     match cell {
-        Cell::Escape(crate::model::Value::Text(t)) if t == "infinity" || t == "-infinity" => None,
+        Cell::Escape(Value::Text(t)) if t == "infinity" || t == "-infinity" => None,
         Cell::Escape(_) => Some("PostgreSQL has no such date"),
         _ => None,
     }
@@ -374,6 +401,22 @@ mod tests {
     fn quotes() {
         assert_eq!(ident("a\"b"), "\"a\"\"b\"");
         assert_eq!(literal("a'b\\"), "E'a''b\\\\'");
+    }
+
+    #[test]
+    fn bare_types_have_no_bounds() {
+        for (native, expected) in [
+            ("bit(3)", "\"bit\""),
+            ("bit varying(3)[]", "bit varying[]"),
+            ("character(2)[]", "bpchar[]"),
+            ("time(3) with time zone", "time with time zone"),
+            ("interval day to second(3)", "interval"),
+            ("numeric(10,2)[]", "numeric[]"),
+            ("\"we(i)rd\"", "\"we(i)rd\""),
+            ("inet", "inet"),
+        ] {
+            assert_eq!(bare(native), expected);
+        }
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The catalogue: tables, columns, keys, indexes, references, triggers.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::ddl::SAME_ENGINE;
+use super::ddl::{SAME_ENGINE, STRICT, WITHOUT_ROWID};
+use super::definition;
 use super::error::during;
-use super::types::{AUTOINCREMENT, may_convert, parse};
+use super::types::{AUTOINCREMENT, STRICT_ANY, may_convert, parse};
 use crate::engine::Result;
 use crate::model::{
-    ColumnDef, DefaultValue, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType, Table,
-    TableName,
+    ColumnDef, DefaultValue, Dialect, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType,
+    Table, TableName,
 };
 
 /// The user's tables, sorted by their bytes. Virtual tables' own storage is left out.
@@ -55,6 +58,8 @@ fn read_table(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Ta
         )
         .optional()?;
     let Some(spelled) = spelled else { return Ok(None) };
+    let (dialect, mut computed) = read_dialect(conn, &spelled)?;
+    let strict = dialect.options.iter().any(|o| o == STRICT);
     let raw = rows(
         conn,
         "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1, 'main') \
@@ -81,12 +86,19 @@ fn read_table(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Ta
         [only] if !key_has_index && raw[*only].declared.eq_ignore_ascii_case("INTEGER") => Some(*only),
         _ => None,
     };
-    let columns = raw
+    let mut columns = raw
         .iter()
         .enumerate()
         .map(|(at, c)| read_column(conn, &spelled, c, rowid == Some(at)))
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut columns = columns;
+    for column in &mut columns {
+        if strict && column.logical == LogicalType::Any {
+            STRICT_ANY.clone_into(&mut column.native);
+        }
+        if column.generated {
+            column.dialect = computed.remove(&column.name.to_ascii_lowercase());
+        }
+    }
     // SQLite lets NULL into a primary key that is not INTEGER. Nearly no table has one: where none
     // does, the key tells its rows apart.
     for &at in &key_columns {
@@ -107,7 +119,30 @@ fn read_table(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Ta
             [&spelled],
             |r| r.get(0),
         )?,
+        dialect,
     }))
+}
+
+/// What the table alone says of itself, and the words of its computed columns by their folded name.
+fn read_dialect(conn: &Connection, table: &str) -> rusqlite::Result<(Dialect, BTreeMap<String, String>)> {
+    let (kind, without_rowid, strict, sql) = conn.query_row(
+        "SELECT l.type, l.wr, l.strict, m.sql FROM pragma_table_list(?1) l JOIN main.sqlite_master m \
+         ON m.type = 'table' AND m.name = l.name WHERE l.schema = 'main'",
+        [table],
+        |r| Ok((r.get::<_, String>(0)?, r.get::<_, bool>(1)?, r.get::<_, bool>(2)?, r.get::<_, String>(3)?)),
+    )?;
+    let mut dialect = Dialect::default();
+    if kind == "virtual" {
+        let words = sql.to_ascii_uppercase().find(" USING ").map_or("", |at| sql[at + 7..].trim());
+        dialect.left_out.push(format!("that the table is a virtual one, {words}: it becomes an ordinary table"));
+        return Ok((dialect, BTreeMap::new()));
+    }
+    dialect.options.extend(strict.then(|| STRICT.to_owned()));
+    dialect.options.extend(without_rowid.then(|| WITHOUT_ROWID.to_owned()));
+    let definition = definition::read(&sql);
+    dialect.left_out.extend(definition.left_out.into_iter().map(str::to_owned));
+    dialect.constraints = definition.checks;
+    Ok((dialect, definition.generated.into_iter().map(|(n, words)| (n.to_ascii_lowercase(), words)).collect()))
 }
 
 fn has_null(conn: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
@@ -142,6 +177,7 @@ fn read_column(conn: &Connection, table: &str, raw: &RawColumn, rowid: bool) -> 
         native,
         nullable: !raw.not_null && !rowid,
         generated,
+        dialect: None,
         identity: rowid.then_some(Identity::ByDefault),
         binary_order: collation.is_none(),
         collation,
@@ -231,7 +267,7 @@ fn read_indexes(conn: &Connection, table: &str) -> rusqlite::Result<(Vec<Index>,
         }
         let native =
             special.then(|| format!("{}{SAME_ENGINE}", sql.as_deref().and_then(index_tail).unwrap_or_default()));
-        out.push(Index { name, columns: kept, unique, native });
+        out.push(Index { name, columns: kept, unique, constraint: false, native });
     }
     Ok((out, key_has_index))
 }

@@ -129,6 +129,7 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub(super) struct Worker {
     jobs: mpsc::Sender<Job>,
     interrupt: Arc<InterruptHandle>,
+    settings: Arc<Settings>,
 }
 
 impl Worker {
@@ -136,10 +137,11 @@ impl Worker {
     pub(super) async fn start(settings: Arc<Settings>, access: Access) -> Result<Self> {
         let (jobs, mut queue) = mpsc::channel::<Job>(4);
         let (ready, opened) = oneshot::channel();
+        let opening = settings.clone();
         std::thread::Builder::new()
             .name("sqlite".to_owned())
             .spawn(move || {
-                let mut conn = match connect(&settings, access) {
+                let mut conn = match connect(&opening, access) {
                     Ok(conn) => conn,
                     Err(error) => return drop(ready.send(Err(error))),
                 };
@@ -152,7 +154,7 @@ impl Worker {
             })
             .map_err(|e| Error::new(ErrorKind::Busy, format!("cannot start a thread for SQLite: {e}")))?;
         let interrupt = Arc::new(opened.await.map_err(|_| gone())??);
-        Ok(Self { jobs, interrupt })
+        Ok(Self { jobs, interrupt, settings })
     }
 
     /// Runs this on the connection's thread.
@@ -162,7 +164,9 @@ impl Worker {
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.spawn(move |conn| drop(reply.send(work(conn)))).await?;
-        answer.await.map_err(|_| gone())?
+        let done = answer.await.map_err(|_| gone())?;
+        // Which disk is full is told by the file.
+        done.map_err(|e| if e.kind == ErrorKind::Full { e.context(&self.settings.label) } else { e })
     }
 
     /// Hands this to the connection's thread without waiting for it.

@@ -1,15 +1,22 @@
 //! Quoting and the statements that make a table.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use rusqlite::Connection;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::error::translate;
 use super::types::{AUTOINCREMENT, plain};
-use crate::engine::TableDdl;
+use crate::engine::{Error, ErrorKind, Result, TableDdl};
 use crate::model::{ColumnDef, DefaultValue, ForeignKey, Index, LogicalType, Table, TableName};
 
 /// Stands after text that only SQLite's own catalogue can have given: SQLite reads it as a comment.
 pub(super) const SAME_ENGINE: &str = " /*sqlite*/";
+
+/// Options of a table that holds each column to its type, and of one that is its own key's index.
+pub(super) const STRICT: &str = "STRICT";
+pub(super) const WITHOUT_ROWID: &str = "WITHOUT ROWID";
 
 /// An identifier, quoted.
 pub(super) fn quote(name: &str) -> String {
@@ -71,6 +78,9 @@ fn column_sql(column: &ColumnDef, rowid: bool) -> String {
     }
     if let Some(collation) = &column.collation {
         let _ = write!(sql, " COLLATE {}", quote(collation));
+    }
+    if let Some(words) = &column.dialect {
+        let _ = write!(sql, " {words}");
     }
     if let Some(default) = &column.default {
         let _ = write!(sql, " DEFAULT {}", default_sql(column, default));
@@ -143,7 +153,11 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
         parts.push(format!("PRIMARY KEY ({})", quoted_list(key.iter().map(|&c| &table.columns[c].name))));
     }
     parts.extend(table.foreign_keys.iter().map(foreign_key_sql));
-    out.create.push(format!("CREATE TABLE {} (\n  {}\n)", quote_table(&table.name), parts.join(",\n  ")));
+    parts.extend(table.dialect.constraints.iter().cloned());
+    let options =
+        if table.dialect.options.is_empty() { String::new() } else { format!(" {}", table.dialect.options.join(", ")) };
+    out.create.push(format!("CREATE TABLE {} (\n  {}\n){options}", quote_table(&table.name), parts.join(",\n  ")));
+    out.left_out.clone_from(&table.dialect.left_out);
 
     let mut names: Vec<String> = Vec::new();
     for index in &table.indexes {
@@ -157,8 +171,22 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
             continue;
         };
         names.push(name);
-        // Without a primary key rows are found by this index from the start.
-        if index.unique && key.is_empty() { &mut out.create } else { &mut out.after_rows }.push(sql);
+        out.after_rows.push(sql);
     }
     out
+}
+
+/// Makes the tables in a database of their own in memory, where nothing of it stays.
+pub(super) fn rehearse(tables: &[(Arc<Table>, TableDdl)]) -> Result<()> {
+    let conn = Connection::open_in_memory().map_err(|e| translate(&e))?;
+    for (table, ddl) in tables {
+        for sql in ddl.create.iter().chain(&ddl.after_rows) {
+            conn.execute_batch(sql).map_err(|e| {
+                let why = translate(&e);
+                let what = format!("table {} cannot be made by SQLite, nothing was changed: {why}", table.name);
+                Error::new(ErrorKind::SchemaMismatch, what)
+            })?;
+        }
+    }
+    Ok(())
 }

@@ -14,15 +14,18 @@ fn kind_of(code: ErrorCode) -> (ErrorKind, &'static str) {
             (ErrorKind::Denied, "check the permissions of the file and of its folder")
         }
         ErrorCode::ConstraintViolation => (ErrorKind::Constraint, ""),
-        ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => {
-            (ErrorKind::BadData, "the file is no SQLite database, or it is damaged")
+        ErrorCode::NotADatabase => (ErrorKind::Usage, "check the path in the URL"),
+        // Not a fault of one row: what else the file holds cannot be trusted.
+        ErrorCode::DatabaseCorrupt => {
+            (ErrorKind::Protocol, "the file is damaged: restore it, or save what can be read with sqlite3's .recover")
         }
         ErrorCode::TooBig | ErrorCode::TypeMismatch => (ErrorKind::BadData, ""),
         ErrorCode::DiskFull => (ErrorKind::Full, "free some space"),
         ErrorCode::OutOfMemory => (ErrorKind::Full, "no memory left"),
-        ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::NoLargeFileSupport => {
-            (ErrorKind::Unreachable, "check that the file is there and its folder can be read")
-        }
+        ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::NoLargeFileSupport => (
+            ErrorKind::Unreachable,
+            "check the file and its folder; where the file is in WAL mode, the folder must be writable even to read",
+        ),
         ErrorCode::SchemaChanged => (ErrorKind::SchemaMismatch, "the table was changed meanwhile; try again"),
         ErrorCode::OperationInterrupted => (ErrorKind::Interrupted, ""),
         _ => (ErrorKind::Protocol, ""),

@@ -6,7 +6,13 @@
 mod catalog;
 mod connect;
 mod ddl;
+mod definition;
 mod error;
+mod indexes;
+mod keyless;
+mod lock;
+mod log;
+mod lookup;
 mod source;
 mod target;
 #[cfg(test)]
@@ -19,9 +25,10 @@ use async_trait::async_trait;
 
 use self::connect::{Access, Settings, Worker};
 use crate::engine::{
-    Abilities, Database, Error, ErrorKind, MappedColumn, OpenOptions, Result, Snapshot, TableDdl, Target,
+    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, OpenOptions, Result,
+    Snapshot, TableDdl, Target,
 };
-use crate::model::{Column, ColumnDef, Table, TableName};
+use crate::model::{Column, ColumnDef, Table, TableName, Zone};
 
 /// A SQLite file.
 pub struct Sqlite {
@@ -30,6 +37,7 @@ pub struct Sqlite {
     catalogue: Worker,
     /// Whether the file was made by opening it.
     made: bool,
+    zone: Zone,
 }
 
 impl Drop for Sqlite {
@@ -46,13 +54,19 @@ impl Drop for Sqlite {
 /// Opens a file by `sqlite:PATH`, `sqlite://PATH` or `sqlite:///absolute/path`.
 ///
 /// # Errors
-/// `Usage` for a wrong URL, `Unreachable` for a missing file, `BadData` for a file that is no database.
+/// `Usage` for a wrong URL or a file that is no database, `Unreachable` for a missing file.
 pub async fn open(url: &str, options: &OpenOptions) -> Result<Sqlite> {
     let settings = Arc::new(connect::parse_url(url)?);
     let access = if options.create { Access::Create } else { Access::Catalogue };
     let made = options.create && !settings.path.exists();
     let catalogue = Worker::start(settings.clone(), access).await?;
-    Ok(Sqlite { settings, version: format!("SQLite {}", rusqlite::version()), catalogue, made })
+    Ok(Sqlite {
+        settings,
+        version: format!("SQLite {}", rusqlite::version()),
+        catalogue,
+        made,
+        zone: options.zone.clone(),
+    })
 }
 
 #[async_trait]
@@ -65,6 +79,10 @@ impl Database for Sqlite {
         &self.version
     }
 
+    fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
     fn abilities(&self) -> Abilities {
         Abilities {
             product: "sqlite",
@@ -72,6 +90,11 @@ impl Database for Sqlite {
             shared_snapshot: false,
             silences_triggers: true,
             transactional_ddl: true,
+            table_names: Letters::FoldAscii,
+            column_names: Letters::FoldAscii,
+            // About three seconds: an index is built at the end of the transaction that fills the empty
+            // table, and other programs wait about five seconds for a lock.
+            load_bytes: 256 << 20,
         }
     }
 
@@ -104,12 +127,37 @@ impl Database for Sqlite {
         ddl::ddl(table)
     }
 
+    async fn rehearse(&self, tables: &[(Arc<Table>, TableDdl)]) -> Result<()> {
+        let tables = tables.to_vec();
+        self.catalogue.call(move |_| ddl::rehearse(&tables)).await
+    }
+
+    fn drop_ddl(&self, name: &TableName) -> String {
+        format!("DROP TABLE {}", ddl::quote_table(name))
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
-        name.contains('\0').then(|| "SQLite's names cannot hold a NUL".to_owned())
+        if name.contains('\0') {
+            return Some("SQLite's names cannot hold a NUL".to_owned());
+        }
+        let own = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
+        own.then(|| "SQLite keeps names that begin with sqlite_ for itself".to_owned())
     }
 
     fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
         types::misfits(column, data)
+    }
+
+    fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>> {
+        log::change_logs(tables)
+    }
+
+    async fn own_triggers(&self) -> Result<Vec<String>> {
+        log::own_triggers(self).await
+    }
+
+    async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {
+        lock::lock(&self.settings.path, name)
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
@@ -117,6 +165,6 @@ impl Database for Sqlite {
     }
 
     async fn target(&self) -> Result<Box<dyn Target>> {
-        Ok(Box::new(target::FileTarget { worker: Worker::start(self.settings.clone(), Access::Write).await? }))
+        Ok(Box::new(target::FileTarget::start(self.settings.clone()).await?))
     }
 }

@@ -13,8 +13,11 @@ use super::connect::{Access, Settings, Worker};
 use super::ddl::{quote, quote_table};
 use super::error::{during, translate};
 use super::types::{Affinity, Binder, affinity, push};
+use crate::engine::filter::{self, Quoting};
 use crate::engine::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source};
 use crate::model::{Batch, BatchBuilder, Cell, Column, ColumnDef, LogicalType, Table, Value, cell_order};
+
+const QUOTING: Quoting = Quoting { escaping: "", backtick: true, bracket: true, dollar: false, hash: false };
 
 /// Each source has a connection and a point of its own.
 pub(super) struct FilePoint(pub Arc<Settings>);
@@ -220,10 +223,10 @@ type Sent = Result<Option<Batch>>;
 
 fn run(conn: &Connection, request: &ReadRequest, plan: &Plan, out: &mpsc::Sender<Sent>) -> Result<()> {
     let table = &request.table;
-    let reading = || format!("cannot read table {}", table.name);
-    hold_point(conn).map_err(during(reading()))?;
-    let mut statement = conn.prepare_cached(&plan.sql).map_err(during(reading()))?;
-    bind_bounds(&mut statement, table, plan).map_err(during(reading()))?;
+    let failed = |e| during(format_args!("cannot read table {}", table.name))(e);
+    hold_point(conn).map_err(failed)?;
+    let mut statement = conn.prepare_cached(&plan.sql).map_err(failed)?;
+    bind_bounds(&mut statement, table, plan).map_err(failed)?;
     let mut builder = BatchBuilder::new(table.clone(), request.limits);
     let mut watch = KeyWatch {
         key: plan.key.iter().map(|&at| (at, Binder::new(&table.columns[at]))).collect(),
@@ -231,9 +234,9 @@ fn run(conn: &Connection, request: &ReadRequest, plan: &Plan, out: &mpsc::Sender
         last: Vec::new(),
     };
     let mut rows = statement.raw_query();
-    while let Some(row) = rows.next().map_err(during(reading()))? {
+    while let Some(row) = rows.next().map_err(failed)? {
         for (at, column) in table.columns.iter().enumerate() {
-            let value = row.get_ref(at).map_err(during(reading()))?;
+            let value = row.get_ref(at).map_err(failed)?;
             push(&mut builder.columns[at], &column.logical, value);
         }
         if !watch.key.is_empty() {
@@ -269,6 +272,7 @@ impl Source for FileSource {
     }
 
     async fn check(&mut self, request: &ReadRequest) -> Result<()> {
+        request.filter.as_deref().map_or(Ok(()), |f| filter::check(f, QUOTING))?;
         let plan = plan(request)?;
         let table = request.table.clone();
         self.worker

@@ -1,28 +1,56 @@
 //! Writing: one connection, explicit transactions, prepared statements that are used again.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::connect::Worker;
+use super::connect::{Access, Settings, Worker};
 use super::ddl::{quote, quote_table};
 use super::error::during;
 use super::types::Binder;
+use super::{indexes, keyless};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
-use crate::model::{Batch, Cell, Column, Table};
+use crate::model::{Batch, Cell, Column, Table, TableName};
 
 /// A connection that writes.
 pub(super) struct FileTarget {
     pub(super) worker: Worker,
+    /// Tables that this transaction has inserted into.
+    begun: Vec<TableName>,
+    /// Statements that make the indexes again which this transaction has dropped.
+    indexes: Vec<String>,
+    /// How many of either there were at the savepoint.
+    point: (usize, usize),
 }
 
-/// One statement of a write: which columns are bound, in the order of its parameters.
+impl FileTarget {
+    /// Opens the file to write.
+    pub(super) async fn start(settings: Arc<Settings>) -> Result<Self> {
+        let worker = Worker::start(settings, Access::Write).await?;
+        Ok(Self { worker, begun: Vec::new(), indexes: Vec::new(), point: (0, 0) })
+    }
+
+    fn forget(&mut self) {
+        self.begun.clear();
+        self.indexes.clear();
+        self.point = (0, 0);
+    }
+}
+
+/// One statement of a write: which columns of how many rows are bound, in the order of its parameters.
 struct Shape {
     sql: String,
     binds: Vec<usize>,
+    rows: usize,
 }
+
+/// Rows and parameters of one INSERT at most. A statement costs as much as a few rows do; beyond
+/// these numbers nothing more is gained.
+const INSERT_ROWS: usize = 32;
+const INSERT_PARAMETERS: usize = 512;
 
 /// A name of the row number that no column hides.
 fn rowid_name(table: &Table) -> Result<&'static str> {
@@ -37,51 +65,48 @@ fn rowid_name(table: &Table) -> Result<&'static str> {
         })
 }
 
+fn no_key(table: &Table) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("table {} has no key to find rows by", table.name))
+}
+
 /// `"a" = ?n` by bytes, whatever the column's collation.
-fn matches_column(table: &Table, at: usize, operator: &str, parameter: usize) -> String {
+fn matches_column(table: &Table, at: usize, parameter: usize) -> String {
     let column = &table.columns[at];
     let collate = if column.collation.is_some() { " COLLATE BINARY" } else { "" };
-    format!("{}{collate} {operator} ?{parameter}", quote(&column.name))
+    format!("{}{collate} = ?{parameter}", quote(&column.name))
 }
 
 impl Shape {
-    /// The statement for rows in which these columns are present.
-    fn new(mode: WriteMode, table: &Table, present: &[usize]) -> Result<Self> {
+    /// The statement for rows in which these columns are present; for INSERT of up to `rows` at once.
+    fn new(mode: WriteMode, table: &Table, present: &[usize], rows: usize) -> Result<Self> {
         let name = quote_table(&table.name);
         let key = table.row_key().map(|k| k.columns);
         match mode {
-            WriteMode::Insert => Ok(Self::insert(&name, table, present)),
+            WriteMode::Insert => Ok(Self::insert(&name, table, present, rows)),
             WriteMode::Update => {
-                let key = key.ok_or_else(|| {
-                    Error::new(ErrorKind::Unsupported, format!("table {} has no key to find rows by", table.name))
-                })?;
+                let key = key.ok_or_else(|| no_key(table))?;
                 Ok(Self::update(&name, table, present, &key))
             }
             WriteMode::Delete => {
-                let (binds, operator) = key.clone().map_or_else(|| (present.to_vec(), "IS"), |key| (key, "="));
+                let binds = key.ok_or_else(|| no_key(table))?;
                 let condition: Vec<String> =
-                    binds.iter().enumerate().map(|(n, &at)| matches_column(table, at, operator, n + 1)).collect();
-                let condition = condition.join(" AND ");
-                let sql = if key.is_some() {
-                    format!("DELETE FROM {name} WHERE {condition}")
-                } else {
-                    let rowid = rowid_name(table)?;
-                    format!("DELETE FROM {name} WHERE {rowid} = (SELECT {rowid} FROM {name} WHERE {condition} LIMIT 1)")
-                };
-                Ok(Self { sql, binds })
+                    binds.iter().enumerate().map(|(n, &at)| matches_column(table, at, n + 1)).collect();
+                Ok(Self { sql: format!("DELETE FROM {name} WHERE {}", condition.join(" AND ")), binds, rows: 1 })
             }
         }
     }
 
-    fn insert(name: &str, table: &Table, present: &[usize]) -> Self {
+    fn insert(name: &str, table: &Table, present: &[usize], rows: usize) -> Self {
         let binds: Vec<usize> = present.iter().copied().filter(|&c| !table.columns[c].generated).collect();
         if binds.is_empty() {
-            return Self { sql: format!("INSERT OR ABORT INTO {name} DEFAULT VALUES"), binds };
+            return Self { sql: format!("INSERT OR FAIL INTO {name} DEFAULT VALUES"), binds, rows: 1 };
         }
+        let rows = rows.min(INSERT_PARAMETERS / binds.len()).max(1);
         let columns: Vec<String> = binds.iter().map(|&c| quote(&table.columns[c].name)).collect();
-        let marks = vec!["?"; binds.len()].join(", ");
-        // ABORT even where the table says ON CONFLICT REPLACE.
-        Self { sql: format!("INSERT OR ABORT INTO {name} ({}) VALUES ({marks})", columns.join(", ")), binds }
+        let marks = vec![format!("({})", vec!["?"; binds.len()].join(", ")); rows].join(", ");
+        // FAIL even where the table says ON CONFLICT REPLACE. Not ABORT, which would keep a journal
+        // for each statement of many rows: who writes has a savepoint to go back to.
+        Self { sql: format!("INSERT OR FAIL INTO {name} ({}) VALUES {marks}", columns.join(", ")), binds, rows }
     }
 
     fn update(name: &str, table: &Table, present: &[usize], key: &[usize]) -> Self {
@@ -96,9 +121,10 @@ impl Shape {
         }
         let first = binds.len() + 1;
         let condition: Vec<String> =
-            key.iter().enumerate().map(|(n, &c)| matches_column(table, c, "=", first + n)).collect();
+            key.iter().enumerate().map(|(n, &c)| matches_column(table, c, first + n)).collect();
         binds.extend_from_slice(key);
-        Self { sql: format!("UPDATE OR ABORT {name} SET {} WHERE {}", set.join(", "), condition.join(" AND ")), binds }
+        let sql = format!("UPDATE OR ABORT {name} SET {} WHERE {}", set.join(", "), condition.join(" AND "));
+        Self { sql, binds, rows: 1 }
     }
 }
 
@@ -108,25 +134,53 @@ fn present(batch: &Batch, row: usize) -> impl Iterator<Item = usize> + '_ {
 }
 
 fn write(conn: &Connection, mode: WriteMode, batch: &Batch) -> Result<u64> {
+    let complete = !batch.columns().iter().any(Column::has_absent);
+    let mut affected = 0;
+    let mut row = 0;
+    while row < batch.rows() {
+        // Rows of one shape follow each other nearly always.
+        let given: Vec<usize> = present(batch, row).collect();
+        let alike = |row: &usize| complete || present(batch, *row).eq(given.iter().copied());
+        let end = row + (row..batch.rows()).take_while(alike).count();
+        affected += if mode == WriteMode::Delete && batch.table.row_key().is_none() {
+            let table = &*batch.table;
+            let failed = |e| during(format_args!("cannot write table {}", table.name))(e);
+            keyless::delete(conn, batch, row..end, &given, rowid_name(table)?).map_err(failed)?
+        } else {
+            write_alike(conn, mode, batch, row..end, &given)?
+        };
+        row = end;
+    }
+    Ok(affected)
+}
+
+/// Writes rows in which the same columns are present, many by one statement and the last few singly.
+fn write_alike(
+    conn: &Connection,
+    mode: WriteMode,
+    batch: &Batch,
+    mut rows: Range<usize>,
+    given: &[usize],
+) -> Result<u64> {
     let table = &*batch.table;
+    let failed = |e| during(format_args!("cannot write table {}", table.name))(e);
     let binders: Vec<Binder> = table.columns.iter().map(Binder::new).collect();
     let mut scratch = String::new();
     let mut affected = 0;
-    let complete = !batch.columns().iter().any(Column::has_absent);
-    let mut row = 0;
-    while row < batch.rows() {
-        let given: Vec<usize> = present(batch, row).collect();
-        let shape = Shape::new(mode, table, &given)?;
-        let writing = || format!("cannot write table {}", table.name);
-        let mut statement = conn.prepare_cached(&shape.sql).map_err(during(writing()))?;
-        // Rows of one shape follow each other nearly always: one statement for all of them.
-        while row < batch.rows() && (complete || present(batch, row).eq(given.iter().copied())) {
-            for (n, &column) in shape.binds.iter().enumerate() {
-                let stored = binders[column].stored(batch.cell(row, column), &mut scratch);
-                statement.raw_bind_parameter(n + 1, stored).map_err(during(writing()))?;
+    while !rows.is_empty() {
+        let shape = Shape::new(mode, table, given, if rows.len() < INSERT_ROWS { 1 } else { INSERT_ROWS })?;
+        let mut statement = conn.prepare_cached(&shape.sql).map_err(failed)?;
+        while rows.len() >= shape.rows && !rows.is_empty() {
+            let mut parameter = 0;
+            for row in rows.start..rows.start + shape.rows {
+                for &column in &shape.binds {
+                    parameter += 1;
+                    let stored = binders[column].stored(batch.cell(row, column), &mut scratch);
+                    statement.raw_bind_parameter(parameter, stored).map_err(failed)?;
+                }
             }
-            affected += statement.raw_execute().map_err(during(writing()))? as u64;
-            row += 1;
+            affected += statement.raw_execute().map_err(failed)? as u64;
+            rows.start += shape.rows;
         }
     }
     Ok(affected)
@@ -136,9 +190,12 @@ fn begin(conn: &Connection, options: WriteOptions) -> Result<()> {
     let starting = "cannot begin a transaction";
     // Both settings are ignored inside a transaction.
     conn.pragma_update(None, "foreign_keys", !options.defer_foreign_keys).map_err(during(starting))?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, !options.silence_triggers)
-        .map_err(during(starting))?;
-    conn.execute_batch("BEGIN IMMEDIATE").map_err(during(starting))
+    // A line cannot be told to be ours where the application's own SQLite writes it: none is written.
+    let triggers = !options.silence_triggers && !options.labelled;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, triggers).map_err(during(starting))?;
+    // The point is that of the first read.
+    let begin = if options.point { "BEGIN; SELECT count(*) FROM main.sqlite_master" } else { "BEGIN IMMEDIATE" };
+    conn.execute_batch(begin).map_err(during(starting))
 }
 
 /// The savepoint, when one is set.
@@ -179,12 +236,21 @@ fn orphans(conn: &Connection, table: &Table) -> Result<Vec<String>> {
 #[async_trait]
 impl Target for FileTarget {
     async fn begin(&mut self, options: WriteOptions) -> Result<()> {
+        self.forget();
         self.worker.call(move |conn| begin(conn, options)).await
     }
 
     async fn write(&mut self, mode: WriteMode, batch: &Batch) -> Result<u64> {
-        // A copy of a few large vectors, so that the thread owns what it reads.
+        // Shares its columns, so that the thread owns what it reads.
         let batch = batch.clone();
+        if mode == WriteMode::Insert && !self.begun.contains(&batch.table.name) {
+            self.begun.push(batch.table.name.clone());
+            let table = batch.table.clone();
+            let dropping = format!("cannot write table {}", table.name);
+            let dropped =
+                self.worker.call(move |conn| indexes::drop_for_load(conn, &table).map_err(during(dropping))).await?;
+            self.indexes.extend(dropped);
+        }
         self.worker.call(move |conn| write(conn, mode, &batch)).await
     }
 
@@ -193,19 +259,29 @@ impl Target for FileTarget {
     }
 
     async fn savepoint(&mut self) -> Result<()> {
+        self.point = (self.begun.len(), self.indexes.len());
         self.worker.call(|conn| savepoint(conn)).await
     }
 
     async fn rollback_to_savepoint(&mut self) -> Result<()> {
+        self.begun.truncate(self.point.0);
+        self.indexes.truncate(self.point.1);
         let sql = format!("ROLLBACK TO {SAVEPOINT}");
         self.worker.call(move |conn| conn.execute_batch(&sql).map_err(during("cannot go back to the savepoint"))).await
     }
 
     async fn commit(&mut self) -> Result<()> {
-        self.worker.call(|conn| conn.execute_batch("COMMIT").map_err(during("cannot commit"))).await
+        let indexes = std::mem::take(&mut self.indexes).join(";\n");
+        self.worker
+            .call(move |conn| {
+                conn.execute_batch(&indexes).map_err(during("cannot build the indexes of a table again"))?;
+                conn.execute_batch("COMMIT").map_err(during("cannot commit"))
+            })
+            .await
     }
 
     async fn rollback(&mut self) -> Result<()> {
+        self.forget();
         self.worker
             .call(|conn| {
                 // Some errors (a full disk) have rolled back already.
@@ -222,11 +298,6 @@ impl Target for FileTarget {
         self.worker.call(move |conn| conn.execute_batch(&sql).map_err(during("a statement failed"))).await
     }
 
-    async fn query_text(&mut self, sql: &str) -> Result<Vec<String>> {
-        let sql = sql.to_owned();
-        self.worker.call(move |conn| query_text(conn, &sql).map_err(during("a query failed"))).await
-    }
-
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {
         // Numbering needs nothing: SQLite notes each number that is inserted.
         let tables = tables.to_vec();
@@ -240,18 +311,4 @@ impl Target for FileTarget {
             })
             .await
     }
-}
-
-fn query_text(conn: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
-    use rusqlite::types::ValueRef;
-    let mut statement = conn.prepare(sql)?;
-    let rows = statement.query_map([], |r| {
-        Ok(match r.get_ref(0)? {
-            ValueRef::Null => String::new(),
-            ValueRef::Integer(v) => v.to_string(),
-            ValueRef::Real(v) => v.to_string(),
-            ValueRef::Text(b) | ValueRef::Blob(b) => String::from_utf8_lossy(b).into_owned(),
-        })
-    })?;
-    rows.collect()
 }

@@ -1,5 +1,7 @@
 //! The engine against real files.
 
+mod log;
+
 use std::sync::Arc;
 
 use super::types::{map_column, parse};
@@ -13,6 +15,7 @@ use crate::model::{
 const LIMITS: BatchLimits = BatchLimits { rows: 3, bytes: 1 << 20 };
 
 struct Fixture {
+    /// It goes when this does.
     folder: tempfile::TempDir,
     db: Sqlite,
 }
@@ -21,7 +24,7 @@ impl Fixture {
     async fn new(sql: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}?busy_timeout=2000", folder.path().join("a.db").display());
-        let db = open(&url, &OpenOptions { create: true }).await.unwrap();
+        let db = open(&url, &OpenOptions { create: true, ..OpenOptions::default() }).await.unwrap();
         let this = Self { folder, db };
         this.run(sql).await;
         this
@@ -29,6 +32,20 @@ impl Fixture {
 
     async fn run(&self, sql: &str) {
         self.db.target().await.unwrap().execute(sql).await.unwrap();
+    }
+
+    /// The first column of a query, as text, read past the engine.
+    fn texts(&self, sql: &str) -> Vec<String> {
+        let conn = rusqlite::Connection::open(self.folder.path().join("a.db")).unwrap();
+        let mut query = conn.prepare(sql).unwrap();
+        let texts = query.query_map([], |row| row.get::<_, rusqlite::types::Value>(0)).unwrap();
+        texts
+            .map(|value| match value.unwrap() {
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                rusqlite::types::Value::Text(text) => text,
+                other => panic!("{other:?}"),
+            })
+            .collect()
     }
 
     async fn table(&self, name: &str) -> Arc<Table> {
@@ -93,12 +110,8 @@ fn with_key(mut columns: Vec<ColumnDef>, key: &[usize]) -> Table {
         columns[at].nullable = false;
     }
     Table {
-        name: TableName::new("t"),
-        columns,
         primary_key: (!key.is_empty()).then(|| Key { columns: key.to_vec() }),
-        indexes: Vec::new(),
-        foreign_keys: Vec::new(),
-        triggers: Vec::new(),
+        ..Table::new(TableName::new("t"), columns)
     }
 }
 
@@ -151,66 +164,6 @@ fn every_type_comes_back() {
     assert_eq!(foreign("varchar(9) character set utf8mb4", L::Text { max: Some(9), fixed: false }), "VARCHAR(9)");
     assert_eq!(foreign("character varying(9)", L::Text { max: Some(9), fixed: false }), "character varying(9)");
     assert_eq!(foreign("e", L::Enum { labels: vec!["a".into()] }), "TEXT");
-}
-
-/// Values at the edges of a type.
-fn edges(logical: &L) -> Vec<Value> {
-    let day = crate::model::temporal::DAY;
-    match logical {
-        L::Bool => vec![Value::Int(0), Value::Int(1)],
-        L::Int { bits: 64, unsigned: true } => vec![Value::UInt(0), Value::UInt(u64::MAX)],
-        L::Int { bits: 64, .. } => vec![Value::Int(i64::MIN), Value::Int(i64::MAX)],
-        L::Int { bits, unsigned: true } => vec![Value::Int(0), Value::Int((1 << bits) - 1)],
-        L::Int { bits, .. } => vec![Value::Int(-(1 << (bits - 1))), Value::Int((1 << (bits - 1)) - 1)],
-        L::Float { bits: 32 } => vec![Value::Float(f64::from(f32::MAX)), Value::Float(f64::from(0.1_f32))],
-        L::Float { .. } => [0.1, f64::MAX, f64::MIN_POSITIVE, 5e-324, f64::INFINITY, 9_007_199_254_740_993.0, 1e15]
-            .map(Value::Float)
-            .to_vec(),
-        L::Decimal { scale: Some(2), .. } => ["0.00", "-99999999.99", "1.50", "0.07", "NaN"].map(bytes).to_vec(),
-        L::Decimal { scale: Some(0), .. } => ["0", "-999999999999999", "999999999999999"].map(bytes).to_vec(),
-        L::Decimal { .. } => {
-            ["NaN", "-Infinity", "1.50", "99999999999999999999999999999999999.000000000000000000000000000001", "0"]
-                .map(bytes)
-                .to_vec()
-        }
-        L::Text { .. } => ["", "007", "1e5", "ä€😀", "a\0b", " x "].map(bytes).to_vec(),
-        L::Binary { .. } => vec![bytes(""), Value::Bytes(vec![0, 255, 39]), bytes("12")],
-        L::Bits { .. } => vec![bytes("010"), bytes("000")],
-        L::Uuid => vec![Value::Bytes(vec![0; 16]), Value::Bytes((0..16).map(|b| b * 17).collect())],
-        L::Date => [-719_528, 0, 2_932_896, 2_932_897, -1_000_000].map(Value::Int).to_vec(),
-        L::Time { .. } => vec![Value::Int(0), Value::Int(day - 1), Value::Int(day)],
-        L::TimeTz { .. } => vec![bytes("12:00:00.5+02:30"), bytes("00:00:00-11")],
-        L::Duration { .. } => vec![Value::Int(-838 * 3_600_000_000 - 1), Value::Int(0), Value::Int(day * 9 + 5)],
-        L::Timestamp { .. } => {
-            [i64::from(i32::MIN), 0, 1, 1_700_000_000_123_456, -62_135_596_800_000_000, 300_000_000_000_000_000]
-                .map(Value::Int)
-                .to_vec()
-        }
-        L::Interval => vec![bytes("P1Y2M3DT4H5M6.7S"), bytes("PT0S")],
-        L::Json { .. } => ["{ \"b\":1, \"a\": 1.0 }", "123", "1.50", "null"].map(bytes).to_vec(),
-        L::Any => vec![Value::Int(7), Value::Float(1.0), Value::Text("007".into()), Value::Bytes(vec![1])],
-        _ => Vec::new(),
-    }
-}
-
-#[tokio::test]
-async fn edge_values_come_back() {
-    let f = Fixture::new("").await;
-    for (n, logical) in every_type().into_iter().enumerate() {
-        let mut table = with_key(
-            vec![ColumnDef::new("id", L::Int { bits: 64, unsigned: false }), ColumnDef::new("c", logical.clone())],
-            &[0],
-        );
-        table.name = TableName::new(format!("t{n}"));
-        let table = f.make(&table).await;
-        let mut rows: Vec<Vec<Value>> =
-            edges(&logical).into_iter().zip(1..).map(|(v, id)| vec![Value::Int(id), v]).collect();
-        rows.push(vec![Value::Int(99), Value::Null]);
-        let given = batch(&table, &rows);
-        assert_eq!(f.db.misfits(&table.columns[1], &given.columns()[1]), vec![], "{logical:?}");
-        assert_eq!(f.write(WriteMode::Insert, &table, &rows).await.unwrap(), rows.len() as u64);
-        assert_eq!(f.rows(&table, Selection::All, true).await.unwrap(), rows, "{logical:?}");
-    }
 }
 
 #[tokio::test]
@@ -300,7 +253,7 @@ async fn order_and_ranges_of_keys() {
 }
 
 #[tokio::test]
-async fn duplicates_updates_deletes() {
+async fn a_conflict_clause_and_a_column_named_rowid_change_nothing() {
     let f = Fixture::new(
         "CREATE TABLE t (id INTEGER PRIMARY KEY ON CONFLICT REPLACE, v TEXT);
          CREATE TABLE free (rowid TEXT, v);
@@ -312,15 +265,69 @@ async fn duplicates_updates_deletes() {
     f.write(WriteMode::Insert, &t, &[row(1, "a"), row(2, "b")]).await.unwrap();
     let error = f.write(WriteMode::Insert, &t, &[row(3, "c"), row(1, "x")]).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Constraint);
-    assert!(error.message().contains("t.id"), "{error}");
     assert_eq!(f.rows(&t, Selection::All, true).await.unwrap(), [row(1, "a"), row(2, "b")]);
-    assert_eq!(f.write(WriteMode::Update, &t, &[row(1, "a"), row(2, "y"), row(9, "z")]).await.unwrap(), 2);
-    assert_eq!(f.write(WriteMode::Delete, &t, &[row(1, "?")]).await.unwrap(), 1);
-    assert_eq!(f.rows(&t, Selection::All, true).await.unwrap(), [row(2, "y")]);
     let free = f.table("free").await;
     let gone = [vec![bytes("a"), Value::Int(1)], vec![Value::Null, Value::Int(2)]];
     assert_eq!(f.write(WriteMode::Delete, &free, &gone).await.unwrap(), 2);
     assert_eq!(f.rows(&free, Selection::All, false).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn many_rows_go_in_by_few_statements() {
+    let f = Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)").await;
+    let t = f.table("t").await;
+    let row = |id: i64| vec![Value::Int(id), if id % 7 == 0 { Value::Null } else { bytes(&format!("v{id}")) }];
+    let mut next = 0;
+    for count in [1, 31, 32, 33, 64, 100] {
+        let rows: Vec<_> = (next..next + count).map(row).collect();
+        assert_eq!(f.write(WriteMode::Insert, &t, &rows).await.unwrap(), count.unsigned_abs());
+        next += count;
+    }
+    let mut taken: Vec<_> = (next..next + 40).map(row).collect();
+    taken[37] = row(3);
+    assert_eq!(f.write(WriteMode::Insert, &t, &taken).await.unwrap_err().kind, ErrorKind::Constraint);
+    let all: Vec<_> = (0..next).map(row).collect();
+    assert_eq!(f.rows(&t, Selection::All, true).await.unwrap(), all, "nothing of the refused batch stayed");
+}
+
+#[tokio::test]
+async fn indexes_are_the_same_after_a_load() {
+    let f = Fixture::new(
+        "CREATE TABLE \"a t\" (id INTEGER PRIMARY KEY, a TEXT COLLATE NOCASE, b INT);
+         CREATE INDEX \"the \"\"index\" ON \"a t\" (b DESC, a);
+         CREATE INDEX second ON \"a t\"(a  COLLATE BINARY);
+         CREATE UNIQUE INDEX one ON \"a t\" (b);
+         CREATE INDEX some ON \"a t\" (a) WHERE b > 1;
+         CREATE INDEX computed ON \"a t\" (json_extract(a, '$.x'));",
+    )
+    .await;
+    let t = f.table("a t").await;
+    let mut target = f.db.target().await.unwrap();
+    let schema = "SELECT sql FROM sqlite_schema WHERE type = 'index' ORDER BY name";
+    let before = f.texts(schema);
+    let row = |id: i64, a: &str| batch(&t, &[vec![Value::Int(id), bytes(a), Value::Int(-id)]]);
+
+    target.begin(WriteOptions::default()).await.unwrap();
+    target.write(WriteMode::Insert, &row(1, "{}")).await.unwrap();
+    target.rollback().await.unwrap();
+    assert_eq!(f.texts(schema), before, "after a rollback");
+
+    target.begin(WriteOptions::default()).await.unwrap();
+    target.savepoint().await.unwrap();
+    target.write(WriteMode::Insert, &row(1, "{}")).await.unwrap();
+    let refused = target.write(WriteMode::Insert, &row(2, "no document")).await;
+    assert!(refused.is_err(), "an index that can refuse a row is there during the load");
+    target.rollback_to_savepoint().await.unwrap();
+    target.write(WriteMode::Insert, &row(1, "{}")).await.unwrap();
+    target.savepoint().await.unwrap();
+    target.write(WriteMode::Insert, &row(3, "[]")).await.unwrap();
+    target.rollback_to_savepoint().await.unwrap();
+    target.write(WriteMode::Insert, &row(4, "[1]")).await.unwrap();
+    target.commit().await.unwrap();
+    assert_eq!(f.texts(schema), before, "after the commit");
+    assert_eq!(f.texts("PRAGMA integrity_check"), ["ok"]);
+    let found = "SELECT id FROM \"a t\" INDEXED BY \"the \"\"index\" WHERE b < 0 ORDER BY id";
+    assert_eq!(f.texts(found), ["1", "4"]);
 }
 
 #[tokio::test]
@@ -339,6 +346,7 @@ async fn hostile_names_and_round_trip_of_ddl() {
             name: "i".into(),
             columns: vec![IndexColumn { name: "\"q\" ) --".into(), descending: true }],
             unique: true,
+            constraint: false,
             native: None,
         }];
         table.foreign_keys = vec![ForeignKey {
@@ -395,101 +403,11 @@ async fn same_engine_keeps_its_words() {
 }
 
 #[tokio::test]
-async fn dropping_rolls_back_and_savepoints_hold() {
-    let f = Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY)").await;
-    let t = f.table("t").await;
-    let one = |id| batch(&t, &[vec![Value::Int(id)]]);
+async fn a_full_disk_names_the_file() {
+    let f = Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY, s TEXT)").await;
     let mut target = f.db.target().await.unwrap();
-    target.begin(WriteOptions::default()).await.unwrap();
-    target.write(WriteMode::Insert, &one(1)).await.unwrap();
-    drop(target);
-    let mut target = f.db.target().await.unwrap();
-    target.begin(WriteOptions::default()).await.unwrap();
-    target.write(WriteMode::Insert, &one(2)).await.unwrap();
-    target.savepoint().await.unwrap();
-    target.write(WriteMode::Insert, &one(3)).await.unwrap();
-    assert!(target.write(WriteMode::Insert, &one(3)).await.is_err());
-    target.rollback_to_savepoint().await.unwrap();
-    target.write(WriteMode::Insert, &one(4)).await.unwrap();
-    target.savepoint().await.unwrap();
-    target.commit().await.unwrap();
-    target.rollback().await.unwrap();
-    let ids = f.rows(&t, Selection::All, true).await.unwrap();
-    assert_eq!(ids, [vec![Value::Int(2)], vec![Value::Int(4)]]);
-    assert_eq!(target.query_text("SELECT id FROM t").await.unwrap(), ["2", "4"]);
-}
-
-#[tokio::test]
-async fn a_dropped_stream_lets_writers_commit() {
-    let f = Fixture::new(
-        "CREATE TABLE t (id INTEGER PRIMARY KEY);
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) INSERT INTO t SELECT i FROM n;",
-    )
-    .await;
-    let t = f.table("t").await;
-    let request = ReadRequest {
-        table: t.clone(),
-        filter: Some("id > 1 -- all".into()),
-        rows: Selection::All,
-        ordered: true,
-        limits: LIMITS,
-    };
-    let mut source = f.db.snapshot().await.unwrap().source().await.unwrap();
-    let mut stream = source.read(&request).await.unwrap();
-    assert_eq!(stream.next().await.unwrap().unwrap().rows(), 3);
-    drop(stream);
-    f.write(WriteMode::Insert, &t, &[vec![Value::Int(9_000)]]).await.unwrap();
-    assert_eq!(source.count(&t, Some("id > 1 -- all")).await.unwrap(), 5000);
-    let bad = ReadRequest { filter: Some("\"nowhere\" = 1".into()), ..request };
-    assert_eq!(source.check(&bad).await.unwrap_err().kind, ErrorKind::SchemaMismatch);
-}
-
-#[tokio::test]
-async fn in_wal_mode_a_source_keeps_its_point() {
-    let f = Fixture::new("PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY)").await;
-    let t = f.table("t").await;
-    let mut source = f.db.snapshot().await.unwrap().source().await.unwrap();
-    assert_eq!(source.count(&t, None).await.unwrap(), 0);
-    f.write(WriteMode::Insert, &t, &[vec![Value::Int(1)]]).await.unwrap();
-    assert_eq!(source.count(&t, None).await.unwrap(), 0);
-    assert_eq!(f.rows(&t, Selection::All, true).await.unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn verify_finds_orphans_and_triggers_are_silent() {
-    let f = Fixture::new(
-        "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE log (x);
-         CREATE TABLE c (id INTEGER PRIMARY KEY, p INT REFERENCES p);
-         CREATE TRIGGER tr AFTER INSERT ON c BEGIN INSERT INTO log VALUES (1); END;",
-    )
-    .await;
-    let c = f.table("c").await;
-    assert_eq!(c.foreign_keys[0].parent_columns, ["id"]);
-    let orphan = batch(&c, &[vec![Value::Int(1), Value::Int(7)]]);
-    let mut target = f.db.target().await.unwrap();
-    target.begin(WriteOptions { silence_triggers: true, defer_foreign_keys: true }).await.unwrap();
-    target.write(WriteMode::Insert, &orphan).await.unwrap();
-    let found = target.verify(std::slice::from_ref(&c)).await.unwrap();
-    assert_eq!(found.len(), 1);
-    assert!(found[0].contains("table c: 1 row refers to a row in p"), "{}", found[0]);
-    assert_eq!(target.query_text("SELECT count(*) FROM log").await.unwrap(), ["0"]);
-    target.rollback().await.unwrap();
-    target.begin(WriteOptions::default()).await.unwrap();
-    let refused = match target.write(WriteMode::Insert, &orphan).await {
-        Ok(_) => target.commit().await.unwrap_err(),
-        Err(error) => error,
-    };
-    assert_eq!(refused.kind, ErrorKind::Constraint);
-}
-
-#[tokio::test]
-async fn files_that_are_missing_or_something_else() {
-    let f = Fixture::new("").await;
-    let path = f.folder.path().join("text");
-    let url = format!("sqlite:{}", path.display());
-    let missing = open(&url, &OpenOptions { create: false }).await.err().unwrap();
-    assert_eq!(missing.kind, ErrorKind::Unreachable);
-    std::fs::write(&path, "this is no database at all, ".repeat(100)).unwrap();
-    let wrong = open(&url, &OpenOptions { create: false }).await.err().unwrap();
-    assert_eq!(wrong.kind, ErrorKind::BadData, "{wrong}");
+    target.execute("PRAGMA max_page_count = 3").await.unwrap();
+    let error = target.execute("INSERT INTO t VALUES (1, zeroblob(100000))").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Full);
+    assert!(error.message().contains(f.db.label()), "{error}");
 }

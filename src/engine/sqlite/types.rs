@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use super::ddl::SAME_ENGINE;
+use super::ddl::{SAME_ENGINE, STRICT, WITHOUT_ROWID};
 use crate::engine::MappedColumn;
 use crate::model::{
-    Cell, Column, ColumnDef, DefaultValue, Identity, LogicalType, Table, Value, decimal_parts, temporal,
+    Cell, Column, ColumnDef, DefaultValue, Identity, LogicalType, Table, Value, decimal_parts, padded, temporal,
 };
 
 /// How a column converts what is stored, by SQLite's rules for names.
@@ -26,6 +26,9 @@ pub(super) enum Affinity {
 
 /// The affinity of a declared type (<https://sqlite.org/datatype3.html#determination_of_column_affinity>).
 pub(super) fn affinity(declared: &str) -> Affinity {
+    if declared == STRICT_ANY {
+        return Affinity::Blob;
+    }
     let name = plain(declared).to_ascii_uppercase();
     let has = |words: &[&str]| words.iter().any(|w| name.contains(w));
     if has(&["INT"]) {
@@ -43,6 +46,9 @@ pub(super) fn affinity(declared: &str) -> Affinity {
 
 /// The declared type without our own marks.
 pub(super) fn plain(native: &str) -> &str {
+    if native == STRICT_ANY {
+        return "ANY";
+    }
     native.trim_end_matches(SAME_ENGINE).trim()
 }
 
@@ -218,20 +224,19 @@ pub(super) fn map_column(table: &Table, column: &ColumnDef) -> MappedColumn {
         {
             out.native = declared_for(&column.logical);
         }
-        if plain(&out.native).eq_ignore_ascii_case("INTEGER") && sole_key {
+        let rowid = !table.dialect.options.iter().any(|o| o == WITHOUT_ROWID);
+        if plain(&out.native).eq_ignore_ascii_case("INTEGER") && sole_key && rowid {
             // Without a number of its own the key must not become one.
-            "BIGINT".clone_into(&mut out.native);
+            let strict = table.dialect.options.iter().any(|o| o == STRICT);
+            if strict { "INT" } else { "BIGINT" }.clone_into(&mut out.native);
         }
     }
     out.logical = parse(&out.native);
     out.collation =
         column.collation.clone().filter(|c| ["NOCASE", "RTRIM"].iter().any(|own| c.eq_ignore_ascii_case(own)));
     out.binary_order = out.collation.is_none();
-    // A generated column becomes an ordinary one with the values that it had.
-    if column.generated {
-        out.generated = false;
-        out.default = None;
-    }
+    // Without its words a generated column becomes an ordinary one with the values that it had.
+    out.generated = column.generated && column.dialect.is_some();
     if let Some(DefaultValue::Expression(text)) = &out.default
         && !text.ends_with(SAME_ENGINE)
     {
@@ -239,6 +244,10 @@ pub(super) fn map_column(table: &Table, column: &ColumnDef) -> MappedColumn {
     }
     MappedColumn { column: out, loss: None }
 }
+
+/// Type text of a column of a STRICT table that takes each value as it is: elsewhere `ANY` would
+/// make numbers of texts.
+pub(super) const STRICT_ANY: &str = "ANY /*strict*/";
 
 /// Type text of a rowid alias that never uses a number twice.
 pub(super) const AUTOINCREMENT: &str = "INTEGER AUTOINCREMENT";
@@ -335,12 +344,49 @@ fn push_real(column: &mut Column, logical: &LogicalType, v: f64) -> bool {
         }
         LogicalType::Float { .. } => column.push_float(v),
         LogicalType::Decimal { scale, .. } => {
+            if let Some(scale) = *scale
+                && let Some(units) = units_of(v, scale)
+            {
+                column.push_bytes_with(|out| write_units(out, units, scale));
+                return true;
+            }
             let Some(text) = decimal_of(v, *scale) else { return false };
             column.push_bytes(text.as_bytes());
         }
         _ => return false,
     }
     true
+}
+
+/// The decimal of `scale` digits that is this double, as a whole number of its last digit; `None`:
+/// there is none, or it must be found the long way.
+///
+/// What divides back to the double is its decimal, for a division of two exact numbers gives the
+/// nearest double, and no two decimals of up to 15 digits have the same one.
+fn units_of(v: f64, scale: u32) -> Option<i64> {
+    let power = POWERS.get(scale as usize)?;
+    let units = (v * power).round();
+    #[allow(clippy::cast_possible_truncation, reason = "a whole number below 10^15")]
+    (units.abs() < 1e15 && (units / power).to_bits() == v.to_bits()).then_some(units as i64)
+}
+
+/// Powers of ten as doubles, all exact.
+const POWERS: [f64; EXACT_DIGITS as usize + 1] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+/// Writes 1234 of scale 2 as `12.34`.
+fn write_units(out: &mut Vec<u8>, units: i64, scale: u32) {
+    if units < 0 {
+        out.push(b'-');
+    }
+    let power = 10_u64.pow(scale);
+    let (digits, from) = padded(units.unsigned_abs() / power, 1);
+    out.extend_from_slice(&digits[from..]);
+    if scale > 0 {
+        out.push(b'.');
+        let (digits, from) = padded(units.unsigned_abs() % power, scale as usize);
+        out.extend_from_slice(&digits[from..]);
+    }
 }
 
 /// Zeros up to `scale` digits after the point, of which `present` are there.
@@ -591,8 +637,40 @@ impl Binder {
     }
 }
 
+/// A decimal of at most 15 digits as a whole number of its last digit, and its scale.
+fn short_decimal(bytes: &[u8]) -> Option<(i64, u32)> {
+    let (sign, text) = bytes.strip_prefix(b"-").map_or((1, bytes), |rest| (-1, rest));
+    if text.len() > EXACT_DIGITS as usize || !text.first()?.is_ascii_digit() {
+        return None;
+    }
+    let (mut units, mut scale) = (0, None);
+    for byte in text {
+        match byte {
+            b'0'..=b'9' => {
+                units = units * 10 + i64::from(byte - b'0');
+                scale = scale.map(|digits| digits + 1);
+            }
+            b'.' if scale.is_none() => scale = Some(0),
+            _ => return None,
+        }
+    }
+    Some((sign * units, scale.unwrap_or(0)))
+}
+
 /// The number that a NUMERIC column would make of this text, if it is the same; else the text.
 fn numeric_of(bytes: &[u8]) -> ValueRef<'_> {
+    if let Some((units, scale)) = short_decimal(bytes) {
+        let power = 10_i64.pow(scale);
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "below 10^15; see units_of for why the quotient is the decimal"
+        )]
+        return if units % power == 0 {
+            ValueRef::Integer(units / power)
+        } else {
+            ValueRef::Real(units as f64 / POWERS[scale as usize])
+        };
+    }
     let Ok(text) = std::str::from_utf8(bytes) else { return ValueRef::Text(bytes) };
     let Some((negative, whole, fraction)) = decimal_parts(text) else { return ValueRef::Text(bytes) };
     if fraction.is_empty() && whole.len() <= 19 {
@@ -661,4 +739,59 @@ pub(super) fn misfits(column: &ColumnDef, data: &Column) -> Vec<(usize, String)>
     (0..data.len())
         .filter_map(|row| misfit(column, affinity, data.cell(row)).map(|why| (row, why.to_owned())))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The short ways with decimals must give what the long ones give.
+    #[test]
+    fn short_decimals_are_the_long_ones() {
+        let mut seed = 7_u64;
+        let mut random = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed >> 11
+        };
+        let mut short = 0;
+        for round in 0..200_000 {
+            let (scale, size) = (u32::try_from(random() % 17).unwrap(), 10_u64.pow(1 + (round % 17)));
+            #[allow(clippy::cast_precision_loss, reason = "any number will do")]
+            let v = match round % 4 {
+                0 => f64::from_bits(random() << 11 | random() >> 42),
+                1 => (random() % size) as f64 / 10_f64.powi(i32::try_from(scale).unwrap()),
+                2 => -((random() % size) as f64),
+                _ => f64::from_bits(((random() % size) as f64 / 1e3).to_bits() + random() % 3),
+            };
+            if let Some(units) = units_of(v, scale) {
+                let mut text = Vec::new();
+                write_units(&mut text, units, scale);
+                assert_eq!(
+                    Some(String::from_utf8(text).unwrap()),
+                    decimal_of(v, Some(scale)),
+                    "{v:?} of scale {scale}"
+                );
+                short += 1;
+            }
+            if v.is_finite()
+                && let Some(text) = decimal_of(v, None)
+                && short_decimal(text.as_bytes()).is_some()
+            {
+                let same = match numeric_of(text.as_bytes()) {
+                    ValueRef::Integer(whole) => whole.to_string() == text,
+                    ValueRef::Real(stored) => stored.to_bits() == v.to_bits() && same_number(stored, &text),
+                    _ => false,
+                };
+                assert!(same, "{text} becomes {:?}", numeric_of(text.as_bytes()));
+            }
+        }
+        assert!(short > 20_000, "only {short} went the short way");
+        assert_eq!(units_of(-0.0, 2), Some(0));
+        for (text, value) in [("-0.00", 0), ("007.0", 7), ("5.", 5), ("-12", -12)] {
+            assert_eq!(numeric_of(text.as_bytes()), ValueRef::Integer(value), "{text}");
+        }
+        for text in ["", "-", ".5", "1.2.3", "1e3", "+1", "0x1", "NaN"] {
+            assert_eq!(numeric_of(text.as_bytes()), ValueRef::Text(text.as_bytes()));
+        }
+    }
 }

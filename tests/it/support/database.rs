@@ -1,9 +1,8 @@
 //! A fresh database for each test, reached past rowferry by each engine's own driver.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mysql_async::prelude::Queryable;
+use super::session::{Rows, Session, Wire};
 
 /// An engine that the tests run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,6 +30,14 @@ impl Engine {
         there
     }
 
+    /// Whether the run was told to do without: `test.sh` leaves `MySQL` out where it cannot be had.
+    pub fn is_left_out(self) -> bool {
+        let told = |name: &str, value: &str| std::env::var(name).is_ok_and(|v| v == value);
+        self == Self::Mysql
+            && self.admin_url().is_none()
+            && (told("ROWFERRY_TEST_DBS", "required") || told("ROWFERRY_TEST_MYSQL_SKIP", "1"))
+    }
+
     fn variable(self) -> &'static str {
         match self {
             Self::Sqlite => "",
@@ -49,10 +56,10 @@ impl Engine {
 pub struct TestDb {
     engine: Engine,
     url: String,
-    /// Of a server's database.
+    /// Of a server's database; unique on all engines.
     name: String,
-    /// Of the file.
-    folder: Option<tempfile::TempDir>,
+    /// The file's folder, which goes when this does.
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl TestDb {
@@ -63,13 +70,13 @@ impl TestDb {
         if engine == Engine::Sqlite {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let url = format!("sqlite:{}", folder.path().join("test.db").display());
-            return Self { engine, url, name, folder: Some(folder) };
+            return Self { engine, url, name, _folder: Some(folder) };
         }
         let admin = engine.admin_url().unwrap_or_else(|| panic!("{} is not set: run ./test.sh", engine.variable()));
         let options = if engine == Engine::Postgres { "" } else { " CHARACTER SET utf8mb4" };
         run(engine, &admin, &format!("CREATE DATABASE {name}{options}"));
         let (server, _) = admin.rsplit_once('/').expect("a URL with a database");
-        Self { engine, url: format!("{server}/{name}"), name, folder: None }
+        Self { engine, url: format!("{server}/{name}"), name, _folder: None }
     }
 
     /// A fresh database on each engine there is.
@@ -82,14 +89,14 @@ impl TestDb {
         self.engine
     }
 
+    /// A name that no other test has.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// As rowferry takes it.
     pub fn url(&self) -> &str {
         &self.url
-    }
-
-    /// The file of a `SQLite` database.
-    pub fn path(&self) -> PathBuf {
-        self.folder.as_ref().expect("a file").path().join("test.db")
     }
 
     /// Runs any number of statements.
@@ -97,10 +104,40 @@ impl TestDb {
         run(self.engine, &self.url, sql);
     }
 
+    /// As [`Self::execute`]; the server's words when it refuses.
+    pub fn attempt(&self, sql: &str) -> Result<(), String> {
+        attempt(self.engine, &self.url, sql).map(drop)
+    }
+
     /// Rows of one query, each value as the engine shows it as text; NULL is `None`. Bytes that
     /// are no UTF-8 are shown as `\x` and hexadecimal digits.
     pub fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         run(self.engine, &self.url, sql)
+    }
+
+    /// A connection that stays open.
+    pub fn session(&self) -> Session {
+        Session::open(self.engine, &self.url)
+    }
+
+    /// As [`Self::session`], of another account of the server's.
+    pub fn session_of(&self, user: &str, password: &str) -> Session {
+        let (_, place) = self.url.rsplit_once('@').expect("a server's URL");
+        let (scheme, _) = self.url.split_once("://").expect("a server's URL");
+        Session::open(self.engine, &format!("{scheme}://{user}:{password}@{place}"))
+    }
+
+    /// Tables of rowferry's own that are in it.
+    pub fn own_tables(&self) -> Vec<String> {
+        let sql = match self.engine {
+            Engine::Sqlite => "SELECT name FROM sqlite_master WHERE name LIKE '\\_rowferry%' ESCAPE '\\'",
+            Engine::Postgres => "SELECT relname FROM pg_class WHERE relname LIKE '\\_rowferry%' AND relkind = 'r'",
+            Engine::Mariadb | Engine::Mysql => {
+                "SELECT table_name FROM information_schema.tables \
+                 WHERE table_schema = DATABASE() AND table_name LIKE '\\_rowferry%'"
+            }
+        };
+        self.query(sql).into_iter().flatten().flatten().collect()
     }
 
     /// The first value of the first row, which is there and not NULL.
@@ -120,8 +157,6 @@ impl Drop for TestDb {
     }
 }
 
-type Rows = Vec<Vec<Option<String>>>;
-
 fn run(engine: Engine, url: &str, sql: &str) -> Rows {
     attempt(engine, url, sql).unwrap_or_else(|error| {
         let start: String = sql.chars().take(300).collect();
@@ -130,92 +165,12 @@ fn run(engine: Engine, url: &str, sql: &str) -> Rows {
 }
 
 /// On a thread with a runtime of its own, so that it can be called from any test, async or not.
-fn attempt(engine: Engine, url: &str, sql: &str) -> Result<Rows, String> {
+pub(super) fn attempt(engine: Engine, url: &str, sql: &str) -> Result<Rows, String> {
     let work = || {
-        if engine == Engine::Sqlite {
-            return sqlite(url, sql);
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-        runtime.block_on(async {
-            match engine {
-                Engine::Postgres => postgres(url, sql).await,
-                _ => mysql(url, sql).await.map_err(|e| e.to_string()),
-            }
-        })
+        let mut wire = Wire::open(engine, url)?;
+        let rows = wire.run(sql);
+        wire.close();
+        rows
     };
     std::thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|_| Err("the driver panicked".to_owned())))
-}
-
-fn shown(bytes: &[u8]) -> String {
-    std::str::from_utf8(bytes)
-        .map_or_else(|_| bytes.iter().fold("\\x".to_owned(), |text, byte| format!("{text}{byte:02x}")), str::to_owned)
-}
-
-/// Runs `sql`, and gives the rows of its last statement.
-fn sqlite(url: &str, sql: &str) -> Result<Rows, String> {
-    use rusqlite::{fallible_iterator::FallibleIterator as _, types::ValueRef};
-    let read = || -> rusqlite::Result<Rows> {
-        let connection = rusqlite::Connection::open(url.trim_start_matches("sqlite:"))?;
-        connection.busy_timeout(std::time::Duration::from_secs(30))?;
-        let mut rows_of_last = Vec::new();
-        let mut batch = rusqlite::Batch::new(&connection, sql);
-        while let Some(mut statement) = batch.next()? {
-            let columns = statement.column_count();
-            let mut rows = statement.query([])?;
-            rows_of_last.clear();
-            while let Some(row) = rows.next()? {
-                let values = (0..columns).map(|column| {
-                    Ok(match row.get_ref(column)? {
-                        ValueRef::Null => None,
-                        ValueRef::Integer(number) => Some(number.to_string()),
-                        ValueRef::Real(number) => Some(number.to_string()),
-                        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(shown(bytes)),
-                    })
-                });
-                rows_of_last.push(values.collect::<rusqlite::Result<_>>()?);
-            }
-        }
-        Ok(rows_of_last)
-    };
-    read().map_err(|e| e.to_string())
-}
-
-async fn postgres(url: &str, sql: &str) -> Result<Rows, String> {
-    let told = |error: tokio_postgres::Error| {
-        error.as_db_error().map_or_else(|| error.to_string(), |e| format!("{}: {}", e.code().code(), e.message()))
-    };
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.map_err(told)?;
-    let connection = tokio::spawn(connection);
-    let messages = client.simple_query(sql).await.map_err(told)?;
-    drop(client);
-    let _ = connection.await;
-    Ok(messages
-        .iter()
-        .filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
-            }
-            _ => None,
-        })
-        .collect())
-}
-
-async fn mysql(url: &str, sql: &str) -> mysql_async::Result<Rows> {
-    use mysql_async::Value;
-    let mut connection = mysql_async::Conn::from_url(url).await?;
-    // the text protocol: the server's own text of each value
-    let mut result = connection.query_iter(sql).await?;
-    let mut rows_of_last = Rows::new();
-    while !result.is_empty() {
-        let rows: Vec<mysql_async::Row> = result.collect().await?;
-        let text = |value: Value| match value {
-            Value::NULL => None,
-            Value::Bytes(bytes) => Some(shown(&bytes)),
-            other => Some(other.as_sql(true)),
-        };
-        rows_of_last = rows.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()).collect();
-    }
-    drop(result);
-    connection.disconnect().await?;
-    Ok(rows_of_last)
 }

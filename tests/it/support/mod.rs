@@ -1,7 +1,28 @@
-//! What the tests share: a database of their own on each engine, and the real program.
+//! What the tests share: a database of their own on each engine, servers of their own, and the
+//! real program.
 
 mod database;
+mod held;
 mod program;
+mod server;
+mod session;
 
 pub use database::{Engine, TestDb};
-pub use program::{Output, rowferry, rowferry_in};
+pub use held::Held;
+pub use program::{Output, assert_equal, command, output, program, rowferry, rowferry_in, start};
+pub use server::Server;
+pub use session::Session;
+
+/// Whether the long tests were asked for (`./test.sh --long`); what they repeat, others do a few times.
+pub fn long() -> bool {
+    std::env::var("ROWFERRY_TEST_LONG").is_ok_and(|v| v == "1")
+}
+
+/// Whether the tests may mount file systems; those that must say in a line when they may not.
+pub fn may_mount() -> bool {
+    let may = std::process::Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|s| s.success());
+    if !may {
+        eprintln!("left out: only root can mount the file system that this test needs");
+    }
+    may
+}

@@ -1,0 +1,144 @@
+//! `rowferry diff` of equal tables and of tables with a thousand scattered rows that differ, beside what
+//! compares without it.
+
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use super::ends::{Bench, End, Side};
+use super::process::{ok, rowferry, text};
+use super::tables::ORDERS;
+use super::{Outcome, median};
+
+/// Rows that differ, evenly scattered.
+const DIFFERENT: u32 = 1_000;
+
+/// Both ends, each at its own side.
+type Ends = ((End, Side), (End, Side));
+
+const PAIRS: [(&str, Ends); 4] = [
+    ("PostgreSQL and PostgreSQL", ((End::Postgres, Side::Source), (End::Postgres, Side::Target))),
+    ("MariaDB and PostgreSQL", ((End::Maria, Side::Source), (End::Postgres, Side::Target))),
+    ("MariaDB and MariaDB", ((End::Maria, Side::Source), (End::Maria, Side::Target))),
+    ("SQLite and SQLite", ((End::Sqlite, Side::Source), (End::Sqlite, Side::Target))),
+];
+
+pub fn diffs(bench: &Bench) -> Outcome<String> {
+    bench.fill_all(ORDERS, bench.rows)?;
+    for end in [End::Postgres, End::Maria, End::Sqlite] {
+        bench.remove(ORDERS, end, Side::Target)?;
+        bench.copy(ORDERS, (end, Side::Source), (end, Side::Target))?;
+    }
+    let peers = peers();
+    let mut found = vec![Vec::new(); PAIRS.len()];
+    for different in [false, true] {
+        if different {
+            change(bench)?;
+        }
+        for (at, (name, (a, b))) in PAIRS.into_iter().enumerate() {
+            eprintln!("diff of {name}{}", if different { ", 1000 rows differ" } else { "" });
+            let code = i32::from(different);
+            let urls = (bench.url(a.0, a.1), bench.url(b.0, b.1));
+            let ours = timed(bench, || {
+                rowferry(&["diff", &urls.0, &urls.1, "--tables", "orders", "-q"], bench.folder(), &[code]).map(drop)
+            })?;
+            found[at].push(("rowferry".to_owned(), ours));
+            for peer in &peers {
+                if let Some(rate) = beside(bench, peer, (a, b))? {
+                    found[at].push((peer.name.to_owned(), rate));
+                }
+            }
+        }
+    }
+    let mut out = format!(
+        "{} rows of `orders`, in rows/s; `diff` reads both sides in full.\n\n\
+         | pair | tool | equal | {DIFFERENT} rows differ | rowferry is, equal | with differences |\n|---|---|--:|--:|--:|--:|\n",
+        bench.rows
+    );
+    for ((name, _), rates) in PAIRS.iter().zip(found) {
+        let (equal, differ) = rates.split_at(rates.len() / 2);
+        for ((tool, e), (_, d)) in equal.iter().zip(differ) {
+            writeln!(
+                out,
+                "| {name} | {tool} | {e:.0} | {d:.0} | {:.2} × | {:.2} × |",
+                equal[0].1 / e,
+                differ[0].1 / d
+            )?;
+        }
+    }
+    if !peers.iter().any(|p| p.name == DATA_DIFF) {
+        out.push_str("\ndata-diff was not at hand.\n");
+    }
+    Ok(out)
+}
+
+/// Makes rows differ at every target.
+fn change(bench: &Bench) -> Outcome<()> {
+    let step = (bench.rows / DIFFERENT).max(1);
+    let sql = |table: &str| format!("UPDATE {table} SET customer = customer + 1 WHERE id % {step} = 0");
+    ok(&mut bench.psql("bench_b", &sql("orders")))?;
+    ok(&mut bench.mysql(&sql("bench_b.orders")))?;
+    rusqlite::Connection::open(bench.file(Side::Target))?.execute(&sql("orders"), [])?;
+    Ok(())
+}
+
+const DATA_DIFF: &str = "data-diff";
+
+/// Another way to compare.
+struct Peer {
+    name: &'static str,
+    program: String,
+}
+
+/// Those that are installed: `sqldiff` in PATH, data-diff where `ROWFERRY_BENCH_DATA_DIFF` says.
+fn peers() -> Vec<Peer> {
+    let mut out = vec![Peer { name: "`md5` of the rows in both servers at once", program: "psql".into() }];
+    if Command::new("sqldiff").arg("--help").output().is_ok() {
+        out.push(Peer { name: "sqldiff", program: "sqldiff".into() });
+    }
+    out.extend(std::env::var("ROWFERRY_BENCH_DATA_DIFF").ok().map(|program| Peer { name: DATA_DIFF, program }));
+    out
+}
+
+/// Rows a second of a peer; `None` where it cannot compare these two.
+fn beside(bench: &Bench, peer: &Peer, (a, b): Ends) -> Outcome<Option<f64>> {
+    let work = || -> Outcome<()> {
+        match peer.program.as_str() {
+            "psql" => {
+                let sql = "SELECT count(*), sum(('x' || left(md5(orders::text), 15))::bit(60)::bigint) FROM orders";
+                let mut first = bench.psql("bench_a", sql).stdout(Stdio::null()).spawn()?;
+                text(&mut bench.psql("bench_b", sql))?;
+                first.wait()?;
+            }
+            "sqldiff" => ok(Command::new("sqldiff").args([bench.file(b.1), bench.file(a.1)]))?,
+            program => {
+                // It ends with 0 whether rows differ or not.
+                let mut command = Command::new(program);
+                for end in [a, b] {
+                    // It knows one spelling of the scheme, and wants a password, which the server does not ask for.
+                    let url = bench.url(end.0, end.1).replacen("postgres:", "postgresql:", 1).replacen('@', ":x@", 1);
+                    command.args([&url, "orders"]);
+                }
+                ok(command.args(["-k", "id", "-c", "%", "--stats"]))?;
+            }
+        }
+        Ok(())
+    };
+    let can = match peer.program.as_str() {
+        "sqldiff" => a.0 == End::Sqlite && b.0 == End::Sqlite,
+        // data-diff cannot do without a password, which the other server would refuse.
+        _ => a.0 == End::Postgres && b.0 == End::Postgres,
+    };
+    can.then(|| timed(bench, work)).transpose()
+}
+
+/// Rows a second at the median time.
+fn timed(bench: &Bench, work: impl Fn() -> Outcome<()>) -> Outcome<f64> {
+    let mut times = Vec::new();
+    for _ in 0..bench.rounds {
+        let started = Instant::now();
+        work()?;
+        times.push(started.elapsed().as_secs_f64());
+    }
+    Ok(f64::from(bench.rows) / median(times))
+}

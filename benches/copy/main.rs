@@ -1,0 +1,68 @@
+//! Measures `rowferry copy` and `rowferry diff` beside the engines' own tools, in alternation and
+//! on the same rows; contents are compared after each copy. `./bench.sh` runs it.
+
+mod copies;
+mod diffs;
+mod ends;
+mod memory;
+mod process;
+mod tables;
+
+use std::error::Error;
+
+use ends::Bench;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
+
+fn main() {
+    // `cargo test --benches` passes no servers, and nothing here is a test.
+    let (Ok(postgres), Ok(maria)) = (std::env::var("ROWFERRY_TEST_POSTGRES"), std::env::var("ROWFERRY_TEST_MARIADB"))
+    else {
+        eprintln!("no servers: run ./bench.sh");
+        return;
+    };
+    if let Err(e) = Bench::new(&postgres, &maria).and_then(|bench| run(&bench)) {
+        eprintln!("bench: {e}");
+        std::process::exit(1);
+    }
+}
+
+type Part = fn(&Bench) -> Outcome<String>;
+
+/// What can be measured, with the name of its place in the page.
+const PARTS: [(&str, Part); 4] =
+    [("copy", copies::orders), ("wide", copies::wide), ("diff", diffs::diffs), ("memory", memory::memory)];
+
+/// Measures the parts that the arguments name, or all.
+fn run(bench: &Bench) -> Outcome<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let named = |name: &str| args.iter().any(|a| a == name);
+    let all = !PARTS.iter().any(|(name, _)| named(name));
+    for (name, part) in PARTS {
+        if all || named(name) {
+            let text = format!("{}\n\n{}", bench.conditions()?, part(bench)?);
+            println!("{text}");
+            if named("--write") {
+                put(name, &text)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts the figures of a part into the page.
+fn put(name: &str, text: &str) -> Outcome<()> {
+    let (begin, end) = (format!("<!-- figures: {name} -->\n"), format!("<!-- end of {name} -->"));
+    let page = std::fs::read_to_string(PAGE)?;
+    let place = page.split_once(&begin).and_then(|(head, rest)| Some((head, rest.split_once(&end)?.1)));
+    let (head, tail) = place.ok_or("docs/performance.md has no place for these figures")?;
+    Ok(std::fs::write(PAGE, format!("{head}{begin}{text}{end}{tail}"))?)
+}
+
+/// The middle of an odd number of values.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

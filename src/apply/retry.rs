@@ -1,0 +1,119 @@
+//! Rows that are refused once may be welcome when the rows after them stand: two that exchange a unique value, say.
+
+use super::{Refused, write_splitting};
+use crate::engine::{Error, ErrorKind, Result, Target, WriteMode};
+use crate::model::Batch;
+
+/// More refused rows than this, and something is wrong with the table as a whole.
+const ROWS_MAX: usize = 100_000;
+/// Of so many rows those that stand in the others' way are looked for, which takes a try for each of them.
+const SWAP_MAX: usize = 200;
+
+/// Rows refused so far.
+#[derive(Default)]
+pub struct Retry {
+    batches: Vec<(WriteMode, Batch)>,
+    rows: usize,
+}
+
+/// What became of the rows that were tried again.
+#[derive(Default)]
+pub struct Outcome {
+    /// How many were written, by kind.
+    pub written: Vec<(WriteMode, u64)>,
+    /// What is refused even when all others stand, in the batch that it is a row of.
+    pub refused: Vec<(Batch, Refused)>,
+}
+
+/// Writes; what is refused is kept for [`Retry::finish`]. Returns how many rows were written.
+///
+/// # Errors
+/// `Busy` when rows that were there to be updated are not there any more.
+pub async fn put(target: &mut dyn Target, mode: WriteMode, batch: Batch, retry: &mut Retry) -> Result<u64> {
+    let (written, refused) = write_splitting(target, mode, &batch).await?;
+    let expected = (batch.rows() - refused.len()) as u64;
+    if mode == WriteMode::Update && written != expected {
+        return Err(Error::new(
+            ErrorKind::Busy,
+            format!(
+                "rows of {} were changed by someone else meanwhile; nothing was written, run it again",
+                batch.table.name
+            ),
+        ));
+    }
+    if !refused.is_empty() {
+        retry.rows += refused.len();
+        if retry.rows > ROWS_MAX {
+            return Err(Error::new(
+                ErrorKind::Constraint,
+                format!("{} refuses more than {ROWS_MAX} rows: {}", batch.table.name, refused[0].reason),
+            ));
+        }
+        retry.batches.push((mode, batch.select(refused.iter().map(|r| r.row))));
+    }
+    Ok(written)
+}
+
+impl Retry {
+    /// The refused rows once more: all updates as delete and insert in one go, which frees every value that they
+    /// exchange. What is refused even then is left out, until the rest goes; of very many, they go one by one.
+    pub async fn finish(mut self, target: &mut dyn Target) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        if self.batches.is_empty() {
+            return Ok(outcome);
+        }
+        target.savepoint().await?;
+        while !self.batches.is_empty() {
+            match self.swap(target).await {
+                Ok(()) => {
+                    outcome.written = self.batches.iter().map(|(mode, batch)| (*mode, batch.rows() as u64)).collect();
+                    return Ok(outcome);
+                }
+                Err((_, e)) if !e.is_row_fault() => return Err(e),
+                Err((at, e)) => {
+                    target.rollback_to_savepoint().await?;
+                    if self.rows > SWAP_MAX {
+                        break;
+                    }
+                    if self.batches.len() < self.rows {
+                        self.batches = singly(&self.batches);
+                    } else {
+                        let (_, batch) = self.batches.remove(at);
+                        self.rows -= 1;
+                        outcome.refused.push((batch, Refused { row: 0, reason: e.message().to_owned() }));
+                    }
+                }
+            }
+        }
+        for (mode, batch) in self.batches {
+            let (written, refused) = write_splitting(target, mode, &batch).await?;
+            outcome.written.push((mode, written));
+            outcome.refused.extend(refused.into_iter().map(|row| (batch.clone(), row)));
+        }
+        Ok(outcome)
+    }
+
+    /// With an error the place of the batch that is refused.
+    async fn swap(&self, target: &mut dyn Target) -> std::result::Result<(), (usize, Error)> {
+        for (at, (mode, batch)) in self.batches.iter().enumerate() {
+            if matches!(mode, WriteMode::Update | WriteMode::Delete) {
+                target.write(WriteMode::Delete, batch).await.map_err(|e| (at, e))?;
+            }
+        }
+        for (at, (mode, batch)) in self.batches.iter().enumerate() {
+            if matches!(mode, WriteMode::Update | WriteMode::Insert) {
+                target.write(WriteMode::Insert, batch).await.map_err(|e| (at, e))?;
+                target.flush().await.map_err(|e| (at, e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Each row as a batch of its own.
+fn singly(batches: &[(WriteMode, Batch)]) -> Vec<(WriteMode, Batch)> {
+    let rows = |(mode, batch): &(WriteMode, Batch)| {
+        (0..batch.rows()).map(|row| (*mode, batch.select(std::iter::once(row)))).collect::<Vec<_>>()
+    };
+    batches.iter().flat_map(rows).collect()
+}

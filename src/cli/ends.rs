@@ -1,0 +1,125 @@
+//! The databases at the ends of incremental syncs, and what is captured there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{connect, sync};
+use crate::config::{Capture, Config, Endpoint, Mode, Sync, TableMapping};
+use crate::engine::{Database, Error, ErrorKind, Result};
+use crate::model::TableName;
+use crate::pipeline::matching_tables;
+
+/// A database as the end of incremental syncs.
+pub(crate) struct End {
+    /// Its name in the config.
+    pub(crate) name: String,
+    pub(crate) database: Arc<dyn Database>,
+    /// The tables that the syncs want captured.
+    pub(crate) tables: BTreeSet<TableName>,
+    /// Tables that they name and that are not there yet.
+    pub(crate) absent: BTreeSet<String>,
+}
+
+/// The incremental syncs of these names, or all that are enabled.
+pub(crate) fn incremental<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a Sync>> {
+    let mut syncs = sync::chosen(config, names)?;
+    if let Some(other) = syncs.iter().find(|s| !names.is_empty() && s.mode != Mode::Incremental) {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!("sync {} captures nothing: only syncs of mode: incremental do", other.name),
+        ));
+    }
+    syncs.retain(|s| s.mode == Mode::Incremental);
+    if syncs.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "the config has no enabled sync of mode: incremental"));
+    }
+    syncs.iter().try_for_each(|sync| by_triggers(sync))?;
+    Ok(syncs)
+}
+
+/// Refuses the ways to notice changes that do not exist yet.
+pub(crate) fn by_triggers(sync: &Sync) -> Result<()> {
+    let asked = match sync.capture {
+        Capture::Auto | Capture::Trigger => return Ok(()),
+        Capture::Timestamp => "timestamp",
+        Capture::Log => "log",
+    };
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!("sync {}: capture: {asked} is not supported yet; write capture: trigger or leave it out", sync.name),
+    ))
+}
+
+/// Names of the databases of this config at the ends of a sync.
+pub(crate) fn names(sync: &Sync) -> impl Iterator<Item = &str> {
+    let target = match &sync.target {
+        Endpoint::Database(name) => Some(name.as_str()),
+        Endpoint::Peer { .. } => None,
+    };
+    std::iter::once(sync.source.as_str()).chain(target)
+}
+
+/// Names of the databases that may hold records of syncs: those at the ends of all of them.
+pub(crate) fn recording(config: &Config) -> BTreeSet<&str> {
+    config.syncs.iter().flat_map(names).collect()
+}
+
+/// The databases at the ends of these syncs, by name.
+pub(crate) async fn ends(config: &Config, syncs: &[&Sync]) -> Result<Vec<End>> {
+    let mut ends: BTreeMap<&str, End> = BTreeMap::new();
+    for sync in syncs {
+        for name in names(sync) {
+            if !ends.contains_key(name) {
+                ends.insert(name, end(config, name).await?);
+            }
+        }
+        for mapping in &sync.tables {
+            let found = add(&mut ends, &sync.source, &mapping.source, &[]).await?;
+            let there = match &sync.target {
+                Endpoint::Database(name) if mapping.is_pattern() => add(&mut ends, name, "", &found).await?,
+                Endpoint::Database(name) => add(&mut ends, name, &mapping.target, &[]).await?,
+                Endpoint::Peer { .. } => Vec::new(),
+            };
+            if found.is_empty() && there.is_empty() {
+                return Err(nowhere(sync, mapping));
+            }
+        }
+    }
+    Ok(ends.into_values().collect())
+}
+
+/// A database of which nothing is wanted.
+pub(crate) async fn end(config: &Config, name: &str) -> Result<End> {
+    let database = connect::named(config, name, false).await?;
+    Ok(End { name: name.to_owned(), database, tables: BTreeSet::new(), absent: BTreeSet::new() })
+}
+
+/// Adds the tables that match, or those of these names, to what is wanted of a database; those that are there.
+async fn add(ends: &mut BTreeMap<&str, End>, name: &str, pattern: &str, same: &[TableName]) -> Result<Vec<TableName>> {
+    let Some(end) = ends.get_mut(name) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    if pattern.is_empty() {
+        for table in same {
+            match end.database.describe(table).await? {
+                Some(table) => found.push(table.name),
+                None => drop(end.absent.insert(table.to_string())),
+            }
+        }
+    } else {
+        let own = end.database.tables(None).await?;
+        found = matching_tables(end.database.as_ref(), &own, pattern).await?;
+        if found.is_empty() {
+            end.absent.insert(pattern.to_owned());
+        }
+    }
+    end.tables.extend(found.iter().cloned());
+    Ok(found)
+}
+
+fn nowhere(sync: &Sync, mapping: &TableMapping) -> Error {
+    let what = if mapping.is_pattern() { "no table that matches" } else { "no table" };
+    Error::new(
+        ErrorKind::SchemaMismatch,
+        format!("sync {}: there is {what} {} at either end", sync.name, mapping.source),
+    )
+}

@@ -1,0 +1,119 @@
+//! What a feed brings for a key meets what stands there.
+
+use super::{Origin, Policy, Rule, Side};
+use crate::model::{Entry, Version};
+
+/// How an incoming entry stands to the local one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// The local content includes the incoming write.
+    Known,
+    /// The incoming content includes the local write, or nothing stands here.
+    Newer,
+    /// Neither knew of the other, and both came to the same content.
+    Equal,
+    /// Two sites gave one number to two rows. This one was born later, and gets another number at the site where it was
+    /// born; what meets it elsewhere waits until that move arrives.
+    TwoRows {
+        /// The one that moves.
+        moves: Side,
+    },
+    /// Neither knew of the other: recorded, and settled by the policy.
+    Conflict,
+}
+
+/// What becomes of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// How the two stood to each other.
+    pub relation: Relation,
+    /// Whose row stands there afterwards: the incoming one is written, the local one stays as it is.
+    pub row: Side,
+    /// The entry afterwards.
+    pub entry: Entry,
+    /// Whether anything of the entry changed. Then it gets a new `seq` and travels on; if not, its way ends here, which
+    /// ends every ring.
+    pub changed: bool,
+}
+
+/// Settles what a feed brings for a key. `local` is the entry of the key, that of [`Entry::base`] for a row without
+/// one, and `None` where there is neither row nor tombstone.
+///
+/// `origin` gives the version that a preference mints.
+#[must_use]
+pub fn decide(local: Option<&Entry>, incoming: &Entry, rule: Rule, origin: &Origin) -> Decision {
+    let Some(local) = local else {
+        return Decision { relation: Relation::Newer, row: Side::Incoming, entry: incoming.clone(), changed: true };
+    };
+    let relation = relation(local, incoming, rule.generated_keys);
+    let (row, entry) = match relation {
+        Relation::Known => (Side::Local, joined(local, incoming)),
+        Relation::Newer => (Side::Incoming, joined(incoming, local)),
+        Relation::Equal => (Side::Local, higher(local, incoming).1),
+        Relation::TwoRows { .. } => (Side::Local, local.clone()),
+        Relation::Conflict => settle(local, incoming, rule.policy, origin),
+    };
+    let changed = entry != *local;
+    Decision { relation, row, entry, changed }
+}
+
+/// How two entries of one key stand to each other.
+#[must_use]
+pub fn relation(local: &Entry, incoming: &Entry, generated_keys: bool) -> Relation {
+    let unversioned = local.version == Version::BASE && incoming.version == Version::BASE;
+    if unversioned && local.digest != incoming.digest {
+        // Two rows older than capture, brought here from two sides: neither says which is older.
+        Relation::Conflict
+    } else if local.vector.holds(incoming.version) {
+        Relation::Known
+    } else if incoming.vector.holds(local.version) {
+        Relation::Newer
+    } else if local.digest == incoming.digest {
+        Relation::Equal
+    } else if generated_keys && !local.vector.holds(incoming.birth) && !incoming.vector.holds(local.birth) {
+        Relation::TwoRows { moves: if local.birth > incoming.birth { Side::Local } else { Side::Incoming } }
+    } else {
+        Relation::Conflict
+    }
+}
+
+fn settle(local: &Entry, incoming: &Entry, policy: Policy, origin: &Origin) -> (Side, Entry) {
+    match policy {
+        // Without a version there is no later one, and both ends would keep theirs: this one gets one, as old as can be.
+        Policy::LastWriteWins if local.version == incoming.version => {
+            (Side::Local, preferred(local, incoming, Side::Local, 0, origin))
+        }
+        Policy::LastWriteWins => higher(local, incoming),
+        Policy::Prefer(side) => (side, preferred(local, incoming, side, origin.now, origin)),
+        // Not joined: whatever knew both would pass for the outcome of a decision that nobody has taken.
+        Policy::Manual => (Side::Local, local.clone()),
+    }
+}
+
+/// One side's row under a new version above both.
+pub(super) fn preferred(local: &Entry, incoming: &Entry, side: Side, wall: i64, origin: &Origin) -> Entry {
+    let (winner, loser) = match side {
+        Side::Local => (local, incoming),
+        Side::Incoming => (incoming, local),
+    };
+    let mut entry = joined(winner, loser);
+    entry.version = origin.version(wall, local.version.clock.max(incoming.version.clock));
+    entry.vector.add(entry.version);
+    entry
+}
+
+/// Whose version is higher, and the entry of both.
+pub(super) fn higher(local: &Entry, incoming: &Entry) -> (Side, Entry) {
+    if local.version >= incoming.version {
+        (Side::Local, joined(local, incoming))
+    } else {
+        (Side::Incoming, joined(incoming, local))
+    }
+}
+
+/// The survivor, which now includes what the other has seen.
+pub(super) fn joined(survivor: &Entry, other: &Entry) -> Entry {
+    let mut entry = survivor.clone();
+    entry.vector.join(&other.vector);
+    entry
+}

@@ -1,0 +1,94 @@
+//! The rules against an oracle: every short history in every order of arrival. And each rule broken: it must show.
+
+mod digest;
+mod explore;
+mod first_run;
+mod lane;
+mod policies;
+mod rules;
+mod world;
+
+use std::{env, thread};
+
+use explore::{Count, Pairs, Scope, all, sample};
+use rules::{BROKEN, Broken, Sound};
+use world::Start;
+
+const MESH: Pairs = &[(0, 1), (1, 0), (1, 2), (2, 1), (2, 0), (0, 2)];
+const CHAIN: Pairs = &[(0, 1), (1, 0), (1, 2), (2, 1)];
+const RING: Pairs = &[(0, 1), (1, 2), (2, 0)];
+const STAR: Pairs = &[(0, 1), (1, 0), (0, 2), (2, 0)];
+
+const STARTS: [Start; 3] = [Start::Empty, Start::Standing, Start::Born];
+
+/// Every topology, with up to three batches between the writes.
+fn scopes(start: Start, writes: usize, again: bool) -> [Scope; 3] {
+    [RING, CHAIN, MESH].map(|pairs| Scope { start, writes, batches: 3, pairs, preferred: None, again })
+}
+
+/// All others exchange with the first site, which wins.
+fn centred(start: Start, writes: usize) -> Scope {
+    Scope { start, writes, batches: 3, pairs: STAR, preferred: Some(0), again: false }
+}
+
+fn is_long() -> bool {
+    !cfg!(debug_assertions) || env::var("ROWFERRY_TEST_LONG").is_ok_and(|long| long == "1")
+}
+
+fn count(writes: usize, again: bool) -> Count {
+    let of = |start| {
+        let counts =
+            scopes(start, writes, again).map(|scope| all(scope, &Sound).unwrap_or_else(|fault| panic!("{fault}")));
+        counts.into_iter().fold(Count::default(), Count::plus)
+    };
+    let total = thread::scope(|threads| {
+        let counts = STARTS.map(|start| threads.spawn(move || of(start)));
+        counts.into_iter().map(|count| count.join().expect("no fault")).fold(Count::default(), Count::plus)
+    });
+    println!("{writes} writes: {} histories, {} pairs of history and order", total.histories, total.pairs);
+    total
+}
+
+/// In a release build or with `ROWFERRY_TEST_LONG=1` all histories of up to 4 writes, and those of up to 3 with a batch
+/// that comes twice; else those of up to 2.
+#[test]
+fn every_history_in_every_order_ends_as_the_oracle_says() {
+    let total = if is_long() { count(3, true).plus(count(4, false)) } else { count(2, false) };
+    assert!(total.pairs >= 100_000, "only {} pairs", total.pairs);
+}
+
+/// `source-wins` from a centre, or `target-wins` towards it: what the centre keeps is a new write, and all end with it.
+#[test]
+fn a_preferred_centre_wins_and_all_sites_end_equal() {
+    for start in STARTS {
+        let count =
+            all(centred(start, if is_long() { 3 } else { 2 }), &Sound).unwrap_or_else(|fault| panic!("{fault}"));
+        println!("a centre, {start:?}: {} histories, {} pairs", count.histories, count.pairs);
+    }
+}
+
+/// Longer histories than can all be gone through.
+#[test]
+fn sampled_histories_end_as_the_oracle_says() {
+    let seeds = if is_long() { 50_000 } else { 500 };
+    for scope in STARTS.into_iter().flat_map(|start| scopes(start, 5, true)) {
+        for seed in 0..seeds / 9 {
+            sample(scope, &Sound, seed).unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
+        }
+    }
+}
+
+#[test]
+fn each_broken_rule_shows_in_some_history() {
+    for broken in BROKEN {
+        let scopes = |writes| STARTS.into_iter().flat_map(move |start| scopes(start, writes, false));
+        assert_shows(broken, (1..=3).flat_map(scopes));
+    }
+    let centred = |writes| STARTS.into_iter().map(move |start| centred(start, writes));
+    assert_shows(Broken::PreferenceMintsNothing, (1..=3).flat_map(centred));
+}
+
+fn assert_shows(broken: Broken, mut scopes: impl Iterator<Item = Scope>) {
+    let fault = scopes.find_map(|scope| all(scope, &broken).err());
+    println!("{broken:?}: {}", fault.unwrap_or_else(|| panic!("{broken:?} passes for sound")));
+}

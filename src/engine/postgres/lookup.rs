@@ -1,0 +1,214 @@
+//! Single rows by key, and bookkeeping in its order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, pin_mut};
+use tokio_postgres::types::{FromSql, ToSql, Type};
+
+use super::catalog::select_list;
+use super::codec::{Wire, decode, write_text};
+use super::target::Writer;
+use super::types::{bare, ident, literal, table_name};
+use super::{error, log};
+use crate::engine::{Error, ErrorKind, Lookup, Result, RowLock};
+use crate::model::{Batch, Cell, Column, ColumnDef, LogicalType, Table};
+
+/// Keys that are NULL in the same columns, as a statement takes them: an array of text for each column that is not.
+pub(super) struct Given {
+    /// What stands after FROM, `s`; `None` where all columns are NULL.
+    pub(super) keys: Option<String>,
+    /// The condition under which a row of `t` agrees with one of the keys.
+    pub(super) same: String,
+    arrays: Vec<Vec<String>>,
+}
+
+impl Given {
+    /// The parameters, in order.
+    pub(super) fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
+        self.arrays.iter().map(|array| (array as _, Type::TEXT_ARRAY)).collect()
+    }
+}
+
+/// The keys by which of their columns are NULL: `=` finds no NULL, and `IS NOT DISTINCT FROM` uses no index.
+pub(super) fn given(table: &Table, keys: &Batch) -> Result<Vec<Given>> {
+    let mut groups: BTreeMap<Vec<bool>, Vec<usize>> = BTreeMap::new();
+    for row in 0..keys.rows() {
+        let nulls = (0..keys.columns().len()).map(|c| matches!(keys.cell(row, c), Cell::Null | Cell::Absent));
+        groups.entry(nulls.collect()).or_default().push(row);
+    }
+    groups.into_iter().map(|(nulls, rows)| group(table, keys, &nulls, &rows)).collect()
+}
+
+fn group(table: &Table, keys: &Batch, nulls: &[bool], rows: &[usize]) -> Result<Given> {
+    let (mut parts, mut casts, mut arrays) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, (key, null)) in keys.table.columns.iter().zip(nulls).enumerate() {
+        let column = table.column(&key.name).map(|c| &table.columns[c]).ok_or_else(|| {
+            Error::new(ErrorKind::SchemaMismatch, format!("table {} has no column {}", table.name, key.name))
+        })?;
+        if *null {
+            parts.push(format!("t.{} IS NULL", ident(&column.name)));
+            continue;
+        }
+        arrays.push(texts(keys, at, rows).map_err(|e| e.context(format_args!("a key of table {}", table.name)))?);
+        casts.push(format!("${}::text[]", arrays.len()));
+        parts.push(equality(table, column, &keys.table, &format!("s.k{}", arrays.len())));
+    }
+    let names: Vec<String> = (1..=arrays.len()).map(|at| format!("k{at}")).collect();
+    let list = (!arrays.is_empty()).then(|| format!("unnest({}) AS s({})", casts.join(", "), names.join(", ")));
+    Ok(Given { keys: list, same: parts.join(" AND "), arrays })
+}
+
+fn texts(keys: &Batch, column: usize, rows: &[usize]) -> Result<Vec<String>> {
+    let wire = Wire::of(&keys.table.columns[column].logical);
+    rows.iter()
+        .map(|&row| {
+            let mut text = Vec::new();
+            write_text(wire, keys.cell(row, column), &mut text)?;
+            String::from_utf8(text).map_err(|_| Error::new(ErrorKind::BadData, "text that is no valid UTF-8"))
+        })
+        .collect()
+}
+
+/// Equality as the column's index has it; by bytes besides, where that would find more and no unique key says that
+/// what it finds is one.
+fn equality(table: &Table, column: &ColumnDef, keys: &Table, given: &str) -> String {
+    let name = format!("t.{}", ident(&column.name));
+    let bytes = format!("{name}::text COLLATE \"C\" = {given}");
+    let Some(native) = comparable(column) else { return bytes };
+    let same = format!("{name} = {given}::{native}");
+    if column.binary_order || !matches!(column.logical, LogicalType::Text { .. }) || unique(table, column, keys) {
+        return same;
+    }
+    format!("{same} AND {bytes}")
+}
+
+/// The type to compare a column in, without bounds that would cut or round a key; `None` for a type without an
+/// equality, or with one that means something else (the area of a box).
+fn comparable(column: &ColumnDef) -> Option<String> {
+    const UNEQUAL: &[&str] = &["xml", "point", "line", "lseg", "box", "path", "polygon", "circle"];
+    let wire = Wire::of(&column.logical);
+    Some(match &column.logical {
+        LogicalType::Json { binary: false } => return None,
+        LogicalType::Text { fixed: true, .. } => "bpchar".to_owned(),
+        LogicalType::Text { .. } if column.binary_order || column.collation.is_some() => "text".to_owned(),
+        _ => match wire.type_name(&column.logical) {
+            Some(name) => name.to_owned(),
+            None => Some(bare(&column.native)).filter(|name| !UNEQUAL.contains(&name.as_str()))?,
+        },
+    })
+}
+
+/// Whether the column is part of a unique key that the columns of `keys` hold all of. A log's key columns are one of
+/// the table that is logged.
+fn unique(table: &Table, column: &ColumnDef, keys: &Table) -> bool {
+    if log::is_log(table) {
+        return true;
+    }
+    let primary = table.primary_key.iter().map(|key| key.columns.iter().map(|&c| &table.columns[c].name).collect());
+    let others = table.indexes.iter().filter(|index| index.unique && index.native.is_none());
+    let others = others.map(|index| index.columns.iter().map(|c| &c.name).collect());
+    primary
+        .chain(others)
+        .any(|key: Vec<&String>| key.contains(&&column.name) && key.iter().all(|name| keys.column(name).is_some()))
+}
+
+/// A value as it travels.
+struct Field<'a>(Option<&'a [u8]>);
+
+impl<'a> FromSql<'a> for Field<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(Some(raw)))
+    }
+
+    fn from_sql_null(_: &Type) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(None))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+/// Runs a query whose select list is that of `table`, and appends its rows.
+async fn collect(writer: &Writer, table: &Table, sql: &str, given: Option<&Given>, out: &mut [Column]) -> Result<()> {
+    let fail = |e: tokio_postgres::Error| error::from(&e).context(format_args!("reading table {}", table.name));
+    let wires: Vec<Wire> = table.columns.iter().map(|c| Wire::of(&c.logical)).collect();
+    let parameters = given.map(Given::parameters).unwrap_or_default();
+    let rows = writer.session.client.query_typed_raw(sql, parameters).await.map_err(fail)?;
+    pin_mut!(rows);
+    while let Some(row) = rows.next().await {
+        let row = row.map_err(fail)?;
+        for (at, (wire, column)) in wires.iter().zip(out.iter_mut()).enumerate() {
+            match row.try_get::<_, Field>(at).map_err(fail)? {
+                Field(Some(field)) => decode(*wire, field, column)?,
+                Field(None) => column.push_null(),
+            }
+        }
+    }
+    if writer.point { unmoved(writer, table).await } else { Ok(()) }
+}
+
+/// A point shows a table that was truncated since as empty, and one that was made since too. Once the table has been
+/// read, its lock keeps both from happening.
+async fn unmoved(writer: &Writer, table: &Table) -> Result<()> {
+    let name = literal(&table_name(&writer.shared.schema, &table.name));
+    // `pg_class` as it was at the point, and what holds now.
+    let sql = format!(
+        "SELECT count(*) FROM (SELECT {name}::regclass::oid UNION SELECT relid FROM pg_partition_tree({name})) r(oid) \
+         LEFT JOIN pg_class c USING (oid) WHERE c.oid IS NULL OR c.relfilenode <> pg_relation_filenode(r.oid)"
+    );
+    let row = writer.session.client.query_one(&sql, &[]).await.map_err(|e| error::from(&e))?;
+    if row.get::<_, i64>(0) == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Busy,
+        format!("table {} was truncated or made anew while it was read: read it again", table.name),
+    ))
+}
+
+#[async_trait]
+impl Lookup for Writer {
+    async fn lookup(&mut self, table: &Arc<Table>, keys: &Batch, lock: RowLock) -> Result<Batch> {
+        self.finish().await?;
+        let lock = match lock {
+            RowLock::None => "",
+            RowLock::Wait => " FOR UPDATE OF t",
+            RowLock::SkipHeld => " FOR UPDATE OF t SKIP LOCKED",
+        };
+        let (name, list) = (table_name(&self.shared.schema, &table.name), select_list(table));
+        let mut columns = vec![Column::default(); table.columns.len()];
+        for given in given(table, keys)? {
+            let same = &given.same;
+            // Not a join: two keys may be one to the engine, and a row comes once.
+            let condition = match &given.keys {
+                Some(keys) => format!("EXISTS (SELECT FROM {keys} WHERE {same})"),
+                None => same.clone(),
+            };
+            let sql = format!("SELECT {list} FROM {name} t WHERE {condition}{lock}");
+            collect(self, table, &sql, Some(&given), &mut columns).await?;
+        }
+        Ok(Batch::new(table.clone(), columns))
+    }
+
+    async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
+        self.finish().await?;
+        let order = above.map(|(column, than)| (ident(&table.columns[column].name), than));
+        let order =
+            order.map_or(String::new(), |(name, than)| format!(" WHERE {name} > '{than}'::bigint ORDER BY {name}"));
+        let name = table_name(&self.shared.schema, &table.name);
+        let sql = format!("SELECT {} FROM {name}{order} LIMIT {limit}", select_list(table));
+        let mut columns = vec![Column::default(); table.columns.len()];
+        collect(self, table, &sql, None, &mut columns).await?;
+        Ok(Batch::new(table.clone(), columns))
+    }
+
+    async fn now(&mut self) -> Result<i64> {
+        self.finish().await?;
+        let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+        let row = self.session.client.query_one(sql, &[]).await.map_err(|e| error::from(&e))?;
+        Ok(row.get(0))
+    }
+}

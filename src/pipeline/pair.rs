@@ -1,0 +1,176 @@
+//! Two databases of an incremental sync: what they need is put in place, then changes go the ways that it says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Progress;
+use super::plan::{Plan, PlanOptions, plan};
+use super::run::{Report, RunOptions, claim, hold, run};
+use super::sync::{ChangeOptions, run_changes};
+use crate::apply::Rejects;
+use crate::conflict::{FirstRun, Policy, Rule, Side};
+use crate::engine::{Database, Lock, Result};
+use crate::model::{BatchLimits, TableName};
+use crate::site::{Site, install};
+
+/// Who prevails at a conflict, by the sync's own names for its ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preference {
+    /// The higher version.
+    Later,
+    /// The sync's source.
+    Source,
+    /// The sync's target.
+    Target,
+    /// Neither: a person decides.
+    Manual,
+}
+
+/// An incremental sync.
+#[derive(Clone)]
+pub struct PairOptions {
+    /// Its name.
+    pub name: String,
+    /// What is synced, seen from the source.
+    pub plan: PlanOptions,
+    /// Whether the source's changes go to the target.
+    pub push: bool,
+    /// Whether the target's changes go to the source.
+    pub pull: bool,
+    /// How conflicts are settled.
+    pub conflict: Preference,
+    /// How rows are settled that differ when the two meet for the first time. Not [`Preference::Later`].
+    pub first_run: Preference,
+    /// Bounds of a batch.
+    pub limits: BatchLimits,
+    /// Asked to stop.
+    pub stop: CancellationToken,
+}
+
+/// Both ends with all that they need in place.
+pub struct Pair {
+    source: Site,
+    target: Site,
+    there: Plan,
+    back: Option<Plan>,
+    options: PairOptions,
+    /// Nobody else brings these two in step while this lives.
+    _owner: Box<dyn Lock>,
+}
+
+impl Pair {
+    /// Makes missing tables at the target, puts the bookkeeping into both databases, and plans both ways.
+    ///
+    /// # Errors
+    /// What stands against it at a table: no key, different keys at the two ends, a loss that is not allowed.
+    pub async fn prepare(source: &Arc<dyn Database>, target: &Arc<dyn Database>, options: PairOptions) -> Result<Self> {
+        let ends = (source.identity().await?, target.identity().await?);
+        // The same from either end, and held at one that both would choose.
+        let (at, name) = if ends.0 < ends.1 {
+            (source, format!("pair {} {}", ends.0, ends.1))
+        } else {
+            (target, format!("pair {} {}", ends.1, ends.0))
+        };
+        let owner = hold(at.as_ref(), &name, || {
+            format!(
+                "another rowferry is bringing {} and {} in step; wait until it is done, then run this again",
+                source.label(),
+                target.label()
+            )
+        })
+        .await?;
+        make_tables(source, target, &options).await?;
+        let there = plan(source.as_ref(), target.as_ref(), &options.plan).await?;
+        let from = install(source, &names(&there, |t| &t.source.name)).await?;
+        let to = install(target, &names(&there, |t| &t.target.name)).await?;
+        let back = if options.pull {
+            Some(plan(target.as_ref(), source.as_ref(), &reversed(&options.plan, &there)).await?)
+        } else {
+            None
+        };
+        Ok(Self { source: from, target: to, there, back, options, _owner: owner })
+    }
+
+    /// Brings the changes of each end to the other, as far as the sync goes: first those of the target, then those of
+    /// the source.
+    pub async fn run(&self) -> Result<Report> {
+        let started = Instant::now();
+        let mut report = Report::nothing();
+        if let Some(back) = &self.back {
+            report.join(one_way(&self.target, &self.source, back, &self.options, false).await?);
+        }
+        if self.options.push {
+            report.join(one_way(&self.source, &self.target, &self.there, &self.options, true).await?);
+        }
+        report.seconds = started.elapsed().as_secs_f64();
+        Ok(report)
+    }
+}
+
+fn names(plan: &Plan, name: impl Fn(&super::TablePlan) -> &TableName) -> Vec<TableName> {
+    plan.tables.iter().map(|table| name(table).clone()).collect()
+}
+
+async fn one_way(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, push: bool) -> Result<Report> {
+    // Seen from who takes in: the sync's source sends when it is pushed.
+    let side = |sync_source: bool| if sync_source == push { Side::Incoming } else { Side::Local };
+    let policy = match options.conflict {
+        Preference::Later => Policy::LastWriteWins,
+        Preference::Source => Policy::Prefer(side(true)),
+        Preference::Target => Policy::Prefer(side(false)),
+        Preference::Manual => Policy::Manual,
+    };
+    let first_run = match options.first_run {
+        Preference::Source => FirstRun::Prefer(side(true)),
+        Preference::Target => FirstRun::Prefer(side(false)),
+        Preference::Later | Preference::Manual => FirstRun::Manual,
+    };
+    let options = ChangeOptions {
+        sync: options.name.clone(),
+        to_target: push,
+        rule: Rule { policy, generated_keys: options.push && options.pull },
+        first_run,
+        limits: options.limits,
+        stop: options.stop.clone(),
+    };
+    run_changes(from, to, plan, &options).await
+}
+
+/// Makes the tables that the target lacks, without rows.
+async fn make_tables(source: &Arc<dyn Database>, target: &Arc<dyn Database>, options: &PairOptions) -> Result<()> {
+    let first = plan(source.as_ref(), target.as_ref(), &options.plan).await?;
+    if first.tables.iter().all(|table| !table.create && table.ddl.is_none()) {
+        return Ok(());
+    }
+    let _claim = claim(target.as_ref()).await?;
+    let run_options = RunOptions {
+        concurrency: 1,
+        limits: options.limits,
+        force: false,
+        schema_only: true,
+        rejects: Arc::new(Rejects::new(std::path::PathBuf::new())),
+        stop: options.stop.clone(),
+    };
+    run(source, target, &first, run_options, Progress::new(std::iter::empty())).await.map(drop)
+}
+
+/// What to plan for the way back.
+fn reversed(options: &PlanOptions, there: &Plan) -> PlanOptions {
+    PlanOptions {
+        tables: there.tables.iter().map(|table| table.target.name.to_string()).collect(),
+        exclude: Vec::new(),
+        filters: Vec::new(),
+        renamed: there
+            .tables
+            .iter()
+            .filter(|table| table.source.name != table.target.name)
+            .map(|table| (table.target.name.to_string(), table.source.name.clone()))
+            .collect(),
+        columns: BTreeMap::new(),
+        create: false,
+        ..options.clone()
+    }
+}

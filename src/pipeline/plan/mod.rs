@@ -1,0 +1,325 @@
+//! What a run will do, decided before the first row moves.
+
+mod pair;
+mod parents;
+mod select;
+mod shape;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::unfinished;
+use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Selection, TableDdl};
+use crate::model::{BatchLimits, ColumnDef, Key, Shift, Table, TableName, Zone};
+
+pub use select::{exact_pattern, matches_pattern, matching_tables, select_tables};
+
+use pair::{common_key, pair_columns};
+use parents::{Parents, parents};
+use select::{choose_columns, sort_parents_first};
+use shape::{Wanted, missing_parts, plain, refuse_names, refuse_twins};
+
+/// Whether rows that exist only at the target stay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// They stay.
+    #[default]
+    Full,
+    /// They go.
+    Mirror,
+}
+
+/// What to plan for.
+#[derive(Debug, Clone, Default)]
+pub struct PlanOptions {
+    /// Names or globs; empty: all tables of the source's schema.
+    pub tables: Vec<String>,
+    /// Names or globs to leave out.
+    pub exclude: Vec<String>,
+    /// Mode of every table.
+    pub mode: Mode,
+    /// Conditions by table name, in the source's SQL.
+    pub filters: Vec<(String, String)>,
+    /// Whether missing tables are made.
+    pub create: bool,
+    /// Whether declared losses are accepted.
+    pub allow_loss: bool,
+    /// Whether user triggers that cannot be silenced are accepted.
+    pub force: bool,
+    /// Name at the target, by name at the source, where they differ.
+    pub renamed: BTreeMap<String, TableName>,
+    /// Columns by name at the source, of tables that do not take part with all.
+    pub columns: BTreeMap<String, ColumnChoice>,
+    /// Whether rows are counted, which takes a read of each table or of an index.
+    pub count: bool,
+}
+
+/// The columns of a table that take part.
+#[derive(Debug, Clone, Default)]
+pub struct ColumnChoice {
+    /// Only these.
+    pub only: Option<Vec<String>>,
+    /// Not these.
+    pub exclude: Vec<String>,
+}
+
+/// What will happen to one table.
+#[derive(Debug, Clone)]
+pub struct TablePlan {
+    /// The table at the source, with the columns that are read.
+    pub source: Arc<Table>,
+    /// The table at the target: the same columns in the same order.
+    pub target: Arc<Table>,
+    /// The key rows are told apart by, the same positions on both sides; `None`: by whole rows.
+    pub key: Option<Key>,
+    /// How the table is made where it is missing, or what is missing of it after an interrupted run.
+    pub ddl: Option<TableDdl>,
+    /// The table at the target with all keys and indexes that it has in the end.
+    pub finished: Arc<Table>,
+    /// Whether the table is missing.
+    pub create: bool,
+    /// Condition at the source.
+    pub filter: Option<String>,
+    /// Rows that will be read.
+    pub rows: u64,
+    /// Columns whose type differs, as (name, from, to).
+    pub mapped: Vec<(String, String, String)>,
+    /// What cannot be kept.
+    pub losses: Vec<String>,
+    /// What could surprise.
+    pub notes: Vec<String>,
+    /// For each column how its clock readings change on the way.
+    pub shifts: Arc<[Option<Shift>]>,
+}
+
+impl TablePlan {
+    /// What the table at the target lacks now. What a dead run was building there may have come since the plan was
+    /// made: its server lets it end.
+    pub(super) async fn missing(&self, target: &dyn Database) -> Result<TableDdl> {
+        let have = target.describe(&self.target.name).await?;
+        Ok(target.ddl(&have.map_or_else(|| (*self.finished).clone(), |have| missing_parts(&self.finished, &have))))
+    }
+}
+
+/// A run's plan: tables with parents before children.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The tables.
+    pub tables: Vec<TablePlan>,
+    /// Mode of all.
+    pub mode: Mode,
+    /// Whether tables must go one after another, parents first.
+    pub serial: bool,
+}
+
+/// How alike the two databases are.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    /// One engine of ours.
+    one_engine: bool,
+    /// One product too: its own words mean the same at both.
+    one_product: bool,
+}
+
+impl Ends {
+    fn of(source: &dyn Database, target: &dyn Database) -> Self {
+        let one_engine = source.abilities().product == target.abilities().product;
+        // `MariaDB 10.11` and `MySQL 9.7` are one engine and two products.
+        let product = |version: &str| version.split(' ').next().unwrap_or_default().to_owned();
+        Self { one_engine, one_product: one_engine && product(source.version()) == product(target.version()) }
+    }
+}
+
+/// Plans a run.
+///
+/// # Errors
+/// `SchemaMismatch` and `Usage` name the table and the column and say what to do; nothing has been
+/// touched then.
+pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOptions) -> Result<Plan> {
+    let tables = select_tables(source, &options.tables, &options.exclude).await?;
+    for (name, _) in &options.filters {
+        if !tables.iter().any(|t| t.name.to_string() == *name) {
+            return Err(Error::new(
+                ErrorKind::SchemaMismatch,
+                format!("a condition names '{name}', which is no table of this copy"),
+            ));
+        }
+    }
+    let tables = tables
+        .into_iter()
+        .map(|table| match options.columns.get(&table.name.to_string()) {
+            Some(choice) => choose_columns(&table, choice),
+            None => Ok(table),
+        })
+        .collect::<Result<Vec<Table>>>()?;
+    let ends = Ends::of(source, target);
+    let one_database = ends.one_engine && source.identity().await? == target.identity().await?;
+    let ours = unfinished::tables(target).await?;
+    let snapshot = source.snapshot().await?;
+    let mut reader = snapshot.source().await?;
+    let renamed = |t: &Table| options.renamed.get(&t.name.to_string()).cloned().unwrap_or_else(|| t.name.clone());
+    let tables: Vec<(Table, TableName)> =
+        sort_parents_first(tables).into_iter().map(|t| (renamed(&t), t)).map(|(name, t)| (t, name)).collect();
+    refuse_twins(target, &tables)?;
+    let parents = parents(source, target, &tables).await?;
+    let mut plans = Vec::with_capacity(tables.len());
+    for (table, name) in tables {
+        if one_database && name == table.name {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!(
+                    "source and target are one database, {}, and {name} cannot be written onto itself",
+                    target.label()
+                ),
+            ));
+        }
+        // A name that cannot be there need not be looked for, and a server may stumble over it.
+        let existing = if target.name_fault(&name.name).is_some() { None } else { target.describe(&name).await? };
+        let mut plan =
+            plan_table(target, table, name, existing, &ours, (options.create, ends, source.zone(), &parents))?;
+        plan.filter =
+            options.filters.iter().find(|(n, _)| *n == plan.source.name.to_string()).map(|(_, filter)| filter.clone());
+        let request = ReadRequest {
+            table: plan.source.clone(),
+            filter: plan.filter.clone(),
+            rows: Selection::All,
+            ordered: false,
+            limits: BatchLimits { rows: 1, bytes: 1 },
+        };
+        reader.check(&request).await.map_err(|e| e.of_table(&plan.source.name))?;
+        if options.count {
+            plan.rows = reader.count(&plan.source, plan.filter.as_deref()).await?;
+        }
+        plans.push(plan);
+    }
+    let made = plans.iter().filter(|p| p.create).filter_map(|p| Some((p.target.clone(), p.ddl.clone()?)));
+    target.rehearse(&made.collect::<Vec<_>>()).await?;
+    let losses: Vec<String> = plans.iter().flat_map(|p| p.losses.iter().cloned()).collect();
+    if !losses.is_empty() && !options.allow_loss {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!("this would not be exact, so nothing was moved: {}; allow it with --allow-loss", losses.join("; ")),
+        ));
+    }
+    let silent = target.abilities().silences_triggers;
+    let noisy: Vec<String> = plans
+        .iter()
+        .filter(|p| !silent && !p.target.triggers.is_empty())
+        .map(|p| format!("{} ({})", p.target.name, p.target.triggers.join(", ")))
+        .collect();
+    if !noisy.is_empty() && !options.force {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!(
+                "triggers of {} would run once more for rows that they have already run for, and {} cannot silence them: \
+                 {}; drop them for the copy, leave the tables out, or accept it with --force",
+                target.label(),
+                target.version(),
+                noisy.join("; ")
+            ),
+        ));
+    }
+    let serial = !silent && plans.iter().any(|p| !p.create && !p.target.foreign_keys.is_empty());
+    Ok(Plan { tables: plans, mode: options.mode, serial })
+}
+
+fn plan_table(
+    target: &dyn Database,
+    source: Table,
+    name: TableName,
+    existing: Option<Table>,
+    ours: &BTreeSet<String>,
+    (may_create, ends, zone, parents): (bool, Ends, &Zone, &Parents),
+) -> Result<TablePlan> {
+    let Wanted { table: wanted, losses, notes } = shape::wanted(target, &source, &name, ends, parents);
+    let interrupted = ours.contains(&name.to_string());
+    let create = existing.is_none();
+    if create && !may_create {
+        return Err(Error::new(
+            ErrorKind::SchemaMismatch,
+            format!("{} has no table '{name}', and creating tables was not allowed", target.label()),
+        ));
+    }
+    if create {
+        if source.columns.is_empty() && !ends.one_engine {
+            return Err(no_columns(target, &source.name));
+        }
+        refuse_names(target, &wanted)?;
+    }
+    let mut notes = if create { notes } else { Vec::new() };
+    let ddl = if create {
+        Some(target.ddl(&wanted))
+    } else if interrupted {
+        existing.as_ref().map(|have| target.ddl(&missing_parts(&wanted, have)))
+    } else {
+        None
+    };
+    if let Some(ddl) = &ddl {
+        notes.extend(ddl.left_out.iter().map(|what| format!("left out: {what}")));
+    }
+    let losses = if create { losses } else { Vec::new() };
+    let have = existing.unwrap_or_else(|| wanted.clone());
+    let pairs = pair_columns(target, &source, &have, &mut notes)?;
+    let (from, to): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
+    let (mut from_table, mut to_table) = (source.project(&from), have.project(&to));
+    if create || interrupted {
+        // The keys that the finished table will have; they are not all there while rows arrive.
+        to_table.primary_key.clone_from(&wanted.project(&to).primary_key);
+        to_table.indexes = wanted.project(&to).indexes;
+    }
+    let key = common_key(&from_table, &to_table);
+    for table in [&mut from_table, &mut to_table] {
+        table.primary_key.clone_from(&key);
+        if key.is_none() {
+            table.indexes.retain(|i| !i.unique);
+        }
+        for &column in key.iter().flat_map(|k| &k.columns) {
+            table.columns[column].nullable = false;
+        }
+    }
+    if key.is_none() {
+        notes.push("no common key: rows are told apart by all their columns, and counted".into());
+    }
+    let mapped = from_table
+        .columns
+        .iter()
+        .zip(&to_table.columns)
+        .filter(|(a, b)| a.logical != b.logical || !a.native.eq_ignore_ascii_case(&b.native))
+        .map(|(a, b)| (a.name.clone(), describe_type(a), describe_type(b)))
+        .collect();
+    let shifts: Arc<[Option<Shift>]> = from_table
+        .columns
+        .iter()
+        .zip(&to_table.columns)
+        .map(|(a, b)| Shift::between(&a.logical, zone, &b.logical, target.zone()))
+        .collect();
+    let shifted = from_table.columns.iter().zip(shifts.iter());
+    notes
+        .extend(shifted.filter_map(|(column, shift)| Some(format!("{}: {}", column.name, shift.as_ref()?.describe()))));
+    Ok(TablePlan {
+        source: Arc::new(from_table),
+        target: Arc::new(to_table),
+        key,
+        ddl,
+        finished: Arc::new(wanted),
+        create,
+        filter: None,
+        rows: 0,
+        mapped,
+        losses,
+        notes,
+        shifts,
+    })
+}
+
+fn no_columns(target: &dyn Database, name: &TableName) -> Error {
+    let label = target.label();
+    Error::new(
+        ErrorKind::SchemaMismatch,
+        format!("table {name} has no columns, and {label} has no such tables; leave it out with --exclude '{name}'"),
+    )
+}
+
+fn describe_type(column: &ColumnDef) -> String {
+    if column.native.is_empty() { column.logical.to_string() } else { plain(&column.native).to_owned() }
+}

@@ -1,0 +1,112 @@
+//! Which column and which key of one table is which of the other's.
+
+use std::collections::BTreeSet;
+
+use super::select::nearest;
+use crate::engine::{Database, Error, ErrorKind, Result};
+use crate::model::{Index, Key, LogicalType, Table, convertible};
+
+/// Columns that both tables have, as positions; a column that only the source has is an error.
+pub(super) fn pair_columns(
+    target: &dyn Database,
+    source: &Table,
+    have: &Table,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(usize, usize)>> {
+    let known: Vec<&str> = have.columns.iter().map(|c| c.name.as_str()).collect();
+    let mut pairs: Vec<(usize, usize)> = Vec::new();
+    for (at, column) in source.columns.iter().enumerate() {
+        let found = have
+            .column(&column.name)
+            .or_else(|| have.columns.iter().position(|c| c.name.eq_ignore_ascii_case(&column.name)));
+        let Some(there) = found else {
+            if column.generated {
+                notes
+                    .push(format!("{} is computed at the source and not at the target; it is not copied", column.name));
+                continue;
+            }
+            return Err(Error::new(
+                ErrorKind::SchemaMismatch,
+                format!(
+                    "{} of {} has no column '{}', which the source has{}; add it, or leave the column out",
+                    have.name,
+                    target.label(),
+                    column.name,
+                    nearest(&column.name, &known)
+                ),
+            ));
+        };
+        let other = &have.columns[there];
+        if let Some(&(twin, _)) = pairs.iter().find(|&&(_, taken)| taken == there) {
+            return Err(Error::new(
+                ErrorKind::SchemaMismatch,
+                format!(
+                    "columns {} and {} of table {} are one column at {}, {}; leave one of them out or rename it",
+                    source.columns[twin].name,
+                    column.name,
+                    source.name,
+                    target.label(),
+                    other.name
+                ),
+            ));
+        }
+        if !convertible(&column.logical, &other.logical) {
+            return Err(Error::new(
+                ErrorKind::SchemaMismatch,
+                format!(
+                    "{}.{} is {} at the source and {} at the target; no value of the one can stand in the other",
+                    source.name, column.name, column.logical, other.logical
+                ),
+            ));
+        }
+        pairs.push((at, there));
+    }
+    for (there, column) in have.columns.iter().enumerate() {
+        let given = pairs.iter().any(|&(_, t)| t == there);
+        if !given && !column.nullable && column.default.is_none() && column.identity.is_none() && !column.generated {
+            return Err(Error::new(
+                ErrorKind::SchemaMismatch,
+                format!(
+                    "{}.{} at the target must not be NULL and has no default, and the source has no such column; give it a default",
+                    have.name, column.name
+                ),
+            ));
+        }
+    }
+    Ok(pairs)
+}
+
+/// The key of both tables: the target's, where the source has one of the same columns and both
+/// order its values alike. The source's may hold NULL: such rows are put aside, as they cannot
+/// stand in the target's.
+pub(super) fn common_key(source: &Table, target: &Table) -> Option<Key> {
+    let set = |k: &Key| -> BTreeSet<usize> { k.columns.iter().copied().collect() };
+    let b = target.row_key()?;
+    let key = match source.row_key() {
+        Some(a) if set(&a) == set(&b) => a,
+        _ => {
+            let unique = source.indexes.iter().filter(|i| i.unique && i.native.is_none());
+            let columns = |i: &Index| i.columns.iter().map(|c| source.column(&c.name)).collect::<Option<BTreeSet<_>>>();
+            let known = source.primary_key.as_ref().is_some_and(|k| set(k) == set(&b))
+                || unique.map(columns).any(|columns| columns == Some(set(&b)));
+            known.then_some(b)?
+        }
+    };
+    let alike = key.columns.iter().all(|&c| class(&source.columns[c].logical) == class(&target.columns[c].logical));
+    alike.then_some(key)
+}
+
+/// Types whose canonical orders agree have one class.
+fn class(logical: &LogicalType) -> u8 {
+    match logical {
+        LogicalType::Bool | LogicalType::Int { .. } | LogicalType::Decimal { .. } => 1,
+        LogicalType::Float { .. } => 2,
+        LogicalType::Date => 3,
+        LogicalType::Timestamp { .. } => 4,
+        LogicalType::Time { .. } | LogicalType::Duration { .. } => 5,
+        LogicalType::Any => 6,
+        // A uuid's text is lower-case hexadecimal, ordered like its bytes; its bytes may be binary.
+        LogicalType::Binary { .. } => 8,
+        _ => 7,
+    }
+}

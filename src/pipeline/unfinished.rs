@@ -1,0 +1,74 @@
+//! What an unfinished copy has made: one small table in the target, written and read like any other.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::engine::{Database, ReadRequest, Result, Selection, Target, WriteMode, WriteOptions};
+use crate::model::{Batch, BatchLimits, Cell, Column, ColumnDef, Key, LogicalType, Table, TableName};
+
+/// The table's name.
+const NOTES: &str = "_rowferry_copy";
+
+/// Tables that an unfinished copy has made here.
+pub(super) async fn tables(target: &dyn Database) -> Result<BTreeSet<String>> {
+    let Some(table) = target.describe(&TableName::new(NOTES)).await? else { return Ok(BTreeSet::new()) };
+    let request = ReadRequest {
+        table: Arc::new(table),
+        filter: None,
+        rows: Selection::All,
+        ordered: false,
+        limits: BatchLimits { rows: 1000, bytes: 1 << 20 },
+    };
+    let snapshot = target.snapshot().await?;
+    let mut source = snapshot.source().await?;
+    let mut stream = source.read(&request).await?;
+    let mut names = BTreeSet::new();
+    while let Some(batch) = stream.next().await? {
+        names.extend((0..batch.rows()).filter_map(|row| match batch.cell(row, 0) {
+            Cell::Bytes(name) => std::str::from_utf8(name).map(str::to_owned).ok(),
+            _ => None,
+        }));
+    }
+    Ok(names)
+}
+
+/// The notes, made where they are missing.
+pub(super) async fn begin(target: &dyn Database) -> Result<Arc<Table>> {
+    let name = TableName::new(NOTES);
+    if let Some(table) = target.describe(&name).await? {
+        return Ok(Arc::new(table));
+    }
+    // Every engine's longest names, schema and table, fit.
+    let mut column = ColumnDef::new("name", LogicalType::Text { max: Some(600), fixed: false });
+    column.nullable = false;
+    let mut table = Table::new(name, vec![column]);
+    table.primary_key = Some(Key { columns: vec![0] });
+    table.columns = vec![target.map_column(&table, &table.columns[0]).column];
+    let ddl = target.ddl(&table);
+    let mut writer = target.target().await?;
+    for sql in ddl.create.iter().chain(&ddl.after_rows) {
+        writer.execute(sql).await?;
+    }
+    Ok(Arc::new(table))
+}
+
+/// Notes a table that is about to be made.
+pub(super) async fn note(writer: &mut dyn Target, notes: &Arc<Table>, name: &TableName) -> Result<()> {
+    let mut column = Column::default();
+    column.push_bytes(name.to_string().as_bytes());
+    let batch = Batch::new(notes.clone(), vec![column]);
+    writer.begin(WriteOptions::default()).await?;
+    // An earlier run may have noted it, and died before it was made.
+    writer.write(WriteMode::Delete, &batch).await?;
+    writer.write(WriteMode::Insert, &batch).await?;
+    writer.commit().await
+}
+
+/// The notes go.
+pub(super) async fn end(target: &dyn Database) -> Result<()> {
+    let name = TableName::new(NOTES);
+    if target.describe(&name).await?.is_some() {
+        target.target().await?.execute(&target.drop_ddl(&name)).await?;
+    }
+    Ok(())
+}

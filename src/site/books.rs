@@ -1,0 +1,184 @@
+//! Rowferry's own tables in a database, as tables like any other: each engine makes and writes them
+//! by the same path as the user's.
+
+use std::sync::Arc;
+
+use crate::engine::{ChangeLog, Database, Logged};
+use crate::model::{Column, ColumnDef, Key, LogicalType, Table, TableName, Version};
+
+/// Whole numbers.
+const NUMBER: LogicalType = LogicalType::Int { bits: 64, unsigned: false };
+/// Names: short enough for a key on every engine.
+const NAME: LogicalType = LogicalType::Text { max: Some(160), fixed: false };
+const TEXT: LogicalType = LogicalType::Text { max: None, fixed: false };
+const BYTES: LogicalType = LogicalType::Binary { max: None, fixed: false };
+
+fn bytes(max: usize) -> LogicalType {
+    LogicalType::Binary { max: u32::try_from(max).ok(), fixed: false }
+}
+
+fn filled(name: &str, logical: LogicalType) -> ColumnDef {
+    ColumnDef { nullable: false, ..ColumnDef::new(name, logical) }
+}
+
+/// A table of ours in the types of its database; the first `key` columns are its primary key.
+fn own(database: &dyn Database, name: &str, columns: Vec<ColumnDef>, key: usize) -> Arc<Table> {
+    let mut table = Table::new(TableName::new(name), columns);
+    table.primary_key = Some(Key { columns: (0..key).collect() });
+    table.columns = table.columns.iter().map(|column| database.map_column(&table, column).column).collect();
+    Arc::new(table)
+}
+
+/// The tables that a site has once.
+#[derive(Debug, Clone)]
+pub struct Books {
+    /// One row: who this site is, and the last `seq` that it gave out. Whoever gives out the next holds its lock.
+    pub site: Arc<Table>,
+    /// The tables that are logged.
+    pub tables: Arc<Table>,
+    /// How far this site has taken in what other sites have.
+    pub cursors: Arc<Table>,
+    /// Conflicts with both images.
+    pub conflicts: Arc<Table>,
+    /// Changes that this site refused.
+    pub quarantine: Arc<Table>,
+}
+
+impl Books {
+    /// Names of the columns of [`Self::site`], in order: `one id epoch seq format`.
+    pub const SITE: &'static str = "_rowferry_site";
+
+    /// Those of this database.
+    #[must_use]
+    pub fn new(database: &dyn Database) -> Self {
+        let table = |name: &str, columns: Vec<ColumnDef>, key: usize| own(database, name, columns, key);
+        Self {
+            site: table(
+                Self::SITE,
+                vec![
+                    filled("one", NUMBER),
+                    filled("id", NAME),
+                    filled("epoch", NUMBER),
+                    filled("seq", NUMBER),
+                    filled("format", NUMBER),
+                ],
+                1,
+            ),
+            tables: table(
+                "_rowferry_tables",
+                vec![filled("n", NUMBER), filled("table_schema", NAME), filled("table_name", NAME)],
+                1,
+            ),
+            cursors: table(
+                "_rowferry_cursors",
+                vec![filled("source", NAME), filled("n", NUMBER), filled("epoch", NUMBER), filled("position", NUMBER)],
+                2,
+            ),
+            conflicts: table(
+                "_rowferry_conflicts",
+                vec![
+                    filled("id", NAME),
+                    filled("sync", TEXT),
+                    filled("table_name", TEXT),
+                    filled("row_key", TEXT),
+                    filled("policy", TEXT),
+                    filled("winner", TEXT),
+                    ColumnDef::new("source", TEXT),
+                    ColumnDef::new("target", TEXT),
+                    filled("at", NUMBER),
+                ],
+                1,
+            ),
+            quarantine: table(
+                "_rowferry_quarantine",
+                vec![
+                    filled("id", NAME),
+                    filled("sync", TEXT),
+                    filled("table_name", TEXT),
+                    filled("row_key", TEXT),
+                    filled("reason", TEXT),
+                    ColumnDef::new("image", TEXT),
+                    filled("version", bytes(Version::BYTES)),
+                    filled("at", NUMBER),
+                ],
+                1,
+            ),
+        }
+    }
+
+    /// All of them, in the order in which they are made.
+    #[must_use]
+    pub fn all(&self) -> [&Arc<Table>; 5] {
+        [&self.site, &self.tables, &self.cursors, &self.conflicts, &self.quarantine]
+    }
+}
+
+/// What a site keeps of one table: the log of its writes, and the versions of its rows.
+#[derive(Debug, Clone)]
+pub struct Book {
+    /// The table.
+    pub logged: Logged,
+    /// Where writes to it are noted.
+    pub log: ChangeLog,
+    /// The entries of its rows: the key's columns, then version, birth, vector, digest, seq.
+    pub versions: Arc<Table>,
+    /// The key's columns alone.
+    pub keys: Arc<Table>,
+}
+
+impl Book {
+    /// That of a logged table.
+    #[must_use]
+    pub fn new(database: &dyn Database, logged: Logged, log: ChangeLog) -> Self {
+        let key: Vec<ColumnDef> = logged
+            .key
+            .columns
+            .iter()
+            .map(|&at| ColumnDef {
+                nullable: false,
+                default: None,
+                generated: false,
+                identity: None,
+                ..logged.table.columns[at].clone()
+            })
+            .collect();
+        let width = key.len();
+        let mut columns = key;
+        columns.extend([
+            filled("_rowferry_version", bytes(Version::BYTES)),
+            filled("_rowferry_birth", bytes(Version::BYTES)),
+            filled("_rowferry_vector", BYTES),
+            ColumnDef::new("_rowferry_digest", bytes(16)),
+            filled("_rowferry_seq", NUMBER),
+        ]);
+        let mut versions = (*own(database, &format!("_rowferry_versions_{}", logged.n), columns, width)).clone();
+        versions.name.schema.clone_from(&logged.table.name.schema);
+        versions.indexes.push(crate::model::Index {
+            name: format!("_rowferry_seq_{}", logged.n),
+            columns: vec![crate::model::IndexColumn { name: "_rowferry_seq".to_owned(), descending: false }],
+            unique: false,
+            constraint: false,
+            native: None,
+        });
+        let keys = Arc::new(logged.table.project(&logged.key.columns));
+        Self { logged, log, versions: Arc::new(versions), keys }
+    }
+
+    /// Number of key columns; they come first in `versions` and in `keys`.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.keys.columns.len()
+    }
+
+    /// Position of `seq` in `versions`.
+    #[must_use]
+    pub fn seq(&self) -> usize {
+        self.width() + 4
+    }
+
+    /// Empty columns for the keys of some rows.
+    #[must_use]
+    pub fn no_keys(&self) -> Vec<Column> {
+        vec![Column::default(); self.width()]
+    }
+}

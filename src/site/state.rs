@@ -1,0 +1,216 @@
+//! What stands in a database, for people: capture, conflicts, quarantine. Only [`discard`] changes anything.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Books, Site};
+use crate::engine::{Database, Error, ErrorKind, Result, RowLock, WriteMode, WriteOptions};
+use crate::model::{Batch, Cell, Column, Table, TableName};
+
+/// More records than this are not listed.
+const RECORDS_MAX: usize = 100_000;
+
+/// How the capture of a table stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableState {
+    /// The table.
+    pub table: TableName,
+    /// Number of its log.
+    pub n: u32,
+    /// What should be in place and switched on, and is not: triggers, the log, the versions.
+    pub missing: Vec<String>,
+    /// Lines of its log that no run has taken up yet.
+    pub unfolded: u64,
+}
+
+/// How the capture of each logged table stands, by number.
+///
+/// # Errors
+/// What the database says.
+pub async fn state(site: &Site) -> Result<Vec<TableState>> {
+    let database = &site.database;
+    let there: BTreeSet<String> = database.own_triggers().await?.into_iter().collect();
+    let snapshot = database.snapshot().await?;
+    let mut source = snapshot.source().await?;
+    let mut tables = Vec::with_capacity(site.tables.len());
+    for book in &site.tables {
+        let mut missing: Vec<String> = book.log.triggers.iter().filter(|t| !there.contains(*t)).cloned().collect();
+        let mut unfolded = 0;
+        if database.describe(&book.log.table.name).await?.is_some() {
+            unfolded = source.count(&book.log.table, None).await?;
+        } else {
+            missing.push(book.log.table.name.name.clone());
+        }
+        if database.describe(&book.versions.name).await?.is_none() {
+            missing.push(book.versions.name.name.clone());
+        }
+        tables.push(TableState { table: book.logged.table.name.clone(), n: book.logged.n, missing, unfolded });
+    }
+    Ok(tables)
+}
+
+/// Names of the tables and triggers of rowferry's own that are in place, sorted.
+///
+/// # Errors
+/// What the database says.
+pub async fn objects(site: &Site) -> Result<Vec<String>> {
+    let mut names = site.database.own_triggers().await?;
+    let books = site.books.all().map(|table| table.name.clone());
+    let own = site.tables.iter().flat_map(|book| [book.log.table.name.clone(), book.versions.name.clone()]);
+    for name in books.into_iter().chain(own) {
+        if site.database.describe(&name).await?.is_some() {
+            names.push(name.to_string());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A conflict as it was recorded.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Conflict {
+    /// The same wherever the same two writes met.
+    pub id: String,
+    /// The sync.
+    pub sync: String,
+    /// The table.
+    pub table: String,
+    /// The key's columns and their values as text.
+    pub key: serde_json::Value,
+    /// The policy that settled it.
+    pub policy: String,
+    /// `source`, `target`, `merged` or `open`.
+    pub winner: String,
+    /// The row as the sync's source had it; null: deleted.
+    pub source: serde_json::Value,
+    /// The row as the sync's target had it.
+    pub target: serde_json::Value,
+    /// When it was recorded, by the database's clock; RFC 3339.
+    pub at: String,
+}
+
+/// A change that was refused.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Quarantined {
+    /// One for each row, sync and direction.
+    pub id: String,
+    /// The sync.
+    pub sync: String,
+    /// The table.
+    pub table: String,
+    /// The key's columns and their values as text.
+    pub key: serde_json::Value,
+    /// Why.
+    pub reason: String,
+    /// The row that was to be written; null: a deletion.
+    pub image: serde_json::Value,
+    /// When it was refused, by the database's clock; RFC 3339.
+    pub at: String,
+}
+
+/// The conflicts recorded in a database, none where capture was never installed.
+///
+/// # Errors
+/// What the database says; `BadData` for a damaged record.
+pub async fn conflicts(database: &Arc<dyn Database>) -> Result<Vec<Conflict>> {
+    let found = records(database, &Books::new(database.as_ref()).conflicts).await?;
+    let conflict = |row| {
+        let record = Record { batch: &found, row };
+        Ok(Conflict {
+            id: record.text(0)?,
+            sync: record.text(1)?,
+            table: record.text(2)?,
+            key: record.object(3)?,
+            policy: record.text(4)?,
+            winner: record.text(5)?,
+            source: record.object(6)?,
+            target: record.object(7)?,
+            at: record.time(8)?,
+        })
+    };
+    (0..found.rows()).map(conflict).collect()
+}
+
+/// The changes that a database refused, none where capture was never installed.
+///
+/// # Errors
+/// What the database says; `BadData` for a damaged record.
+pub async fn quarantine(database: &Arc<dyn Database>) -> Result<Vec<Quarantined>> {
+    let found = records(database, &Books::new(database.as_ref()).quarantine).await?;
+    let quarantined = |row| {
+        let record = Record { batch: &found, row };
+        Ok(Quarantined {
+            id: record.text(0)?,
+            sync: record.text(1)?,
+            table: record.text(2)?,
+            key: record.object(3)?,
+            reason: record.text(4)?,
+            image: record.object(5)?,
+            at: record.time(7)?,
+        })
+    };
+    (0..found.rows()).map(quarantined).collect()
+}
+
+/// Forgets a change that was refused.
+///
+/// # Errors
+/// What the database says.
+pub async fn discard(database: &Arc<dyn Database>, id: &str) -> Result<()> {
+    let table = Books::new(database.as_ref()).quarantine;
+    let mut target = database.target().await?;
+    target.begin(WriteOptions::default()).await?;
+    let mut ids = Column::default();
+    ids.push_bytes(id.as_bytes());
+    let keys = Batch::new(Arc::new(table.project(&[0])), vec![ids]);
+    let found = target.lookup(&table, &keys, RowLock::Wait).await?;
+    if found.rows() > 0 {
+        target.write(WriteMode::Delete, &found).await?;
+    }
+    target.commit().await
+}
+
+async fn records(database: &Arc<dyn Database>, table: &Arc<Table>) -> Result<Batch> {
+    if database.describe(&table.name).await?.is_none() {
+        return Ok(Batch::new(table.clone(), vec![Column::default(); table.columns.len()]));
+    }
+    let mut target = database.target().await?;
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let found = target.scan(table, None, RECORDS_MAX).await?;
+    target.rollback().await?;
+    Ok(found)
+}
+
+/// A row of one of the books.
+struct Record<'a> {
+    batch: &'a Batch,
+    row: usize,
+}
+
+impl Record<'_> {
+    fn text(&self, column: usize) -> Result<String> {
+        match self.batch.cell(self.row, column) {
+            Cell::Bytes(bytes) => String::from_utf8(bytes.to_vec()).map_err(|_| self.damaged()),
+            _ => Err(self.damaged()),
+        }
+    }
+
+    /// The JSON that stands in a column; NULL is null.
+    fn object(&self, column: usize) -> Result<serde_json::Value> {
+        match self.batch.cell(self.row, column) {
+            Cell::Null => Ok(serde_json::Value::Null),
+            Cell::Bytes(bytes) => serde_json::from_slice(bytes).map_err(|_| self.damaged()),
+            _ => Err(self.damaged()),
+        }
+    }
+
+    fn time(&self, column: usize) -> Result<String> {
+        let Cell::Int(micros) = self.batch.cell(self.row, column) else { return Err(self.damaged()) };
+        jiff::Timestamp::from_microsecond(micros).map(|at| at.to_string()).map_err(|_| self.damaged())
+    }
+
+    fn damaged(&self) -> Error {
+        let message = format!("{} is damaged or of a newer rowferry", self.batch.table.name);
+        Error::new(ErrorKind::BadData, message)
+    }
+}

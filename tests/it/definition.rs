@@ -1,0 +1,228 @@
+//! What belongs to a table besides columns, keys and rows: carried to the same engine, else told.
+
+use crate::support::{Engine, TestDb, rowferry};
+
+#[track_caller]
+fn copy(a: &TestDb, b: &TestDb, more: &[&str]) -> String {
+    let mut typed = vec!["copy", a.url(), b.url()];
+    typed.extend(more);
+    let output = rowferry(&typed);
+    assert_eq!(output.code, 0, "{:?} -> {:?}: {}", a.engine(), b.engine(), output.stderr);
+    output.stdout
+}
+
+/// What the plan says about each table.
+#[track_caller]
+fn told(a: &TestDb, b: &TestDb) -> String {
+    copy(a, b, &["--dry-run"])
+}
+
+/// Copies, compares, copies again: nothing is left to do.
+#[track_caller]
+fn travels(a: &TestDb, b: &TestDb) {
+    copy(a, b, &[]);
+    let output = rowferry(&["diff", a.url(), b.url(), "--rows"]);
+    assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
+    copy(a, b, &["--mode", "mirror"]);
+}
+
+#[track_caller]
+fn refuses(b: &TestDb, sql: &str) {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| b.execute(sql)));
+    assert!(caught.is_err(), "{:?} takes {sql}", b.engine());
+}
+
+#[test]
+fn sqlite_keeps_its_own_words() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    a.execute(
+        "CREATE TABLE s (k TEXT PRIMARY KEY COLLATE NOCASE, n INTEGER CHECK (n > 0), x ANY, twice INT AS (n * 2) STORED) STRICT, WITHOUT ROWID;
+         INSERT INTO s (k, n, x) VALUES ('a', 1, '007'), ('b', 2, 7), ('c', 3, x'00'), ('d', 4, 1.5);
+         CREATE TABLE plain (id INTEGER PRIMARY KEY, x ANY, v TEXT GENERATED ALWAYS AS (upper(w)) VIRTUAL, w TEXT,
+                             CONSTRAINT short CHECK (length(w) < 9));
+         INSERT INTO plain (id, w) VALUES (1, 'w'), (2, NULL)",
+    );
+    travels(&a, &b);
+    assert_eq!(b.value("SELECT strict + wr FROM pragma_table_list('s')"), "2");
+    let types = b.query("SELECT typeof(x) FROM s ORDER BY k");
+    let expected = ["text", "integer", "blob", "real"].map(|t| vec![Some(t.to_owned())]);
+    assert_eq!(types, expected);
+    b.execute("UPDATE s SET n = 5 WHERE k = 'A'");
+    assert_eq!(b.value("SELECT twice FROM s WHERE k = 'a'"), "10");
+    refuses(&b, "INSERT INTO s (k, n) VALUES ('e', -1)");
+    refuses(&b, "INSERT INTO s (k, n) VALUES ('e', 'text')");
+    refuses(&b, "INSERT INTO plain (w) VALUES ('much too long')");
+    assert_eq!(b.value("SELECT v FROM plain WHERE id = 1"), "W");
+}
+
+#[test]
+fn sqlite_tells_what_it_leaves_out() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    a.execute(
+        "CREATE VIRTUAL TABLE words USING fts5 (body);
+         INSERT INTO words VALUES ('one two');
+         CREATE TABLE t (id INTEGER PRIMARY KEY, n INT UNIQUE ON CONFLICT REPLACE);
+         CREATE TRIGGER tr AFTER INSERT ON t BEGIN SELECT 1; END",
+    );
+    let plan = told(&a, &b);
+    assert!(plan.contains("virtual one, fts5 (body)"), "{plan}");
+    assert!(plan.contains("ON CONFLICT clauses") && plan.contains("triggers tr"), "{plan}");
+    assert!(!plan.contains("words_data"), "its storage is no table of the user's: {plan}");
+    travels(&a, &b);
+}
+
+#[test]
+fn mariadb_and_mysql_keep_their_own_words() {
+    for engine in Engine::available().into_iter().filter(|e| matches!(e, Engine::Mariadb | Engine::Mysql)) {
+        let (a, b) = (TestDb::new(engine), TestDb::new(engine));
+        a.execute(
+            "CREATE TABLE t (id INT PRIMARY KEY, n INT, note VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_swedish_ci, \
+             at TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3), \
+             twice INT GENERATED ALWAYS AS (n * 2) STORED, said VARCHAR(40) AS (concat(note, '''s \\\\ ')) VIRTUAL, \
+             CONSTRAINT positive CHECK (n > 0 AND note <> 'it''s')) COMMENT 'hear'",
+        );
+        a.execute("INSERT INTO t (id, n, note) VALUES (1, 1, 'x'), (2, 2, NULL)");
+        assert!(told(&a, &b).contains("left out: comments"), "{}", told(&a, &b));
+        travels(&a, &b);
+        b.execute("UPDATE t SET at = '2000-01-01 00:00:00'");
+        b.execute("UPDATE t SET n = 5 WHERE id = 1");
+        assert_eq!(b.value("SELECT twice FROM t WHERE id = 1"), "10");
+        assert_eq!(b.value("SELECT at > '2001-01-01' FROM t WHERE id = 1"), "1");
+        assert_eq!(b.value("SELECT said FROM t WHERE id = 1"), "x's \\ ");
+        assert_eq!(b.value("SELECT count(*) FROM t WHERE note = 'X'"), "1");
+        refuses(&b, "INSERT INTO t (id, n) VALUES (9, -1)");
+        let to = TestDb::new(Engine::Postgres);
+        let plan = told(&a, &to);
+        for word in ["CHECK", "ON UPDATE CURRENT_TIMESTAMP(3) of at", "twice is computed", "capitals"] {
+            assert!(plan.contains(word), "{word}: {plan}");
+        }
+        travels(&a, &to);
+    }
+}
+
+#[test]
+fn postgres_keeps_its_own_words() {
+    let (a, b) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Postgres));
+    a.execute(
+        "CREATE TABLE t (id INT PRIMARY KEY, code TEXT COLLATE \"C\" UNIQUE, n INT CHECK (n > 0), period int4range, \
+         twice INT GENERATED ALWAYS AS (n * 2) STORED, CONSTRAINT pair UNIQUE (id, n) DEFERRABLE, \
+         CONSTRAINT apart EXCLUDE USING gist (period WITH &&)); \
+         COMMENT ON COLUMN t.n IS 'hear'; \
+         INSERT INTO t VALUES (1, 'a', 1, '[1,3)'), (2, 'b', 2, '[3,5)')",
+    );
+    assert!(told(&a, &b).contains("left out: comments"));
+    travels(&a, &b);
+    let constraints = "SELECT conname, contype, condeferrable FROM pg_constraint WHERE conrelid = 't'::regclass \
+                       AND contype <> 'n' ORDER BY contype, condeferrable";
+    let kinds =
+        |db: &TestDb| -> Vec<_> { db.query(constraints).into_iter().map(|r| (r[1].clone(), r[2].clone())).collect() };
+    assert_eq!(kinds(&a), kinds(&b));
+    assert_eq!(b.value("SELECT collname FROM pg_collation k JOIN pg_attribute a ON a.attcollation = k.oid WHERE a.attrelid = 't'::regclass AND attname = 'code'"), "C");
+    b.execute("UPDATE t SET n = 7 WHERE id = 1");
+    assert_eq!(b.value("SELECT twice FROM t WHERE id = 1"), "14");
+    refuses(&b, "UPDATE t SET n = 0");
+    refuses(&b, "INSERT INTO t VALUES (3, 'c', 1, '[2,4)')");
+}
+
+#[test]
+fn children_of_an_inherited_table_are_not_copied_twice() {
+    let (a, b) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Postgres));
+    a.execute(
+        "CREATE TABLE parent (id INT PRIMARY KEY); CREATE TABLE child (more INT) INHERITS (parent); \
+         INSERT INTO parent VALUES (1); INSERT INTO child VALUES (2, 2); \
+         CREATE TABLE days (at DATE PRIMARY KEY) PARTITION BY RANGE (at); \
+         CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2024-01-01') TO ('2025-01-01'); \
+         INSERT INTO days VALUES ('2024-05-05')",
+    );
+    let plan = told(&a, &b);
+    assert!(plan.contains("inherits from parent") && plan.contains("PARTITION BY RANGE (at)"), "{plan}");
+    travels(&a, &b);
+    assert_eq!(b.value("SELECT count(*) FROM parent"), "1");
+    assert_eq!(b.value("SELECT count(*) FROM days"), "1");
+}
+
+#[test]
+fn types_of_the_users_own_are_kept_or_named() {
+    let a = TestDb::new(Engine::Postgres);
+    let types = "CREATE TYPE addr AS (street text, no int); CREATE DOMAIN posint AS int CHECK (VALUE > 0); \
+                 CREATE TYPE mood AS ENUM ('sad', 'ok')";
+    a.execute(types);
+    a.execute(
+        "CREATE TABLE aaa (id INT PRIMARY KEY); \
+         CREATE TABLE t (id posint PRIMARY KEY, home addr, moods mood[], spans int4multirange, r daterange); \
+         INSERT INTO t VALUES (1, '(\"a, b\",5)', '{sad,ok}', '{[1,3),[5,9)}', '[2024-01-01,infinity)')",
+    );
+    let b = TestDb::new(Engine::Postgres);
+    let output = rowferry(&["copy", a.url(), b.url()]);
+    assert_eq!(output.code, 2, "{}", output.stderr);
+    assert!(output.stderr.contains("column id of table t has the type posint"), "{}", output.stderr);
+    b.execute("CREATE TABLE aaa (x INT)"); // was not made
+    b.execute("DROP TABLE aaa");
+    b.execute(types);
+    travels(&a, &b);
+    assert_eq!(b.value("SELECT (home).no FROM t"), "5");
+    refuses(&b, "INSERT INTO t (id) VALUES (-1)");
+    for other in TestDb::on_all().iter().filter(|b| b.engine() != Engine::Postgres) {
+        travels(&a, other);
+    }
+}
+
+#[test]
+fn a_definition_that_the_target_cannot_make_is_refused_before_anything_is_made() {
+    let (a, b) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Postgres));
+    a.execute(
+        "CREATE FUNCTION ours(int) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT $1 > 0'; \
+         CREATE TABLE aaa (id INT PRIMARY KEY); CREATE TABLE t (id INT PRIMARY KEY CHECK (ours(id)))",
+    );
+    let output = rowferry(&["copy", a.url(), b.url()]);
+    assert_eq!(output.code, 2, "{}", output.stderr);
+    assert!(output.stderr.contains("table t cannot be made") && output.stderr.contains("ours"), "{}", output.stderr);
+    assert_eq!(b.value("SELECT count(*) FROM pg_class WHERE relname IN ('aaa', 't', '_rowferry_copy')"), "0");
+}
+
+#[test]
+fn null_in_a_primary_key_is_rejected_and_the_key_stays() {
+    for b in TestDb::on_all().iter().filter(|b| b.engine() != Engine::Sqlite) {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute(
+            "CREATE TABLE t (k TEXT PRIMARY KEY, n INT); INSERT INTO t VALUES (NULL, 1), ('b', 2), (NULL, 3), ('a', 4)",
+        );
+        let plan = told(&a, b);
+        assert!(plan.contains("rows with NULL in k, of the primary key, are rejected"), "{plan}");
+        for _ in 0..2 {
+            let output = rowferry(&["copy", a.url(), b.url(), "--format", "json"]);
+            assert_eq!(output.code, 1, "{}", output.stderr);
+            assert_eq!(output.json()["tables"][0]["quarantined"], 2, "{}", output.stdout);
+            assert_eq!(b.value("SELECT count(*) FROM t"), "2");
+        }
+        refuses(b, "INSERT INTO t VALUES ('a', 5)");
+        let output = rowferry(&["diff", a.url(), b.url(), "--format", "json"]);
+        assert_eq!((output.code, &output.json()["tables"][0]["differing"]), (1, &2.into()), "{}", output.stdout);
+    }
+}
+
+#[test]
+fn moments_at_the_ends_of_time_travel_or_are_rejected_by_name() {
+    let a = TestDb::new(Engine::Postgres);
+    a.execute(
+        "CREATE TABLE t (at timestamp PRIMARY KEY, zoned timestamptz, day date); \
+         INSERT INTO t VALUES ('-infinity', 'infinity', '-infinity'), ('4713-11-24 00:00:00 BC', '4713-11-24 00:00:00+00 BC', '4713-11-24 BC'), \
+         ('2024-01-01', '2024-01-01', '2024-01-01'), ('294247-01-10 04:00:54.775807', '294247-01-10 04:00:54.775808+00', '5874897-12-31'), \
+         ('294276-12-31 23:59:59.999999', '294276-12-31 23:59:59.999999+00', 'infinity'), ('infinity', NULL, NULL)",
+    );
+    let b = TestDb::new(Engine::Postgres);
+    travels(&a, &b);
+    let rows = "SELECT at::text, zoned::text, day::text FROM t ORDER BY at";
+    assert_eq!(a.query(rows), b.query(rows));
+    // One side lacks a key at an end: the others are not taken for different ones.
+    b.execute("DELETE FROM t WHERE at IN ('-infinity', '294276-12-31 23:59:59.999999')");
+    let output = rowferry(&["diff", a.url(), b.url(), "--format", "json"]);
+    let table = &output.json()["tables"][0];
+    assert_eq!((&table["only_a"], &table["only_b"], &table["changed"]), (&2.into(), &0.into(), &0.into()), "{table}");
+    travels(&a, &b);
+    for b in TestDb::on_all().iter().filter(|b| b.engine() != Engine::Postgres) {
+        let output = rowferry(&["copy", a.url(), b.url(), "--format", "json"]);
+        assert_eq!(output.code, 1, "{:?}: {}", b.engine(), output.stderr);
+        assert_eq!(output.json()["tables"][0]["read"], 6, "{:?}: {}", b.engine(), output.stdout);
+    }
+}

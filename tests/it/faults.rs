@@ -1,0 +1,521 @@
+//! What goes wrong: each fault has its exit code and one sentence that names what it concerns,
+//! leaves nothing half done, and the same command ends equal once the fault is gone.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::support::{Engine, Held, Output, Server, TestDb, long, may_mount, output, program, rowferry, start};
+
+/// Two tables of plain rows; `wide` fills the disk.
+fn source_on(engine: Engine, rows: u32, width: usize) -> TestDb {
+    let db = TestDb::new(engine);
+    db.execute("CREATE TABLE small (id INT NOT NULL PRIMARY KEY, note VARCHAR(20))");
+    db.execute("INSERT INTO small VALUES (1, 'a'), (2, 'b')");
+    db.execute("CREATE TABLE wide (id INT NOT NULL PRIMARY KEY, note TEXT NOT NULL)");
+    let note = "w".repeat(width);
+    let all: Vec<u32> = (1..=rows).collect();
+    for part in all.chunks(1000) {
+        let values: Vec<String> = part.iter().map(|id| format!("({id}, '{note}')")).collect();
+        db.execute(&format!("INSERT INTO wide VALUES {}", values.join(", ")));
+    }
+    db
+}
+
+fn source(rows: u32, width: usize) -> TestDb {
+    source_on(Engine::Sqlite, rows, width)
+}
+
+fn servers() -> Vec<Engine> {
+    Engine::available().into_iter().filter(|e| *e != Engine::Sqlite).collect()
+}
+
+#[track_caller]
+fn assert_told(run: &Output, code: i32, words: &[&str]) {
+    assert_eq!(run.code, code, "{run:?}");
+    for word in words {
+        assert!(run.stderr.contains(word), "no '{word}' in {run:?}");
+    }
+    assert_eq!(run.stderr.trim_end().lines().count(), 1, "{run:?}");
+}
+
+/// The same command ends well, and both sides are equal then.
+#[track_caller]
+fn ends_equal(command: &[&str]) {
+    let run = rowferry(command);
+    assert_eq!(run.code, 0, "{command:?}: {run:?}");
+    let run = rowferry(&["diff", command[1], command[2], "--rows"]);
+    assert_eq!(run.code, 0, "{command:?}: {run:?}");
+}
+
+/// Waits until this is so.
+#[track_caller]
+fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_mins(1);
+    while !so() {
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn tables(db: &TestDb) -> Vec<String> {
+    let sql = match db.engine() {
+        Engine::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table'",
+        Engine::Postgres => {
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        }
+        Engine::Mariadb | Engine::Mysql => {
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+        }
+    };
+    db.query(sql).into_iter().flatten().flatten().collect()
+}
+
+// --- URLs ---
+
+#[test]
+fn a_url_that_leads_nowhere_says_which_part_is_wrong() {
+    let source = source(1, 1);
+    let mut wrong = vec![
+        ("shop".to_owned(), 2, "'shop' is no database URL"),
+        ("/srv/shop.db".to_owned(), 2, "'/srv/shop.db' is no database URL"),
+        ("oracle://u@h/d".to_owned(), 2, "'oracle' is no database URL"),
+        ("sqlite:".to_owned(), 2, "names no file"),
+        ("sqlite:a.db?mode=ro".to_owned(), 2, "parameter 'mode'"),
+        ("postgres://u@h:port/d".to_owned(), 2, "`port`"),
+        ("postgres://u@h:99999/d".to_owned(), 2, "`port`"),
+        ("postgres://u@h/d?color=red".to_owned(), 2, "`color`"),
+        ("mysql://u@h:port/d".to_owned(), 2, "port"),
+        ("mysql://u@h:99999/d".to_owned(), 2, "port"),
+        ("mysql://u@h/d?color=red".to_owned(), 2, "'color'"),
+        ("mysql://u@h/".to_owned(), 2, "names no database"),
+        ("mariadb://u@h".to_owned(), 2, "names no database"),
+        ("postgres://u@no-such-host.invalid/d".to_owned(), 3, "no-such-host.invalid:5432"),
+        ("mysql://u@no-such-host.invalid/d".to_owned(), 3, "no-such-host.invalid:3306"),
+        ("postgres://u@127.0.0.1:1/d".to_owned(), 3, "127.0.0.1:1"),
+        ("mysql://u@127.0.0.1:1/d".to_owned(), 3, "127.0.0.1:1"),
+        ("sqlite:/no/such/folder/a.db".to_owned(), 3, "/no/such/folder/a.db"),
+    ];
+    for engine in servers() {
+        let url = TestDb::new(engine).url().to_owned();
+        // That database is dropped again.
+        wrong.push((url, 2, "has no database 't"));
+    }
+    for (url, code, words) in &wrong {
+        assert_told(&rowferry(&["copy", source.url(), url]), *code, &[words]);
+        assert_told(&rowferry(&["diff", url, source.url()]), *code, &[words]);
+    }
+}
+
+// --- rights ---
+
+/// An account with rights on this database alone, which goes with this value.
+struct Account<'d> {
+    db: &'d TestDb,
+    user: String,
+}
+
+impl<'d> Account<'d> {
+    fn new(db: &'d TestDb, rights: &[&str]) -> Self {
+        let name = db.url().rsplit('/').next().expect("a name").to_owned();
+        let user = format!("{name}_low");
+        db.execute(&match db.engine() {
+            Engine::Postgres => format!("CREATE ROLE {user} LOGIN; GRANT USAGE ON SCHEMA public TO {user}"),
+            _ => format!("CREATE USER {user}@'%'"),
+        });
+        let to = if db.engine() == Engine::Postgres { user.clone() } else { format!("{user}@'%'") };
+        for right in rights {
+            db.execute(&format!("GRANT {right} TO {to}"));
+        }
+        Self { db, user }
+    }
+
+    fn url(&self) -> String {
+        let (scheme, rest) = self.db.url().split_once("://").expect("a URL");
+        let (_, place) = rest.split_once('@').expect("an account");
+        format!("{scheme}://{}@{place}", self.user)
+    }
+
+    fn grant(&self, right: &str) {
+        let to = if self.db.engine() == Engine::Postgres { self.user.clone() } else { format!("{}@'%'", self.user) };
+        self.db.execute(&format!("GRANT {right} TO {to}"));
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        match self.db.engine() {
+            Engine::Postgres => self.db.execute(&format!("DROP OWNED BY {0}; DROP ROLE {0}", self.user)),
+            _ => self.db.execute(&format!("DROP USER {}@'%'", self.user)),
+        }
+    }
+}
+
+#[test]
+fn a_table_that_may_not_be_read_is_named_and_nothing_is_touched() {
+    for engine in servers() {
+        let from = source_on(engine, 5, 5);
+        let account = Account::new(&from, &["SELECT ON small"]);
+        let to = TestDb::new(Engine::Sqlite);
+        let command = ["copy", &account.url(), to.url(), "--tables", "small,wide"];
+        // MySQL and MariaDB do not even show it.
+        assert_told(&rowferry(&command), 2, &["wide"]);
+        assert_eq!(tables(&to), Vec::<String>::new(), "{engine:?}");
+        account.grant("SELECT ON wide");
+        ends_equal(&command);
+    }
+}
+
+#[test]
+fn a_table_that_may_not_be_written_is_named_and_the_others_arrive() {
+    for engine in servers() {
+        let from = source(5, 5);
+        let to = TestDb::new(engine);
+        to.execute("CREATE TABLE small (id INT NOT NULL PRIMARY KEY, note VARCHAR(20))");
+        to.execute("CREATE TABLE wide (id INT NOT NULL PRIMARY KEY, note TEXT NOT NULL)");
+        let all = "SELECT, INSERT, UPDATE, DELETE";
+        let account = Account::new(&to, &[&format!("{all} ON small"), "SELECT ON wide"]);
+        let url = account.url();
+        let command = ["copy", from.url(), &url];
+        assert_told(&rowferry(&command), 1, &["table wide", "denied", "grant"]);
+        assert_eq!(to.value("SELECT count(*) FROM small"), "2", "{engine:?}");
+        assert_eq!(to.value("SELECT count(*) FROM wide"), "0", "{engine:?}");
+        account.grant(&format!("{all} ON wide"));
+        ends_equal(&command);
+    }
+}
+
+#[test]
+fn an_account_that_may_create_nothing_touches_nothing() {
+    for engine in servers() {
+        let from = source(5, 5);
+        let to = TestDb::new(engine);
+        if engine == Engine::Postgres {
+            // Before version 15 everybody might.
+            to.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+        }
+        let account = Account::new(&to, &[]);
+        let (nothing, all) = match engine {
+            Engine::Postgres => ("USAGE ON SCHEMA public", "CREATE ON SCHEMA public"),
+            _ => ("SELECT ON *", "ALL ON *"),
+        };
+        account.grant(nothing);
+        let url = account.url();
+        let command = ["copy", from.url(), &url];
+        assert_told(&rowferry(&command), 2, &["denied", "grant"]);
+        assert_eq!(tables(&to), Vec::<String>::new(), "{engine:?}");
+        account.grant(all);
+        ends_equal(&command);
+    }
+}
+
+// --- SQLite files ---
+
+fn path(db: &TestDb) -> &Path {
+    Path::new(db.url().trim_start_matches("sqlite:"))
+}
+
+/// Runs a shell script whose mounts go with it; `$ROWFERRY` is the program.
+fn in_mounts(script: &str) -> Output {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+    output(command.env("ROWFERRY", env!("CARGO_BIN_EXE_rowferry")).stdin(std::process::Stdio::null()))
+}
+
+#[test]
+fn a_read_only_file_is_read_and_not_written() {
+    if !may_mount() {
+        return;
+    }
+    let (a, b, c) = (source(50, 5), TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    b.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY)");
+    let folder = path(&b).parent().expect("a folder").display();
+    let copy = |from: &str, to: &str| {
+        in_mounts(&format!("mount --bind -o ro {folder} {folder} && exec $ROWFERRY copy {from} {to}"))
+    };
+    assert_told(&copy(a.url(), b.url()), 2, &["readonly", "permissions"]);
+    assert_eq!(tables(&b), ["kept"]);
+    assert_told(&copy(a.url(), &format!("sqlite:{folder}/new.db")), 3, &["new.db", "folder"]);
+    let read = copy(b.url(), c.url());
+    assert_eq!(read.code, 0, "{read:?}");
+    ends_equal(&["copy", b.url(), c.url()]);
+    // To read a file in WAL mode, its folder must be written.
+    b.execute("PRAGMA journal_mode = WAL");
+    assert_told(&copy(b.url(), c.url()), 3, &["test.db", "WAL"]);
+    b.execute("DROP TABLE kept");
+    ends_equal(&["copy", a.url(), b.url()]);
+}
+
+#[test]
+fn a_damaged_file_ends_the_copy_and_a_restored_one_finishes_it() {
+    let a = source(3000, 200);
+    let whole = std::fs::read(path(&a)).expect("the file");
+    let middle = whole.len() / 2;
+    let mut garbled = whole.clone();
+    garbled[middle..middle + 64 * 1024].fill(0xA5);
+    let text = b"Dear reader, this is no database at all. ".repeat(100);
+    let cases: [(&[u8], i32, &[&str]); 4] = [
+        (&whole[..middle], 1, &["test.db", "damaged"]),
+        (&garbled, 1, &["wide", "damaged"]),
+        (&text, 2, &["test.db", "not a database", "check the path"]),
+        (&whole[..50], 1, &["test.db", "damaged"]),
+    ];
+    for (content, code, words) in cases {
+        let b = TestDb::new(Engine::Postgres);
+        std::fs::write(path(&a), content).expect("written");
+        let command = ["copy", a.url(), b.url()];
+        assert_told(&rowferry(&command), code, words);
+        std::fs::write(path(&a), &whole).expect("written");
+        ends_equal(&command);
+    }
+}
+
+#[test]
+fn a_locked_file_is_told_and_left() {
+    let (a, b) = (source(50, 5), TestDb::new(Engine::Sqlite));
+    b.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY)");
+    let url = format!("{}?busy_timeout=50", b.url());
+    let command = ["copy", a.url(), &url];
+    let other = Held::new(&b);
+    other.execute("BEGIN IMMEDIATE; INSERT INTO kept VALUES (1)").expect("a lock");
+    assert_told(&rowferry(&command), 1, &["locked", "busy_timeout"]);
+    drop(other);
+    wait_until("the lock is gone", || Held::new(&b).execute("BEGIN IMMEDIATE").is_ok());
+    assert_eq!(tables(&b), ["kept"]);
+    b.execute("DROP TABLE kept");
+    ends_equal(&command);
+}
+
+#[test]
+fn a_full_disk_under_a_file_is_told_and_more_room_finishes_the_copy() {
+    if !may_mount() {
+        return;
+    }
+    let a = source(4000, 500);
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = folder.path().display();
+    let copy = format!("$ROWFERRY copy {} sqlite:{disk}/b.db", a.url());
+    let run = in_mounts(&format!(
+        "mount -t tmpfs -o size=1m tmpfs {disk} && {copy}; echo exit $?; mount -o remount,size=100m {disk} && \
+         {copy} && $ROWFERRY diff {} sqlite:{disk}/b.db && echo equal",
+        a.url()
+    ));
+    assert_told(&run, 0, &["full", "free some space", "wide"]);
+    assert!(run.stdout.contains("exit 1") && run.stdout.contains("equal"), "{run:?}");
+}
+
+// --- servers ---
+
+#[test]
+fn a_full_disk_under_a_server_is_told_and_more_room_finishes_the_copy() {
+    if !may_mount() {
+        return;
+    }
+    let Some(server) = Server::new(Engine::Postgres) else { return };
+    let disk = server.folder().join("disk");
+    std::fs::create_dir(&disk).expect("a folder");
+    let disk = disk.display().to_string();
+    let owner = std::fs::metadata(server.folder().join("data")).expect("the data").uid();
+    let server = server.options(&["--temp_tablespaces=pg_default".to_owned()]);
+    let mut server = server.mounts(format!("mount -t tmpfs -o size=40m,uid={owner},mode=700 tmpfs {disk}"));
+    server.start();
+    server.execute("", &format!("CREATE TABLESPACE disk LOCATION '{disk}'"));
+    server.execute("", "CREATE DATABASE d TABLESPACE disk");
+    // What the first run wrote in vain keeps its room until the server tidies up, so that the rest must do.
+    server.execute("d", "CREATE TABLE filler AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 24000)");
+    let (a, url) = (source(9000, 1800), server.url("", "d"));
+    let command = ["copy", a.url(), &url];
+    assert_told(&rowferry(&command), 1, &["table wide", "No space left on device"]);
+    server.execute("d", "DROP TABLE filler");
+    ends_equal(&command);
+}
+
+/// Where a server of this kind lists its connections.
+fn processes(engine: Engine) -> &'static str {
+    if engine == Engine::Mysql { "performance_schema.processlist" } else { "information_schema.processlist" }
+}
+
+/// Ends the connections that rowferry has to this database, by way of another one; how many there were.
+fn cut(killer: &Held, db: &TestDb) -> usize {
+    if db.engine() == Engine::Postgres {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND application_name = 'rowferry'";
+        return db.query(sql).len();
+    }
+    let list = processes(db.engine());
+    let others = db.query(&format!("SELECT id FROM {list} WHERE db = DATABASE() AND id <> CONNECTION_ID()"));
+    // One that has ended meanwhile is no fault.
+    others.into_iter().flatten().flatten().filter(|id| killer.execute(&format!("KILL {id}")).is_ok()).count()
+}
+
+#[test]
+fn a_connection_that_is_cut_costs_nothing_but_another_run() {
+    let moments = if long() { 12 } else { 3 };
+    let shapes: Vec<(Engine, bool)> = servers().into_iter().flat_map(|e| [(e, true), (e, false)]).collect();
+    for (engine, at_target) in shapes {
+        let rows = 12_000;
+        let elsewhere = TestDb::new(engine);
+        let killer = Held::new(&elsewhere);
+        let a = if at_target { source(rows, 100) } else { source_on(engine, rows, 100) };
+        let mut hits = 0;
+        for moment in 0..moments {
+            let b = TestDb::new(if at_target { engine } else { Engine::Sqlite });
+            let command = ["copy", a.url(), b.url(), "--batch-size", "20"];
+            let (mut run, side) = (start(&command), if at_target { &b } else { &a });
+            // The first moment is the first connection; the others come one by one after the last table was made.
+            let mut looks = 0;
+            while !run.is_over() {
+                looks += usize::from(moment > 0 && (looks > 0 || tables(&b).contains(&"wide".to_owned())));
+                if looks >= moment && cut(&killer, side) > 0 {
+                    hits += 1;
+                    break;
+                }
+            }
+            let run = run.end();
+            assert!([0, 3].contains(&run.code), "{engine:?}: {run:?}");
+            ends_equal(&command);
+        }
+        assert!(hits > 0, "{engine:?}: no connection was ever cut");
+    }
+}
+
+#[test]
+fn a_server_that_restarts_in_the_middle_costs_nothing_but_another_run() {
+    for engine in [Engine::Postgres, Engine::Mariadb] {
+        let Some(mut server) = Server::new(engine) else { return };
+        server.start();
+        server.execute("", "CREATE DATABASE d");
+        server.execute("", "CREATE DATABASE e");
+        let a = source(20_000, 100);
+        let (there, back) = (server.url("", "d"), server.url("", "e"));
+        let first = ["copy", a.url(), &there, "--batch-size", "20"];
+        let second = ["copy", &there, &back, "--batch-size", "20"];
+        for command in [first, second] {
+            let run = start(&command);
+            // The rows have begun to arrive when the first table is there.
+            let target = command[2].rsplit('/').next().expect("a name");
+            let made = format!(
+                "SELECT 1 FROM information_schema.tables WHERE table_schema IN ('{target}', 'public') AND table_name = 'wide'"
+            );
+            wait_until("the first table", || server.rows(target, &made) > 0);
+            server.kill();
+            server.start();
+            let run = run.end();
+            assert!([0, 3].contains(&run.code), "{engine:?}: {run:?}");
+            ends_equal(&command);
+        }
+    }
+}
+
+/// Whether a connection of rowferry waits for a lock.
+fn waits(db: &TestDb) -> bool {
+    let sql = match db.engine() {
+        Engine::Postgres => {
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'".to_owned()
+        }
+        // InnoDB's own list of waits is stale while somebody looks at it often.
+        engine => format!(
+            "SELECT 1 FROM {} WHERE db = DATABASE() AND command = 'Query' AND time >= 1 AND info LIKE '%wide%'
+             AND id <> CONNECTION_ID()",
+            processes(engine)
+        ),
+    };
+    !db.query(&sql).is_empty()
+}
+
+fn lock(engine: Engine) -> &'static str {
+    if engine == Engine::Postgres { "BEGIN; LOCK TABLE wide" } else { "LOCK TABLES wide WRITE" }
+}
+
+#[test]
+fn a_locked_table_is_waited_for() {
+    for engine in servers() {
+        let (a, b) = (source(50, 5), TestDb::new(engine));
+        b.execute("CREATE TABLE wide (id INT NOT NULL PRIMARY KEY, note TEXT NOT NULL)");
+        let other = Held::new(&b);
+        other.execute(lock(engine)).expect("a lock");
+        let command = ["copy", a.url(), b.url()];
+        let mut run = start(&command);
+        wait_until("rowferry waits for the lock", || run.is_over() || waits(&b));
+        drop(other);
+        let run = run.end();
+        assert_eq!(run.code, 0, "{engine:?}: {run:?}");
+        ends_equal(&command);
+    }
+}
+
+#[test]
+fn a_table_that_stays_locked_is_named_after_a_minute() {
+    if !long() {
+        return;
+    }
+    for engine in servers() {
+        let (a, b) = (source(50, 5), TestDb::new(engine));
+        b.execute("CREATE TABLE wide (id INT NOT NULL PRIMARY KEY, note TEXT NOT NULL)");
+        let other = Held::new(&b);
+        other.execute(lock(engine)).expect("a lock");
+        let command = ["copy", a.url(), b.url()];
+        assert_told(&rowferry(&command), 1, &["wide", "lock"]);
+        drop(other);
+        ends_equal(&command);
+    }
+}
+
+#[test]
+fn of_two_that_wait_for_each_other_one_goes_on_and_nothing_is_lost() {
+    for engine in servers() {
+        let (a, b) = (source(200, 5), TestDb::new(engine));
+        let command = ["copy", a.url(), b.url(), "--mode", "mirror"];
+        assert_eq!(rowferry(&command).code, 0);
+        a.execute("UPDATE wide SET note = 'new'");
+        let application = Held::new(&b);
+        application.execute("BEGIN").expect("a transaction");
+        application.execute("UPDATE wide SET note = 'mine' WHERE id = 200").expect("a row");
+        let mut run = start(&command);
+        wait_until("rowferry waits for the row", || run.is_over() || waits(&b));
+        // One of the two is refused now.
+        let refused = application.execute("UPDATE wide SET note = 'mine' WHERE id = 1");
+        let _ = application.execute("ROLLBACK");
+        let run = run.end();
+        if run.code != 0 {
+            assert!(refused.is_ok(), "{engine:?}: both were refused: {refused:?}, {run:?}");
+            assert_told(&run, 1, &["table wide", "eadlock"]);
+        }
+        ends_equal(&command);
+    }
+}
+
+#[test]
+fn a_key_that_the_server_builds_for_a_dead_run_is_taken_as_built() {
+    if !servers().contains(&Engine::Postgres) {
+        return;
+    }
+    let (source, target) = (source(10, 20), TestDb::new(Engine::Postgres));
+    let command = ["copy", source.url(), target.url(), "--tables", "wide"];
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut none = program(folder.path(), &command);
+    let none = none.env("ROWFERRY_FAILPOINT", "table-made").output().expect("the program");
+    assert_eq!(none.status.code(), None, "it dies with the table made: {none:?}");
+    // Rows go in beside this lock; the key has to wait for its end.
+    let application = target.session();
+    application.query("BEGIN");
+    application.query("LOCK TABLE wide IN ROW EXCLUSIVE MODE");
+    let mut first = start(&command);
+    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+                   WHERE d.datname = current_database() AND NOT l.granted";
+    wait_until("the first run builds the key", || {
+        assert!(!first.is_over(), "the key cannot be built");
+        target.value(waiting) == "1"
+    });
+    first.kill();
+    let second = start(&command);
+    wait_until("the second run waits for the table", || target.value(waiting) != "1");
+    application.query("COMMIT");
+    let second = second.end();
+    assert_eq!(second.code, 0, "{second:?}");
+    let differences = rowferry(&["diff", source.url(), target.url(), "--tables", "wide"]);
+    assert_eq!(differences.code, 0, "{differences:?}");
+    let keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'p' AND conrelid = 'wide'::regclass";
+    assert_eq!(target.value(keys), "1");
+}

@@ -1,0 +1,154 @@
+//! What a plan leaves out, makes differently or refuses, and says so.
+
+use crate::support::{Engine, TestDb, rowferry};
+
+#[test]
+fn a_foreign_key_without_its_parent_is_left_out() {
+    for source in [Engine::Sqlite, Engine::Postgres] {
+        for b in TestDb::on_all() {
+            let a = TestDb::new(source);
+            a.execute(
+                "CREATE TABLE parent (id INTEGER PRIMARY KEY); \
+                 CREATE TABLE child (id INTEGER PRIMARY KEY, up INTEGER REFERENCES child (id), of INTEGER, \
+                 CONSTRAINT x FOREIGN KEY (of) REFERENCES parent (id)); \
+                 INSERT INTO parent VALUES (7); INSERT INTO child VALUES (1, NULL, 7), (2, 1, 7)",
+            );
+            let alone = ["copy", a.url(), b.url(), "--tables", "child"];
+            let plan = rowferry(&[&alone[..], &["--dry-run"]].concat());
+            assert_eq!(plan.code, 0, "{}", plan.stderr);
+            assert!(
+                plan.stdout.contains("left out: foreign key") && plan.stdout.contains("copy parent too"),
+                "{plan:?}"
+            );
+            let output = rowferry(&alone);
+            assert_eq!(output.code, 0, "{source:?} -> {:?}: {output:?}", b.engine());
+            assert!(b.own_tables().is_empty(), "{:?}", b.own_tables());
+            // The reference to itself is kept: its rows cannot dangle.
+            let checked = if b.engine() == Engine::Sqlite { "PRAGMA foreign_keys = ON; " } else { "" };
+            assert!(b.attempt(&format!("{checked}INSERT INTO child VALUES (9, 8, 7)")).is_err(), "{:?}", b.engine());
+            assert_eq!(rowferry(&["copy", a.url(), b.url()]).code, 0);
+        }
+    }
+}
+
+#[test]
+fn a_foreign_key_to_a_table_that_is_at_the_target_is_kept() {
+    for b in TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute(
+            "CREATE TABLE parent (id INTEGER PRIMARY KEY); \
+             CREATE TABLE c1 (id INTEGER PRIMARY KEY, of INTEGER REFERENCES parent (id)); \
+             CREATE TABLE c2 (id INTEGER PRIMARY KEY, of INTEGER REFERENCES PARENT (id)); \
+             INSERT INTO parent VALUES (7); INSERT INTO c1 VALUES (1, 7)",
+        );
+        for tables in ["parent", "c1", "*"] {
+            let output = rowferry(&["copy", a.url(), b.url(), "--tables", tables]);
+            assert_eq!(output.code, 0, "{:?}: {output:?}", b.engine());
+        }
+        let checked = if b.engine() == Engine::Sqlite { "PRAGMA foreign_keys = ON; " } else { "" };
+        for child in ["c1", "c2"] {
+            let orphan = b.attempt(&format!("{checked}INSERT INTO {child} VALUES (2, 8)"));
+            assert!(orphan.is_err(), "{child} of {:?}", b.engine());
+        }
+    }
+}
+
+#[test]
+fn a_foreign_key_that_cannot_be_made_after_the_rows_is_no_refusal() {
+    let (a, b) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Postgres));
+    a.execute(
+        "CREATE TABLE parent (id INT PRIMARY KEY); \
+         CREATE TABLE child (id INT PRIMARY KEY, of INT REFERENCES parent); INSERT INTO child VALUES (1, NULL)",
+    );
+    b.execute("CREATE TABLE parent (id INT)");
+    let output = rowferry(&["copy", a.url(), b.url()]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("adding the foreign keys of child"), "{output:?}");
+    b.execute("ALTER TABLE parent ADD PRIMARY KEY (id)");
+    assert_eq!(rowferry(&["copy", a.url(), b.url()]).code, 0);
+    assert!(b.own_tables().is_empty(), "{:?}", b.own_tables());
+    assert!(b.attempt("INSERT INTO child VALUES (2, 8)").is_err());
+}
+
+#[test]
+fn numbers_of_a_sequence_go_on_at_the_target() {
+    let (a, b) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Postgres));
+    a.execute(
+        "CREATE SEQUENCE own; CREATE SEQUENCE both_use; \
+         CREATE TABLE t (id INT PRIMARY KEY DEFAULT nextval('own')); INSERT INTO t VALUES (41); \
+         CREATE TABLE u (id INT PRIMARY KEY DEFAULT nextval('both_use')); \
+         CREATE TABLE v (id INT PRIMARY KEY DEFAULT nextval('both_use'))",
+    );
+    let plan = rowferry(&["copy", a.url(), b.url(), "--dry-run"]);
+    assert_eq!(plan.stdout.matches("left out: the default of id").count(), 2, "{plan:?}");
+    let output = rowferry(&["copy", a.url(), b.url()]);
+    assert_eq!(output.code, 0, "{output:?}");
+    assert_eq!(b.value("INSERT INTO t DEFAULT VALUES RETURNING id"), "42");
+    assert!(b.attempt("INSERT INTO u DEFAULT VALUES").is_err());
+}
+
+#[test]
+fn foreign_keys_keep_their_names_in_postgres() {
+    let (a, b) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Postgres));
+    a.execute(
+        "CREATE TABLE p (id INT PRIMARY KEY); \
+         CREATE TABLE c (id INT PRIMARY KEY, of INT CONSTRAINT belongs REFERENCES p)",
+    );
+    assert_eq!(rowferry(&["copy", a.url(), b.url()]).code, 0);
+    assert_eq!(b.value("SELECT conname FROM pg_constraint WHERE contype = 'f'"), "belongs");
+}
+
+#[test]
+fn only_columns_that_fold_capitals_are_told_to_lose_that() {
+    let a = TestDb::new(Engine::Mariadb);
+    a.execute(
+        "CREATE TABLE t (id INT PRIMARY KEY, exact VARCHAR(9) COLLATE utf8mb4_bin, loose VARCHAR(9) COLLATE utf8mb4_general_ci)",
+    );
+    for b in [TestDb::new(Engine::Sqlite), TestDb::new(Engine::Postgres)] {
+        let plan = rowferry(&["copy", a.url(), b.url(), "--dry-run"]);
+        assert!(plan.stdout.contains("capitals count as other letters in loose"), "{plan:?}");
+    }
+    let a = TestDb::new(Engine::Postgres);
+    a.execute("CREATE EXTENSION citext");
+    a.execute("CREATE TABLE t (id INT PRIMARY KEY, loose CITEXT, exact TEXT)");
+    for b in TestDb::on_all() {
+        if b.engine() == Engine::Postgres {
+            let output = rowferry(&["copy", a.url(), b.url()]);
+            assert_eq!(output.code, 2, "{output:?}");
+            assert!(output.stderr.contains("the type citext (CREATE EXTENSION citext)"), "{output:?}");
+            continue;
+        }
+        let plan = rowferry(&["copy", a.url(), b.url(), "--dry-run"]);
+        let told: Vec<_> = plan.stdout.lines().filter(|l| l.contains("capitals count as other letters in")).collect();
+        assert!(told.len() == 1 && told[0].ends_with("in loose"), "{plan:?}");
+    }
+}
+
+#[test]
+fn all_types_that_are_missing_are_told_at_once() {
+    let (a, b) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Postgres));
+    a.execute("CREATE DOMAIN positive AS int; CREATE TYPE place AS (street text)");
+    a.execute("CREATE TABLE s (id positive PRIMARY KEY); CREATE TABLE t (id INT PRIMARY KEY, home place)");
+    let output = rowferry(&["copy", a.url(), b.url()]);
+    assert_eq!(output.code, 2, "{output:?}");
+    for words in ["column id of table s has the type positive", "column home of table t has the type place"] {
+        assert!(output.stderr.contains(words), "{output:?}");
+    }
+}
+
+#[test]
+fn a_table_without_columns_is_refused_where_there_are_none() {
+    let a = TestDb::new(Engine::Postgres);
+    a.execute("CREATE TABLE bare (); CREATE TABLE t (id INT PRIMARY KEY)");
+    for b in TestDb::on_all() {
+        let output = rowferry(&["copy", a.url(), b.url()]);
+        if b.engine() == Engine::Postgres {
+            assert_eq!(output.code, 0, "{output:?}");
+            continue;
+        }
+        assert_eq!(output.code, 2, "{output:?}");
+        assert!(output.stderr.contains("table bare has no columns"), "{output:?}");
+        assert!(output.stderr.contains("--exclude 'bare'"), "{output:?}");
+        assert_eq!(rowferry(&["copy", a.url(), b.url(), "--exclude", "bare"]).code, 0);
+    }
+}

@@ -1,0 +1,82 @@
+//! Who wrote what upon what: known to nobody but the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A row's place: table and key.
+pub type Place = (usize, i64);
+
+/// One write of one row by an application: the content that it found and the one that it left, by their names; `None`
+/// where no row stood, or stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub place: Place,
+    pub found: Option<String>,
+    pub left: Option<String>,
+}
+
+/// A conflict that some site has recorded: the contents that met, and the policy.
+#[derive(Debug, Clone)]
+pub struct Met {
+    pub place: Place,
+    pub contents: [Option<String>; 2],
+    pub policy: String,
+}
+
+/// All that was written, and what came of it.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    pub written: Vec<Written>,
+}
+
+impl Oracle {
+    /// Whether the content `later` was made upon `earlier`, directly or over others. Contents have names of their own, so
+    /// nothing but an absent row stands twice.
+    fn descends(&self, place: Place, later: &str, earlier: &str) -> bool {
+        let mut at = later;
+        while let Some(written) =
+            self.written.iter().find(|w| w.place == place && w.left.as_deref() == Some(at) && w.found.is_some())
+        {
+            at = written.found.as_deref().unwrap();
+            if at == earlier {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What of all this was lost, came back or was called a conflict without being one. `rows` are those that stand
+    /// everywhere, `exempt` the places where a site holds something in quarantine.
+    pub fn faults(&self, rows: &BTreeMap<Place, String>, met: &[Met], exempt: &BTreeSet<Place>) -> Vec<String> {
+        let mut faults = Vec::new();
+        for written in self.written.iter().filter(|w| !exempt.contains(&w.place)) {
+            let place = written.place;
+            let at_place = || met.iter().filter(move |m| m.place == place);
+            let preferred = at_place().any(|m| m.policy != "last-write-wins");
+            if let Some(found) = &written.found
+                && rows.get(&place) == Some(found)
+                && !preferred
+            {
+                faults.push(format!("{place:?}: {found} came back, though {:?} replaced it", written.left));
+            }
+            let replaced = match &written.left {
+                Some(_) => self.written.iter().any(|w| w.place == place && w.found == written.left),
+                None => self.written.iter().any(|w| w.place == place && w.found.is_none()),
+            };
+            let lost = at_place().any(|m| m.contents.contains(&written.left));
+            if !replaced && !lost && rows.get(&place) != written.left.as_ref() {
+                faults.push(format!("{place:?}: {:?} is lost; {:?} stands there", written.left, rows.get(&place)));
+            }
+        }
+        // Where a side was preferred, its content stands under a new version that those who wrote upon it did not know.
+        let preferred: BTreeSet<Place> =
+            met.iter().filter(|m| m.policy != "last-write-wins").map(|m| m.place).collect();
+        for met in met.iter().filter(|m| !preferred.contains(&m.place)) {
+            if let [Some(one), Some(other)] = &met.contents
+                && (self.descends(met.place, one, other) || self.descends(met.place, other, one))
+            {
+                faults.push(format!("{:?}: {one} and {other} are no conflict", met.place));
+            }
+        }
+        faults
+    }
+}

@@ -1,0 +1,197 @@
+//! What happens, drawn from a seed.
+
+use std::fmt;
+
+/// A stream of numbers that is the same on every machine (splitmix64).
+pub struct Random(pub u64);
+
+impl Random {
+    /// From 0 to `limit` - 1.
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let limit = u64::try_from(limit).unwrap();
+        usize::try_from((mixed ^ (mixed >> 31)) % limit).unwrap()
+    }
+
+    fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+}
+
+/// What an application does in one transaction; rows are named by their key.
+#[derive(Debug, Clone, Copy)]
+pub enum Write {
+    /// A row that is not there, with a value in the unique column.
+    Insert(i64, i64),
+    /// All columns.
+    Update(i64, i64),
+    /// All columns but the unique one.
+    Partial(i64),
+    Delete(i64),
+    DeleteAndInsert(i64, i64),
+    /// The row goes on under another key.
+    Move(i64, i64),
+    /// Two rows exchange their unique values.
+    Swap(i64, i64),
+}
+
+/// A write at a site.
+#[derive(Debug, Clone, Copy)]
+pub struct SiteWrite {
+    pub site: usize,
+    /// Which of the tables.
+    pub table: usize,
+    pub write: Write,
+    /// How far time went on since the step before, in microseconds.
+    pub later: i64,
+    /// A name that no other write has.
+    pub name: usize,
+}
+
+/// One thing after the other.
+#[derive(Debug, Clone)]
+pub enum Step {
+    Write(SiteWrite),
+    Sync {
+        edge: usize,
+        /// The other end is the sync's source.
+        turned: bool,
+        push_only: bool,
+        /// The process dies at this point.
+        dies_after: Option<usize>,
+        /// What an application does meanwhile, after so many points.
+        meanwhile: Option<(usize, SiteWrite)>,
+        /// Another sync at the same time.
+        beside: Option<usize>,
+    },
+}
+
+/// What the tables look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One table with a unique column besides its key.
+    Unique,
+    /// A parent and its children.
+    Family,
+}
+
+/// A whole run.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    pub seed: u64,
+    pub sites: usize,
+    pub edges: Vec<(usize, usize)>,
+    pub shape: Shape,
+    /// What each site's clock is off by, in microseconds.
+    pub skews: Vec<i64>,
+    /// Rows that stand at each site before the first sync: key, and the name of the content.
+    pub first: Vec<Vec<(i64, String)>>,
+    /// Rows of a batch.
+    pub batch: usize,
+    /// One site alone is written.
+    pub lone_writer: bool,
+    pub steps: Vec<Step>,
+}
+
+const KEYS: usize = 6;
+
+fn edges(random: &mut Random, sites: usize) -> Vec<(usize, usize)> {
+    let chain = (1..sites).map(|site| (site - 1, site));
+    match random.below(4) {
+        0 => (1..sites).map(|site| (0, site)).collect(),
+        1 => chain.collect(),
+        2 if sites > 2 => chain.chain([(sites - 1, 0)]).collect(),
+        _ => (0..sites).flat_map(|a| (a + 1..sites).map(move |b| (a, b))).collect(),
+    }
+}
+
+fn first_rows(random: &mut Random, sites: usize) -> Vec<Vec<(i64, String)>> {
+    let mut rows = vec![Vec::new(); sites];
+    let kind = random.below(4);
+    for key in 1..=i64::try_from(random.below(KEYS)).unwrap() {
+        for (site, rows) in rows.iter_mut().enumerate() {
+            match kind {
+                0 if site > 0 => {}
+                // Equal rows, at all sites or at some.
+                1 | 2 if random.once_in(3) => {}
+                3 => rows.push((key, format!("first-{key}-{site}"))),
+                _ => rows.push((key, format!("first-{key}"))),
+            }
+        }
+    }
+    rows
+}
+
+impl Scenario {
+    /// The run of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut random = Random(seed.wrapping_mul(0x5851_F42D_4C95_7F2D));
+        let sites = 2 + random.below(3);
+        let edges = edges(&mut random, sites);
+        let lone_writer = random.once_in(5);
+        let far = [0, 0, 3_600_000_000, -3_600_000_000, 86_400_000_000 * 365];
+        let mut scenario = Self {
+            seed,
+            sites,
+            skews: (0..sites).map(|_| far[random.below(far.len())]).collect(),
+            shape: if random.once_in(3) { Shape::Family } else { Shape::Unique },
+            first: if lone_writer { vec![Vec::new(); sites] } else { first_rows(&mut random, sites) },
+            batch: 1 + random.below(4),
+            lone_writer,
+            edges,
+            steps: Vec::new(),
+        };
+        for name in 0..10 + random.below(25) {
+            let step = scenario.step(&mut random, name * 2);
+            scenario.steps.push(step);
+        }
+        scenario
+    }
+
+    fn step(&self, random: &mut Random, name: usize) -> Step {
+        if random.once_in(2) {
+            return Step::Write(self.write(random, name));
+        }
+        let edge = random.below(self.edges.len());
+        Step::Sync {
+            edge,
+            turned: random.once_in(3),
+            push_only: random.once_in(4),
+            dies_after: random.once_in(3).then(|| 1 + random.below(120)),
+            meanwhile: random.once_in(3).then(|| (random.below(90), self.write(random, name + 1))),
+            beside: random.once_in(5).then(|| random.below(self.edges.len())).filter(|beside| *beside != edge),
+        }
+    }
+
+    fn write(&self, random: &mut Random, name: usize) -> SiteWrite {
+        let key = |random: &mut Random| i64::try_from(1 + random.below(KEYS)).unwrap();
+        let (one, two) = (key(random), key(random));
+        let write = match random.below(9) {
+            0 | 1 => Write::Insert(one, two),
+            2 | 3 => Write::Update(one, two),
+            4 => Write::Partial(one),
+            5 => Write::Delete(one),
+            6 => Write::DeleteAndInsert(one, two),
+            7 => Write::Move(one, two),
+            _ => Write::Swap(one, two),
+        };
+        SiteWrite {
+            site: if self.lone_writer { 0 } else { random.below(self.sites) },
+            table: if self.shape == Shape::Family { random.below(2) } else { 0 },
+            write,
+            later: [0, 1, 1_000_000][random.below(3)],
+            name,
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sites, edges, shape, skews, first, batch, lone_writer, steps, .. } = self;
+        writeln!(f, "{sites} sites, {edges:?}, {shape:?}, skews {skews:?}, batch {batch}, lone {lone_writer}")?;
+        writeln!(f, "first {first:?}")?;
+        steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))
+    }
+}

@@ -1,0 +1,130 @@
+//! What `rowferry sync` and `rowferry check` say of the syncs of a file, and how they end.
+
+use std::path::Path;
+
+use crate::support::{Engine, TestDb, rowferry_in};
+
+/// A folder whose `rowferry.yaml` names `databases` and copies the tables `t` of these pairs.
+fn folder(databases: &[(&str, &str)], syncs: &[(&str, &str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let databases: String = databases.iter().map(|(name, url)| format!("  {name}: {{ url: \"{url}\" }}\n")).collect();
+    let syncs: String = syncs
+        .iter()
+        .map(|(name, source, target)| {
+            format!("  {name}: {{ source: {source}, target: {target}, direction: push, mode: full, tables: [t] }}\n")
+        })
+        .collect();
+    write(folder.path(), &format!("databases:\n{databases}syncs:\n{syncs}"));
+    folder
+}
+
+fn write(folder: &Path, config: &str) {
+    std::fs::write(folder.join("rowferry.yaml"), config).expect("the config");
+}
+
+fn source() -> TestDb {
+    let db = TestDb::new(Engine::Sqlite);
+    db.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, n INT); INSERT INTO t VALUES (1, 1), (2, 2)");
+    db
+}
+
+const AWAY: &str = "postgres://nobody@127.0.0.1:1/nothing?connect_timeout=2";
+
+#[test]
+fn a_round_that_wrote_ends_with_1_whatever_failed_in_it() {
+    let (a, b, empty) = (source(), TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    empty.execute("CREATE TABLE other (id INT)");
+    let databases = [("a", a.url()), ("b", b.url()), ("empty", empty.url()), ("away", AWAY)];
+    let all = folder(&databases, &[("lost", "a", "away"), ("good", "a", "b"), ("bad", "empty", "b")]);
+    let output = rowferry_in(all.path(), &["sync"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert_eq!(b.value("SELECT count(*) FROM t"), "2");
+    for name in ["lost", "bad"] {
+        assert_eq!(output.stderr.matches(&format!("sync {name}: ")).count(), 1, "{}", output.stderr);
+    }
+    assert_eq!(output.stderr.lines().count(), 2, "{}", output.stderr);
+    for (name, code) in [("lost", 3), ("bad", 2)] {
+        let output = rowferry_in(all.path(), &["sync", name]);
+        assert_eq!((output.code, output.stderr.lines().count()), (code, 1), "{name}: {output:?}");
+    }
+}
+
+#[test]
+fn a_file_that_the_sync_will_make_is_no_fault_of_the_config() {
+    let a = source();
+    let all = folder(&[("a", a.url()), ("b", "sqlite:b.db")], &[("one", "a", "b")]);
+    let output = rowferry_in(all.path(), &["check"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    assert!(output.stdout.contains("b: the file does not exist yet; the sync will make it"), "{}", output.stdout);
+    assert!(!all.path().join("b.db").exists());
+    let other = folder(&[("a", "sqlite:a.db"), ("b", a.url())], &[("one", "a", "b")]);
+    assert_eq!(rowferry_in(other.path(), &["check"]).code, 3, "nothing makes the sending side");
+}
+
+#[test]
+fn log_lines_read_like_every_other_sentence() {
+    let (a, b) = (source(), TestDb::new(Engine::Sqlite));
+    let all = folder(&[("a", a.url()), ("b", b.url())], &[("one", "a", "b")]);
+    let output = rowferry_in(all.path(), &["sync", "-v"]);
+    assert_eq!((output.code, output.stderr.as_str()), (0, "rowferry: info: sync one has read 2 rows\n"));
+}
+
+#[test]
+fn quiet_runs_say_nothing_when_all_went_well() {
+    let (a, b) = (source(), TestDb::new(Engine::Sqlite));
+    let all = folder(&[("a", a.url()), ("b", b.url())], &[("one", "a", "b")]);
+    for arguments in [vec!["-q", "sync"], vec!["-q", "copy", a.url(), b.url()]] {
+        let output = rowferry_in(all.path(), &arguments);
+        assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (0, "", ""), "{arguments:?}");
+        let output = rowferry_in(all.path(), &[arguments, vec!["--format", "json"]].concat());
+        assert!(output.json().is_array() || output.json()["status"] == "succeeded", "{output:?}");
+    }
+    b.execute("DROP TABLE t; CREATE TABLE t (id INT NOT NULL PRIMARY KEY, n INT CHECK (n < 2))");
+    let output = rowferry_in(all.path(), &["-q", "sync"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stdout.contains("1 rows could not be written"), "{output:?}");
+}
+
+#[test]
+fn the_written_config_works_once_the_databases_are_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(rowferry_in(folder.path(), &["init"]).code, 0);
+    let path = folder.path().join("rowferry.yaml");
+    let text = std::fs::read_to_string(&path).expect("the config");
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    a.execute("CREATE TABLE customers (id INT NOT NULL PRIMARY KEY, name TEXT); INSERT INTO customers VALUES (1, 'x')");
+    write(folder.path(), &text.replace("sqlite:app.db", a.url()).replace("sqlite:copy.db", b.url()));
+    for command in ["check", "sync", "check"] {
+        let output = rowferry_in(folder.path(), &[command]);
+        assert_eq!(output.code, 0, "{command}: {output:?}");
+    }
+    assert_eq!(b.value("SELECT name FROM customers"), "x");
+    for named in text.split("`rowferry ").skip(1).filter_map(|rest| rest.split('`').next()) {
+        let words = named.split(' ').chain(["--help"]).collect::<Vec<_>>();
+        assert_eq!(rowferry_in(folder.path(), &words).code, 0, "`rowferry {named}` is no command");
+    }
+}
+
+#[test]
+fn a_sentence_says_a_sync_once() {
+    let a = source();
+    let all = folder(&[("a", a.url()), ("b", "sqlite:b.db")], &[]);
+    let text = std::fs::read_to_string(all.path().join("rowferry.yaml")).expect("the config");
+    let sync = "syncs:\n  one: { source: a, target: b, mode: incremental, capture: log, tables: [t] }\n";
+    write(all.path(), &text.replace("syncs:\n", sync));
+    for command in ["check", "sync"] {
+        let output = rowferry_in(all.path(), &[command]);
+        assert_eq!((output.code, output.stderr.matches("sync one").count()), (2, 1), "{output:?}");
+    }
+}
+
+#[test]
+fn a_number_out_of_range_is_told_what_is_allowed() {
+    for (name, text) in [("c.yaml", "defaults: { concurrency: -1 }"), ("c.toml", "defaults = { concurrency = -1 }")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(name), text).expect("the config");
+        let output = rowferry_in(folder.path(), &["check", "-c", name]);
+        assert_eq!(output.code, 2, "{output:?}");
+        assert!(output.stderr.contains("a whole number of at least 1"), "{output:?}");
+    }
+}
