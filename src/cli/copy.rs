@@ -13,7 +13,7 @@ use crate::diff::{DiffOptions, TableDiff, compare};
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::BatchLimits;
 use crate::pipeline::{
-    Mode, Plan, PlanOptions, Progress, Report, RunOptions, TablePlan, claim, is_flood, plan, run as run_plan,
+    Claim, Mode, Plan, PlanOptions, Progress, Report, RunOptions, TablePlan, is_flood, persist, plan, run as run_plan,
 };
 
 /// Bytes of a batch at most: four tables at a time stay far below 128 MiB.
@@ -50,14 +50,17 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
     let source = connect::database(args, &copy.source, false).await?;
     let target = connect::database(args, &copy.target, !copy.no_create).await?;
     if copy.dry_run {
-        let plan = plan(source.as_ref(), target.as_ref(), &options).await?;
-        let changes =
-            if mode == Mode::Mirror { changes(&source, &target, &plan, stop).await? } else { BTreeMap::new() };
+        let plan = persist(&stop, || plan(source.as_ref(), target.as_ref(), &options)).await?;
+        let changes = if mode == Mode::Mirror {
+            persist(&stop, || changes(&source, &target, &plan, stop.clone())).await?
+        } else {
+            BTreeMap::new()
+        };
         print_plan(&plan, &changes, source.as_ref(), target.as_ref(), output);
         return Ok(Outcome::Done);
     }
-    let _claim = claim(target.as_ref()).await?;
-    let plan = plan(source.as_ref(), target.as_ref(), &options).await?;
+    let claim = Claim::take(&target, &stop).await?;
+    let plan = claim.persist(|| plan(source.as_ref(), target.as_ref(), &options)).await?;
     let run = RunOptions {
         concurrency: usize::from(copy.concurrency),
         limits: BatchLimits { rows: copy.batch_size as usize, bytes: BATCH_BYTES },
@@ -66,7 +69,7 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
         rejects: Arc::new(Rejects::new(copy.rejects.clone())),
         stop,
     };
-    execute(&source, &target, &plan, run, output).await
+    execute(&source, &claim, &plan, run, output).await
 }
 
 /// What a run would change of each table that is there already, by its name: found by comparing.
@@ -87,7 +90,7 @@ async fn changes(
 /// Runs a plan with its progress shown, prints the report.
 pub(crate) async fn execute(
     source: &Arc<dyn Database>,
-    target: &Arc<dyn Database>,
+    claim: &Claim,
     plan: &Plan,
     options: RunOptions,
     output: &Output,
@@ -95,7 +98,7 @@ pub(crate) async fn execute(
     let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
     let rejects = options.rejects.clone();
     let watch = output.watch(&progress);
-    let report = run_plan(source, target, plan, options, progress).await;
+    let report = run_plan(source, claim, plan, options, progress).await;
     drop(watch);
     let report = report?;
     output.document(&report);

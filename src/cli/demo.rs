@@ -14,7 +14,7 @@ use crate::apply::Rejects;
 use crate::diff::{Diff, DiffOptions, diff, repair_plan};
 use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, WriteOptions, open};
 use crate::model::BatchLimits;
-use crate::pipeline::{PlanOptions, RunOptions, plan};
+use crate::pipeline::{Claim, PlanOptions, RunOptions, plan};
 use crate::sample;
 
 /// Two databases, a copy, changes on both sides, the difference, the repair.
@@ -137,7 +137,8 @@ async fn execute_quietly(
         rejects: Arc::new(Rejects::new(dir.join("rejects.jsonl"))),
         stop: stop.clone(),
     };
-    match execute(from, to, plan, options, &output.without_documents()).await? {
+    let claim = Claim::take(to, stop).await?;
+    match execute(from, &claim, plan, options, &output.without_documents()).await? {
         Outcome::Done => Ok(()),
         Outcome::Short | Outcome::Failed(_) => {
             Err(Error::new(ErrorKind::BadData, "a row of the demo could not be written"))

@@ -16,7 +16,7 @@ use crate::config::{Config, Conflict, Direction, Endpoint, FirstRun, Ids, Mode a
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{BatchLimits, TableName};
 use crate::pipeline::{
-    ColumnChoice, Mode, Pair, PairOptions, Plan, PlanOptions, Preference, Progress, Report, RunOptions, claim,
+    Claim, ColumnChoice, Mode, Pair, PairOptions, Plan, PlanOptions, Preference, Progress, Report, RunOptions,
     matches_pattern, plan, run as run_plan,
 };
 use crate::runtime::{Backoff, random};
@@ -330,8 +330,8 @@ async fn run_one(
         return pair(config, sync, stop).await?.run().await;
     }
     let (from, to) = ends(config, sync).await?;
-    let _claim = claim(to.as_ref()).await?;
-    let plan = sync_plan(sync, from.as_ref(), to.as_ref(), force).await?;
+    let claim = Claim::take(&to, stop).await?;
+    let plan = claim.persist(|| sync_plan(sync, from.as_ref(), to.as_ref(), force)).await?;
     let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
     let watch = output.watch(&progress);
     let options = RunOptions {
@@ -343,7 +343,7 @@ async fn run_one(
         stop: stop.clone(),
     };
     let rejects = options.rejects.clone();
-    let report = run_plan(&from, &to, &plan, options, progress.clone()).await;
+    let report = run_plan(&from, &claim, &plan, options, progress.clone()).await;
     drop(watch);
     let moved: u64 = progress.tables.iter().map(|t| t.read.load(Ordering::Relaxed)).sum();
     tracing::info!("sync {} has read {moved} rows", sync.name);

@@ -197,8 +197,12 @@ pub struct Abilities {
     pub load_bytes: usize,
 }
 
-/// Held until it is dropped: see [`Database::lock`].
-pub trait Lock: Send + Sync {}
+/// Held until it is dropped, or its connection ends: see [`Database::lock`].
+#[async_trait]
+pub trait Lock: Send + Sync {
+    /// Whether it is held still.
+    async fn is_held(&mut self) -> bool;
+}
 
 /// A point that several sources read at; engine-specific text, empty where there is none.
 /// It holds until it is dropped.

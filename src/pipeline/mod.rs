@@ -7,6 +7,7 @@
 mod load;
 mod merge;
 mod pair;
+mod persist;
 mod plan;
 mod progress;
 mod run;
@@ -15,10 +16,11 @@ mod unfinished;
 
 pub(crate) use merge::is_flood;
 pub use pair::{Pair, PairOptions, Preference};
+pub use persist::{Claim, persist};
 pub use plan::{
     ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, plan,
     select_tables,
 };
 pub use progress::{Progress, TableProgress};
-pub use run::{Report, RunOptions, TableReport, claim, run};
+pub use run::{Report, RunOptions, TableReport, run};
 pub use sync::{ChangeOptions, run_changes};

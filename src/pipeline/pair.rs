@@ -7,8 +7,9 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Progress;
+use super::persist::{Claim, hold};
 use super::plan::{Plan, PlanOptions, plan};
-use super::run::{Report, RunOptions, claim, hold, run};
+use super::run::{Report, RunOptions, run};
 use super::sync::{ChangeOptions, run_changes};
 use crate::apply::Rejects;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
@@ -74,7 +75,7 @@ impl Pair {
         } else {
             (target, format!("pair {} {}", ends.1, ends.0))
         };
-        let owner = hold(at.as_ref(), &name, || {
+        let owner = hold(at.as_ref(), &name, &options.stop, || {
             format!(
                 "another rowferry is bringing {} and {} in step; wait until it is done, then run this again",
                 source.label(),
@@ -145,7 +146,7 @@ async fn make_tables(source: &Arc<dyn Database>, target: &Arc<dyn Database>, opt
     if first.tables.iter().all(|table| !table.create && table.ddl.is_none()) {
         return Ok(());
     }
-    let _claim = claim(target.as_ref()).await?;
+    let claim = Claim::take(target, &options.stop).await?;
     let run_options = RunOptions {
         concurrency: 1,
         limits: options.limits,
@@ -154,7 +155,7 @@ async fn make_tables(source: &Arc<dyn Database>, target: &Arc<dyn Database>, opt
         rejects: Arc::new(Rejects::new(std::path::PathBuf::new())),
         stop: options.stop.clone(),
     };
-    run(source, target, &first, run_options, Progress::new(std::iter::empty())).await.map(drop)
+    run(source, &claim, &first, run_options, Progress::new(std::iter::empty())).await.map(drop)
 }
 
 /// What to plan for the way back.

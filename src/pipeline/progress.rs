@@ -20,6 +20,8 @@ pub struct TableProgress {
     pub deleted: AtomicU64,
     /// Rows that went to the rejects.
     pub quarantined: AtomicU64,
+    /// Whether all rows are there; keys and indexes may be missing.
+    pub arrived: AtomicBool,
     /// Whether the table is done.
     pub done: AtomicBool,
 }
@@ -31,10 +33,14 @@ impl TableProgress {
     }
 
     /// Forgets what a failed attempt has read and put aside, which the next one does again; what it
-    /// has committed stays counted.
-    pub(super) fn restart(&self) {
+    /// has committed stays counted. Whether there is anything to do again: not where all rows are there.
+    pub(super) fn restart(&self) -> bool {
+        if self.arrived.load(Ordering::Relaxed) {
+            return false;
+        }
         self.read.store(0, Ordering::Relaxed);
         self.quarantined.store(0, Ordering::Relaxed);
+        true
     }
 }
 

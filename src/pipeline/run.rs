@@ -8,13 +8,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::persist::{Attempts, Claim};
 use super::plan::{Mode, Plan, TablePlan};
 use super::{Progress, load, merge, unfinished};
 use crate::apply::{Applied, Rejects};
 use crate::capture::{Shape, interrupted};
-use crate::engine::{Database, Error, ErrorKind, Lock, Result, Snapshot, Target, WriteOptions};
+use crate::engine::{Database, Error, ErrorKind, Result, Snapshot, Target, WriteOptions};
 use crate::model::{BatchLimits, Table, TableName};
-use crate::runtime::{Backoff, Failpoint, random};
+use crate::runtime::Failpoint;
 
 /// How a plan is carried out.
 #[derive(Clone)]
@@ -162,66 +163,39 @@ impl Context {
 pub(super) const QUIET: WriteOptions =
     WriteOptions { silence_triggers: true, defer_foreign_keys: true, labelled: false, point: false };
 
-/// The right to write tables of a database, that one run at a time has. It ends with this value.
-///
-/// # Errors
-/// `Busy` when another run has it.
-pub async fn claim(target: &dyn Database) -> Result<Box<dyn Lock>> {
-    hold(target, "tables", || {
-        format!("another rowferry is writing to {}; wait until it is done, then run this again", target.label())
-    })
-    .await
-}
-
-/// A lock of this name; `Busy` with this sentence when another holds it.
-pub(super) async fn hold(target: &dyn Database, name: &str, held: impl Fn() -> String) -> Result<Box<dyn Lock>> {
-    // A server notices only after a moment that the holder has died.
-    for tried in 1..=CLAIM_TRIES {
-        if let Some(lock) = target.lock(name).await? {
-            return Ok(lock);
-        }
-        tokio::time::sleep(Backoff::ROWS.wait(tried, random())).await;
-    }
-    Err(Error::new(ErrorKind::Busy, held()))
-}
-
-/// About three seconds in all.
-const CLAIM_TRIES: u32 = 10;
-
-/// Runs a plan to its end, for who holds the target's [`claim`]. A table's failure does not stop the
-/// others, a full disk or a request to stop does; tables that lost a connection or met a lock are
-/// tried again.
+/// Runs a plan to its end. A table's failure does not stop the others, a full disk or a request to stop does; what
+/// lost a connection or met a lock is tried again, whichever step it was.
 ///
 /// # Errors
 /// What concerns no single table.
 pub async fn run(
     source: &Arc<dyn Database>,
-    target: &Arc<dyn Database>,
+    claim: &Claim,
     plan: &Plan,
     options: RunOptions,
     progress: Progress,
 ) -> Result<Report> {
     let started = Instant::now();
-    let stop = options.stop.clone();
-    prepare(target.as_ref(), plan).await?;
+    let (target, stop) = (claim.target().as_ref(), &options.stop);
+    claim.persist(|| prepare(target, plan)).await?;
     if options.schema_only {
         for table in &plan.tables {
-            build_indexes(target.as_ref(), table).await?;
+            claim.persist(|| build_indexes(target, table)).await?;
         }
-        let finished = finish_tables(target.as_ref(), plan, &stop).await;
+        let finished = claim.persist(|| finish_tables(target, plan, stop)).await;
         return told(report(plan, &progress, &[], started.elapsed()), finished);
     }
-    let failed = run_tables(source, target, plan, &options, &progress).await?;
+    let failed = run_tables(source, claim, plan, &options, &progress).await?;
     if stop.is_cancelled() {
         return Err(interrupted());
     }
     let finished = if failed.is_empty() {
-        finish_tables(target.as_ref(), plan, &stop).await
+        claim.persist(|| finish_tables(target, plan, stop)).await
     } else if worst(&failed).is_some_and(|e| matches!(e.kind, ErrorKind::Unreachable | ErrorKind::Full)) {
         Ok(Vec::new())
     } else {
         // One table's trouble must not leave the others with numbers that are taken.
-        verify_tables(target.as_ref(), plan, &|at| failed.iter().all(|(i, _)| *i != at)).await
+        claim.persist(|| verify_tables(target, plan, |at| failed.iter().all(|(i, _)| *i != at))).await
     };
     told(report(plan, &progress, &failed, started.elapsed()), finished)
 }
@@ -249,65 +223,59 @@ type Failed = Vec<(usize, Error)>;
 /// Runs all tables, again and again those that failed for a reason that passes.
 async fn run_tables(
     source: &Arc<dyn Database>,
-    target: &Arc<dyn Database>,
+    claim: &Claim,
     plan: &Plan,
     options: &RunOptions,
     progress: &Progress,
 ) -> Result<Failed> {
+    let target = claim.target();
     let writers = if plan.serial { 1 } else { target.abilities().writers };
     let writers = Arc::new(Semaphore::new(options.concurrency.clamp(1, writers.max(1))));
     let mut failed = Vec::new();
     let mut left: Vec<usize> = (0..plan.tables.len()).collect();
-    for attempt in 1.. {
+    let mut attempts = Attempts::new(&options.stop);
+    loop {
         let halt = options.stop.child_token();
-        let round = match source.snapshot().await {
+        let round = match point(source, claim).await {
             Ok(snapshot) => {
                 let context = Context {
                     target: target.clone(),
-                    snapshot: Arc::from(snapshot),
+                    snapshot,
                     mode: plan.mode,
                     same_engine: source.abilities().product == target.abilities().product,
                     options: RunOptions { stop: halt, ..options.clone() },
                     progress: progress.clone(),
                     writers: writers.clone(),
-                    first_attempt: attempt == 1,
+                    first_attempt: attempts.is_first(),
                 };
                 run_round(plan, &context, &left).await
             }
             Err(e) => left.iter().map(|&at| (at, e.clone())).collect(),
         };
-        let passes = worst(&round).filter(|e| attempt < attempts(e.kind) && !options.stop.is_cancelled()).cloned();
-        let Some(error) = passes else {
-            failed.extend(round);
-            return Ok(failed);
-        };
+        let Some(error) = worst(&round).cloned() else { return Ok(failed) };
+        match attempts.pause(error).await {
+            Ok(()) => {}
+            Err(e) if e.kind == ErrorKind::Interrupted => return Err(e),
+            Err(_) => {
+                failed.extend(round);
+                return Ok(failed);
+            }
+        }
         // Others were halted on the way, for no fault of theirs.
         let again = |e: &Error| e.is_transient() || e.kind == ErrorKind::Interrupted;
         let (once_more, ended): (Failed, Failed) = round.into_iter().partition(|(_, e)| again(e));
         failed.extend(ended);
         left = once_more.into_iter().map(|(at, _)| at).collect();
-        let wait = Backoff::CONNECTION.wait(attempt, random());
-        tracing::warn!("{error}; trying again in {:.1} s", wait.as_secs_f64());
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = options.stop.cancelled() => return Err(interrupted()),
-        }
-        for &at in &left {
-            progress.tables[at].restart();
+        for &at in left.iter().filter(|&&at| progress.tables[at].restart()) {
             options.rejects.forget(&plan.tables[at].target.name.to_string())?;
         }
     }
-    Ok(failed)
 }
 
-/// How often a table is tried: a server that restarts is waited for, about half a minute; a lock has
-/// been waited for already.
-fn attempts(kind: ErrorKind) -> u32 {
-    match kind {
-        ErrorKind::Unreachable => 6,
-        ErrorKind::Busy => 3,
-        _ => 1,
-    }
+/// A point to read at, with the right to write.
+async fn point(source: &Arc<dyn Database>, claim: &Claim) -> Result<Arc<dyn Snapshot>> {
+    claim.keep().await?;
+    source.snapshot().await.map(Arc::from)
 }
 
 /// The error that decides what becomes of a run: one that is not a mere consequence of another, and
@@ -357,14 +325,18 @@ pub(super) fn lost_worker(e: &tokio::task::JoinError) -> Error {
 }
 
 async fn run_table(context: &Context, plan: &TablePlan, at: usize) -> Result<()> {
-    let empty = is_empty(context, &plan.target, plan.create && context.first_attempt).await?;
-    if empty && context.mode == Mode::Full {
-        load::load(context, plan, at).await?;
-    } else {
-        merge::merge(context, plan, at).await?;
+    let progress = &context.progress.tables[at];
+    if !progress.arrived.load(Ordering::Relaxed) {
+        let empty = is_empty(context, &plan.target, plan.create && context.first_attempt).await?;
+        if empty && context.mode == Mode::Full {
+            load::load(context, plan, at).await?;
+        } else {
+            merge::merge(context, plan, at).await?;
+        }
+        progress.arrived.store(true, Ordering::Relaxed);
     }
     build_indexes(context.target.as_ref(), plan).await?;
-    context.progress.tables[at].done.store(true, Ordering::Relaxed);
+    progress.done.store(true, Ordering::Relaxed);
     Ok(())
 }
 
@@ -412,13 +384,21 @@ async fn prepare(target: &dyn Database, plan: &Plan) -> Result<()> {
         return Ok(());
     }
     let mut writer = target.target().await?;
+    let noted = unfinished::tables(target).await?;
     let notes = unfinished::begin(target).await?;
     for table in plan.tables.iter().filter(|t| t.create) {
         let Some(ddl) = &table.ddl else { continue };
-        unfinished::note(writer.as_mut(), &notes, &table.target.name).await?;
+        let name = &table.target.name;
+        unfinished::note(writer.as_mut(), &notes, name).await?;
         Failpoint::TableNoted.reach();
         for sql in &ddl.create {
-            writer.execute(sql).await.map_err(|e| e.context(format!("creating {}", table.target.name)))?;
+            if let Err(e) = writer.execute(sql).await {
+                // An attempt before this one may have made it, and have lost its connection before it knew.
+                if noted.contains(&name.to_string()) && target.describe(name).await?.is_some() {
+                    break;
+                }
+                return Err(e.context(format!("creating {name}")));
+            }
         }
         Failpoint::TableMade.reach();
     }
@@ -436,7 +416,7 @@ async fn finish_tables(target: &dyn Database, plan: &Plan, stop: &CancellationTo
         problems.extend(add_foreign_keys(target, writer.as_mut(), table).await?);
     }
     drop(writer);
-    problems.extend(verify_tables(target, plan, &|_| true).await?);
+    problems.extend(verify_tables(target, plan, |_| true).await?);
     Failpoint::Verified.reach();
     unfinished::end(target).await?;
     Failpoint::NotesGone.reach();
@@ -468,11 +448,7 @@ async fn add_foreign_keys(target: &dyn Database, writer: &mut dyn Target, plan: 
 
 /// Sets the numbering of the tables that are done, and names orphans, in tables that refer to them
 /// too: what a mirror deletes may have had children that take no part.
-async fn verify_tables(
-    target: &dyn Database,
-    plan: &Plan,
-    done: &(dyn Fn(usize) -> bool + Sync),
-) -> Result<Vec<String>> {
+async fn verify_tables(target: &dyn Database, plan: &Plan, done: impl Fn(usize) -> bool) -> Result<Vec<String>> {
     let mut tables: Vec<Arc<Table>> =
         plan.tables.iter().enumerate().filter(|(at, _)| done(*at)).map(|(_, t)| t.target.clone()).collect();
     if plan.mode == Mode::Mirror {

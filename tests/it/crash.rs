@@ -1,12 +1,13 @@
 //! The process dies, a connection is lost, two run at once: the same command ends equal, nothing stays behind.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rowferry::engine::{OpenOptions, open};
 use rowferry::runtime::Failpoint;
 
-use crate::support::{Engine, TestDb, assert_equal, program, rowferry};
+use crate::support::{Cut, Engine, Relay, TestDb, assert_equal, long, program, rowferry};
 
 /// Parents and children with a key, an index, a unique column and a foreign key.
 fn family(rows: u32) -> TestDb {
@@ -162,6 +163,57 @@ fn a_lost_connection_is_made_again() {
         assert_eq!(output.status.code(), Some(0), "{:?}: {said}", target.engine());
         assert_equal(&source, &target);
         assert_eq!(target.own_tables(), Vec::<String>::new());
+    }
+}
+
+/// A copy whose connection is cut; what it said.
+fn cut_copy(engine: Engine, at_target: bool, cut: Option<Cut>) -> (Relay, String) {
+    let lite = family(60);
+    let served = TestDb::new(engine);
+    if !at_target {
+        assert_eq!(rowferry(&["copy", lite.url(), served.url()]).code, 0);
+    }
+    let relay = Relay::new(engine, served.url(), cut);
+    let new = TestDb::new(Engine::Sqlite);
+    let (from, to) = if at_target { (lite.url(), relay.url()) } else { (relay.url(), new.url()) };
+    let run = rowferry(&["copy", from, to]);
+    // What a command meets when it first connects is told at once.
+    if run.code == 3 && relay.hit() == Some(0) {
+        assert_eq!(rowferry(&["copy", from, to]).code, 0, "{engine:?} {cut:?}");
+    } else {
+        assert_eq!(run.code, 0, "{engine:?} {cut:?} at connection {:?}: {run:?}", relay.hit());
+    }
+    let (source, target) = if at_target { (&lite, &served) } else { (&served, &new) };
+    assert_equal(source, target);
+    assert_eq!(target.own_tables(), Vec::<String>::new(), "{engine:?} {cut:?}");
+    assert_eq!(indexes(target), indexes(&whole(source, target.engine())), "{engine:?} {cut:?}");
+    (relay, run.stderr)
+}
+
+/// Over all of a copy's messages to the server, or some of them that lie evenly.
+#[test]
+fn a_connection_that_is_lost_at_any_message_is_made_again() {
+    let shapes = Engine::available().into_iter().filter(|e| *e != Engine::Sqlite).flat_map(|e| [(e, true), (e, false)]);
+    for (engine, at_target) in shapes {
+        let messages = cut_copy(engine, at_target, None).0.messages();
+        let step = if long() { 1 } else { messages.div_ceil(8) };
+        let moments: Vec<usize> = (1..=messages).step_by(step).collect();
+        let next = AtomicUsize::new(0);
+        let again = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    while let Some(&message) = moments.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        for (delivered, all) in [(message % 2 == 0, false), (message % 2 == 1, true)] {
+                            let said = cut_copy(engine, at_target, Some(Cut { message, delivered, all })).1;
+                            again.fetch_add(usize::from(said.contains("trying again in")), Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let again = again.into_inner();
+        assert!(again > moments.len() / 2, "{engine:?}: {again} of {} noticed it", 2 * moments.len());
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
+
 use crate::engine::Lock;
 
 /// The names that are held.
@@ -22,7 +24,12 @@ struct Held {
     name: String,
 }
 
-impl Lock for Held {}
+#[async_trait]
+impl Lock for Held {
+    async fn is_held(&mut self) -> bool {
+        true
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {

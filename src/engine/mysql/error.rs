@@ -8,7 +8,7 @@ pub(super) fn kind_of(code: u16) -> ErrorKind {
         1044 | 1045 | 1130 | 1142 | 1143 | 1227 | 1370 | 1410 | 1419 | 1449 | 1698 | 1820 | 1862 | 3118 | 4151 => {
             ErrorKind::Denied
         }
-        1040 | 1203 | 1205 | 1213 | 1226 | 1412 | 3572 | 1615 => ErrorKind::Busy,
+        1040 | 1203 | 1205 | 1213 | 1226 | 1317 | 1412 | 3572 | 1615 => ErrorKind::Busy,
         1053 | 1152 | 1154..=1161 | 1184 | 1927 | 2006 | 2013 | 4031 => ErrorKind::Unreachable,
         1022 | 1048 | 1062 | 1263 | 1169 | 1216 | 1217 | 1451 | 1452 | 1557 | 1586 | 1644 | 1761 | 1762 | 3819
         | 4025 | 1859 => ErrorKind::Constraint,
@@ -18,7 +18,6 @@ pub(super) fn kind_of(code: u16) -> ErrorKind {
         1021 | 1030 | 1041 | 1114 | 1037 | 1038 => ErrorKind::Full,
         1235 | 1148 | 3948 | 1193 | 1273 | 1115 | 1286 => ErrorKind::Unsupported,
         1064 | 1060 | 1305 => ErrorKind::Usage,
-        1317 => ErrorKind::Interrupted,
         1290 | 1836 | 1792 => ErrorKind::Denied,
         _ => ErrorKind::Protocol,
     }

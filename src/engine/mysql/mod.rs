@@ -36,11 +36,14 @@ pub struct Mysql {
 }
 
 /// The server gives it back when the session ends.
-struct SessionLock {
-    _conn: Conn,
-}
+struct SessionLock(Conn);
 
-impl Lock for SessionLock {}
+#[async_trait]
+impl Lock for SessionLock {
+    async fn is_held(&mut self) -> bool {
+        self.0.ping().await.is_ok()
+    }
+}
 
 /// Opens a database by its URL; connects once.
 pub async fn open(url: &str, options: &OpenOptions) -> Result<Mysql> {
@@ -148,7 +151,7 @@ impl Database for Mysql {
         let sql = format!("SELECT GET_LOCK('rowferry-{key:016x}', 0)");
         let had: Option<Option<i64>> = conn.query_first(sql).await.map_err(error::convert)?;
         if had.flatten() == Some(1) {
-            return Ok(Some(Box::new(SessionLock { _conn: conn })));
+            return Ok(Some(Box::new(SessionLock(conn))));
         }
         conn.disconnect().await.map_err(error::convert)?;
         Ok(None)

@@ -45,11 +45,14 @@ impl Shared {
 }
 
 /// The server gives it back when the session ends.
-struct SessionLock {
-    _session: Session,
-}
+struct SessionLock(Session);
 
-impl Lock for SessionLock {}
+#[async_trait]
+impl Lock for SessionLock {
+    async fn is_held(&mut self) -> bool {
+        self.0.client.batch_execute("").await.is_ok()
+    }
+}
 
 /// A PostgreSQL database.
 pub struct Postgres {
@@ -194,7 +197,7 @@ impl Database for Postgres {
         let key = xxh3_64(format!("rowferry\0{name}\0{}", self.shared.schema).as_bytes()).cast_signed();
         let sql = "SELECT pg_try_advisory_lock($1)";
         let row = session.client.query_one(sql, &[&key]).await.map_err(|e| self.lost(error::from(&e)))?;
-        Ok(if row.get(0) { Some(Box::new(SessionLock { _session: session })) } else { None })
+        Ok(if row.get(0) { Some(Box::new(SessionLock(session))) } else { None })
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {

@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
+use async_trait::async_trait;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::{Error, ErrorKind, Lock, Result};
@@ -13,7 +14,12 @@ struct FileLock {
     _file: File,
 }
 
-impl Lock for FileLock {}
+#[async_trait]
+impl Lock for FileLock {
+    async fn is_held(&mut self) -> bool {
+        true
+    }
+}
 
 /// The lock of this name for the database of this path. `None` when another process has it.
 pub(super) fn lock(database: &Path, name: &str) -> Result<Option<Box<dyn Lock>>> {

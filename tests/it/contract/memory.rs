@@ -7,7 +7,7 @@ use rowferry::diff::{DiffOptions, diff};
 use rowferry::engine::memory::Memory;
 use rowferry::engine::{Database, OpenOptions, WriteMode, open};
 use rowferry::model::{BatchLimits, TableName};
-use rowferry::pipeline::{Mode, PlanOptions, Progress, Report, RunOptions, plan, run};
+use rowferry::pipeline::{Claim, Mode, PlanOptions, Progress, Report, RunOptions, plan, run};
 use rowferry::sample;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,8 @@ async fn copy(from: &Arc<dyn Database>, to: &Arc<dyn Database>, mode: Mode) -> R
         stop: CancellationToken::new(),
     };
     let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
-    run(from, to, &plan, options, progress).await.expect("a run")
+    let claim = Claim::take(to, &options.stop).await.expect("nobody else writes");
+    run(from, &claim, &plan, options, progress).await.expect("a run")
 }
 
 async fn assert_equal(a: &Arc<dyn Database>, b: &Arc<dyn Database>, tables: usize) {

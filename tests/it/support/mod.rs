@@ -4,12 +4,14 @@
 mod database;
 mod held;
 mod program;
+mod relay;
 mod server;
 mod session;
 
 pub use database::{Engine, TestDb};
 pub use held::Held;
 pub use program::{Output, assert_equal, command, output, program, rowferry, rowferry_in, start};
+pub use relay::{Cut, Relay};
 pub use server::Server;
 pub use session::Session;
 
