@@ -11,6 +11,7 @@
 //! - [`capture`]: endpoint → batches
 //! - [`compare`]: two sides of a table → the rows that differ
 //! - [`apply`]: batches → endpoint
+//! - [`endpoint`]: what a sync asks of the end that sends and of the end that receives
 //! - [`pipeline`]: one source joined to one target; one path for everything
 //! - [`diff`]: where two databases differ
 //! - [`sample`]: a shop's tables and rows, for the demo and the tests
@@ -23,6 +24,7 @@ pub mod compare;
 pub mod config;
 pub mod conflict;
 pub mod diff;
+pub mod endpoint;
 pub mod engine;
 pub mod model;
 pub mod pipeline;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::record::Records;
 use super::retry::{Retry, put};
-use crate::capture::{Changes, FittedBatch, Lines, Shape, fit_batch, fold_keys};
+use crate::capture::{Changes, Fault, FittedBatch, Noted, Outcome, Shape, fit_batch, fold_keys};
 use crate::conflict::{
     Decision, FirstRun, Folded, Origin, Policy, Relation, Rule, Side, Standing, Written, decide, first_run, fold,
 };
@@ -34,8 +34,8 @@ pub struct Applied {
     pub quarantined: u64,
 }
 
-/// The receiving end of a table.
-pub struct Receiver {
+/// What a table's changes are taken into.
+pub struct Intake {
     /// The site.
     pub site: Site,
     /// What it keeps of the table.
@@ -44,6 +44,19 @@ pub struct Receiver {
     pub rows: Shape,
     /// The form of the changes' keys.
     pub keys: Shape,
+}
+
+/// Changes of one table, on their way in.
+#[derive(Clone, Copy)]
+pub struct Incoming<'a> {
+    /// The table's place among those of the sync.
+    pub at: usize,
+    /// Where they go.
+    pub intake: &'a Intake,
+    /// What they are.
+    pub changes: &'a Changes,
+    /// On which terms.
+    pub terms: Terms,
 }
 
 /// On which terms changes are taken in.
@@ -84,7 +97,7 @@ struct Change {
     entry: Entry,
 }
 
-/// The changes of a batch in the receiver's form.
+/// Changes in the receiver's form.
 struct Fitted {
     keys: Batch,
     rows: Batch,
@@ -99,56 +112,177 @@ struct Held {
     places: HashMap<KeyId, usize>,
 }
 
-impl Receiver {
-    /// Takes changes in, inside the open transaction, which is labelled.
-    ///
-    /// # Errors
-    /// `Busy` when someone else holds a row: nothing of the batch may be kept then.
-    pub async fn apply(
-        &self,
-        target: &mut dyn Target,
-        changes: &Changes,
-        terms: Terms,
-        records: &mut Records,
-    ) -> Result<Applied> {
-        let mut applied = Applied::default();
-        let fitted = self.fit(changes);
-        records.withdraw(target, &fitted.keys).await?;
-        for (at, reason) in &fitted.misfits {
-            applied.quarantined += 1;
-            let row = changes.row_of[*at].map(|row| (&fitted.rows, row));
-            records.refused((&fitted.keys, *at), row, &changes.entries[*at].entry, reason);
+/// Changes of one table on their way: fitted, their rows locked; then decided.
+struct Staged<'a> {
+    incoming: Incoming<'a>,
+    fitted: Fitted,
+    standing: Held,
+    known: HashMap<KeyId, Known>,
+    /// By place in the changes that were fitted.
+    decisions: Vec<Decision>,
+    retry: Retry,
+    applied: Applied,
+}
+
+/// Takes changes of several tables in, parents before children, inside the open transaction, which is labelled. What
+/// became of each, in their order.
+///
+/// # Errors
+/// `Busy` when someone else holds a row: nothing of it may be kept then.
+pub async fn apply(
+    site: &Site,
+    target: &mut dyn Target,
+    incoming: &[Incoming<'_>],
+    records: &mut Records,
+) -> Outcome<Vec<Applied>> {
+    let mut all = Vec::with_capacity(incoming.len());
+    for one in incoming {
+        all.push(stage(*one, target, records).await.map_err(Fault::at(one.at))?);
+    }
+    fold_noted(site, &all, target).await?;
+    // What others wrote before they let go of it is seen by the statements that follow.
+    site.lock_numbers(target).await?;
+    let origin = Origin { site: site.id, now: target.now().await?, floor: Clock::ZERO };
+    for staged in &mut all {
+        staged.decide(target, &origin, records).await.map_err(Fault::at(staged.incoming.at))?;
+    }
+    for staged in all.iter_mut().rev() {
+        staged.write_deletes(target).await.map_err(Fault::at(staged.incoming.at))?;
+    }
+    let mut applied = Vec::with_capacity(all.len());
+    for mut staged in all {
+        staged.finish(target, &origin, records).await.map_err(Fault::at(staged.incoming.at))?;
+        applied.push(staged.applied);
+    }
+    Ok(applied)
+}
+
+async fn stage<'a>(incoming: Incoming<'a>, target: &mut dyn Target, records: &mut Records) -> Result<Staged<'a>> {
+    let Incoming { intake, changes, .. } = incoming;
+    let mut applied = Applied::default();
+    let fitted = intake.fit(changes);
+    records.withdraw(target, &fitted.keys).await?;
+    for (at, reason) in &fitted.misfits {
+        applied.quarantined += 1;
+        let row = changes.row_of[*at].map(|row| (&fitted.rows, row));
+        records.refused((&fitted.keys, *at), row, &changes.entries[*at], reason);
+    }
+    let standing = intake.lock(target, &fitted.keys).await?;
+    Ok(Staged {
+        incoming,
+        fitted,
+        standing,
+        known: HashMap::new(),
+        decisions: Vec::new(),
+        retry: Retry::default(),
+        applied,
+    })
+}
+
+/// What was noted of these keys before they were locked becomes their versions first.
+async fn fold_noted(site: &Site, all: &[Staged<'_>], target: &mut dyn Target) -> Outcome<()> {
+    let mut written = Vec::new();
+    for staged in all {
+        let Incoming { at, intake, .. } = staged.incoming;
+        let lines = target.lookup(&intake.book.log.table, &staged.fitted.keys, RowLock::None).await;
+        let lines = lines.map_err(Fault::at(at))?;
+        if lines.rows() > 0 {
+            written.push(Noted::new(at, &intake.book, lines).map_err(Fault::at(at))?);
         }
-        let standing = self.lock(target, &fitted.keys).await?;
-        self.fold_noted(target, &fitted.keys).await?;
-        let known = read(target, &self.book, &fitted.keys).await?;
-        let origin = Origin { site: self.site.id, now: target.now().await?, floor: Clock::ZERO };
-        let mut settled = Vec::with_capacity(fitted.changes.len());
+    }
+    if !written.is_empty() {
+        fold_keys(site, &written, target).await?;
+    }
+    for noted in &written {
+        target.write(WriteMode::Delete, &noted.taken).await.map_err(Fault::at(noted.at))?;
+    }
+    Ok(())
+}
+
+impl Staged<'_> {
+    async fn decide(&mut self, target: &mut dyn Target, origin: &Origin, records: &mut Records) -> Result<()> {
+        let Incoming { intake, terms, .. } = self.incoming;
+        let (fitted, standing) = (&self.fitted, &self.standing);
+        self.known = read(target, &intake.book, &fitted.keys).await?;
         for change in &fitted.changes {
-            let local = self.local(known.get(&change.id), &standing, change.id);
-            let decision = terms.decide(local.as_ref(), &change.entry, &origin);
+            let local = intake.local(self.known.get(&change.id), standing, change.id);
+            let decision = terms.decide(local.as_ref(), &change.entry, origin);
             if matches!(decision.relation, Relation::Conflict | Relation::TwoRows { .. }) {
-                applied.conflicts += 1;
-                applied.open += u64::from(terms.leaves_open(decision.relation));
+                self.applied.conflicts += 1;
+                self.applied.open += u64::from(terms.leaves_open(decision.relation));
                 let ours = standing.places.get(&change.id).map(|&row| (&standing.rows, row));
                 let theirs = change.row.map(|row| (&fitted.rows, row));
                 records.conflict((&fitted.keys, change.at), ours, theirs, &decision, (local.as_ref(), &change.entry));
             }
-            settled.push((change, decision));
+            self.decisions.push(decision);
         }
-        let refused = self.write_rows(target, &fitted, &standing, &settled, &mut applied).await?;
-        for (id, reason) in &refused {
-            let Some((change, _)) = settled.iter().find(|(change, _)| change.id == *id) else { continue };
-            applied.quarantined += 1;
-            let row = change.row.map(|row| (&fitted.rows, row));
-            records.refused((&fitted.keys, change.at), row, &change.entry, reason);
-        }
-        settled.retain(|(change, decision)| decision.changed && !refused.contains_key(&change.id));
-        self.write_entries(target, &fitted, &settled, &known, &origin).await?;
-        self.drop_own_lines(target, &fitted.keys).await?;
-        Ok(applied)
+        Ok(())
     }
 
+    fn wins(&self) -> impl Iterator<Item = &Change> {
+        let decided = self.fitted.changes.iter().zip(&self.decisions);
+        decided.filter(|(_, decision)| decision.row == Side::Incoming).map(|(change, _)| change)
+    }
+
+    fn stands(&self, change: &Change) -> bool {
+        self.standing.places.contains_key(&change.id)
+    }
+
+    async fn put(&mut self, target: &mut dyn Target, mode: WriteMode, batch: Batch) -> Result<()> {
+        if batch.rows() > 0 {
+            self.applied.count(mode, put(target, mode, batch, &mut self.retry).await?);
+        }
+        Ok(())
+    }
+
+    async fn write_deletes(&mut self, target: &mut dyn Target) -> Result<()> {
+        let gone: Vec<usize> = self.wins().filter(|c| c.row.is_none() && self.stands(c)).map(|c| c.at).collect();
+        let gone = self.fitted.keys.select(gone.into_iter());
+        self.put(target, WriteMode::Delete, gone).await
+    }
+
+    /// Writes the rows of the changes that win; what the target refuses, by key, with its words.
+    async fn write_rows(&mut self, target: &mut dyn Target) -> Result<HashMap<KeyId, String>> {
+        let changed: Vec<usize> = self.wins().filter(|c| self.stands(c)).filter_map(|c| c.row).collect();
+        let new: Vec<usize> = self.wins().filter(|c| !self.stands(c)).filter_map(|c| c.row).collect();
+        let (changed, new) = (self.fitted.rows.select(changed.into_iter()), self.fitted.rows.select(new.into_iter()));
+        self.put(target, WriteMode::Update, changed).await?;
+        self.put(target, WriteMode::Insert, new).await?;
+        let outcome = std::mem::take(&mut self.retry).finish(target).await?;
+        for (mode, rows) in outcome.written {
+            self.applied.count(mode, rows);
+        }
+        let keys = &self.incoming.intake.book.keys;
+        let refused = outcome.refused.into_iter().map(|(batch, refused)| {
+            let key: Vec<usize> = keys.columns.iter().filter_map(|c| batch.table.column(&c.name)).collect();
+            (key_id(&batch, refused.row, &key), refused.reason)
+        });
+        Ok(refused.collect())
+    }
+
+    /// Rows, entries, records.
+    async fn finish(&mut self, target: &mut dyn Target, origin: &Origin, records: &mut Records) -> Result<()> {
+        let refused = self.write_rows(target).await?;
+        for change in &self.fitted.changes {
+            let Some(reason) = refused.get(&change.id) else { continue };
+            self.applied.quarantined += 1;
+            let row = change.row.map(|row| (&self.fitted.rows, row));
+            records.refused((&self.fitted.keys, change.at), row, &change.entry, reason);
+        }
+        let settled: Vec<(&Change, &Decision)> = self
+            .fitted
+            .changes
+            .iter()
+            .zip(&self.decisions)
+            .filter(|(change, decision)| decision.changed && !refused.contains_key(&change.id))
+            .collect();
+        let intake = self.incoming.intake;
+        intake.write_entries(target, &self.fitted.keys, &settled, &self.known, origin).await?;
+        intake.drop_own_lines(target, &self.fitted.keys).await
+    }
+}
+
+impl Intake {
     /// Positions of the synced columns in the table, in the order of the rows' columns.
     fn synced(&self) -> Vec<usize> {
         let whole = &self.book.logged.table;
@@ -174,7 +308,7 @@ impl Receiver {
                 continue;
             }
             let digest = row.map(|row| row_digest(&out.rows, row, &content));
-            let entry = Entry { digest, ..known.entry.clone() };
+            let entry = Entry { digest, ..known.clone() };
             out.changes.push(Change { id: key_id(&out.keys, at, &key), at, row, entry });
         }
         out
@@ -197,16 +331,6 @@ impl Receiver {
         Ok(Held { rows, places })
     }
 
-    /// What was noted of these keys before they were locked becomes their versions first.
-    async fn fold_noted(&self, target: &mut dyn Target, keys: &Batch) -> Result<()> {
-        let lines = target.lookup(&self.book.log.table, keys, RowLock::None).await?;
-        if lines.rows() > 0 {
-            fold_keys(&self.site, &self.book, target, &Lines::read(&self.book, &lines)?).await?;
-            target.write(WriteMode::Delete, &lines).await?;
-        }
-        Ok(())
-    }
-
     /// The local entry, its digest that of the synced columns.
     fn local(&self, known: Option<&Known>, standing: &Held, id: KeyId) -> Option<Entry> {
         let digest = standing.places.get(&id).map(|&row| row_digest(&standing.rows, row, &self.synced()));
@@ -217,54 +341,19 @@ impl Receiver {
         }
     }
 
-    /// Writes the rows of the changes that win; what the target refuses, by key, with its words.
-    async fn write_rows(
-        &self,
-        target: &mut dyn Target,
-        fitted: &Fitted,
-        standing: &Held,
-        settled: &[(&Change, Decision)],
-        applied: &mut Applied,
-    ) -> Result<HashMap<KeyId, String>> {
-        let stands = |change: &Change| standing.places.contains_key(&change.id);
-        let wins = settled.iter().filter(|(_, d)| d.row == Side::Incoming).map(|(change, _)| *change);
-        let gone: Vec<usize> = wins.clone().filter(|c| c.row.is_none() && stands(c)).map(|c| c.at).collect();
-        let changed: Vec<usize> = wins.clone().filter(|c| stands(c)).filter_map(|c| c.row).collect();
-        let new: Vec<usize> = wins.filter(|c| !stands(c)).filter_map(|c| c.row).collect();
-        let mut retry = Retry::default();
-        for (mode, batch) in [
-            (WriteMode::Delete, fitted.keys.select(gone.into_iter())),
-            (WriteMode::Update, fitted.rows.select(changed.into_iter())),
-            (WriteMode::Insert, fitted.rows.select(new.into_iter())),
-        ] {
-            if batch.rows() > 0 {
-                applied.count(mode, put(target, mode, batch, &mut retry).await?);
-            }
-        }
-        let outcome = retry.finish(target).await?;
-        for (mode, rows) in outcome.written {
-            applied.count(mode, rows);
-        }
-        let refused = outcome.refused.into_iter().map(|(batch, refused)| {
-            let key: Vec<usize> = self.book.keys.columns.iter().filter_map(|c| batch.table.column(&c.name)).collect();
-            (key_id(&batch, refused.row, &key), refused.reason)
-        });
-        Ok(refused.collect())
-    }
-
     /// Writes the entries that changed, each with the digest of what now stands.
     async fn write_entries(
         &self,
         target: &mut dyn Target,
-        fitted: &Fitted,
-        settled: &[(&Change, Decision)],
+        keys: &Batch,
+        settled: &[(&Change, &Decision)],
         known: &HashMap<KeyId, Known>,
         origin: &Origin,
     ) -> Result<()> {
         if settled.is_empty() {
             return Ok(());
         }
-        let keys = fitted.keys.select(settled.iter().map(|(change, _)| change.at));
+        let keys = keys.select(settled.iter().map(|(change, _)| change.at));
         let rows = target.lookup(&self.book.logged.table, &keys, RowLock::None).await?;
         let key = &self.book.logged.key.columns;
         let places: HashMap<KeyId, usize> = (0..rows.rows()).map(|row| (key_id(&rows, row, key), row)).collect();

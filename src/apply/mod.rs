@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode};
 use crate::model::{Batch, render};
 
-pub use changes::{Applied, Receiver, Terms};
+pub use changes::{Applied, Incoming, Intake, Terms, apply};
 pub use record::{Records, refused_keys};
 pub use retry::{Outcome, Retry, put};
 

@@ -3,63 +3,151 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
-use crate::model::{Batch, Column, Digest, Entry, Table};
-use crate::site::{Book, KeyId, Known, decode, key_id, read};
-
 use super::fold::rows_by_key;
+use super::{Fault, Outcome};
+use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
+use crate::model::{Batch, BatchLimits, Column, Digest, Entry, Table};
+use crate::site::{Book, KeyId, Known, Site, decode, key_id, read};
 
-/// Changes of one table, as one snapshot of its site shows them.
+/// Changes of one table, as one point of its site shows them.
+#[derive(Debug, Clone)]
 pub struct Changes {
     /// The keys, each once.
     pub keys: Batch,
     /// The entries of the keys, in their order.
-    pub entries: Vec<Known>,
+    pub entries: Vec<Entry>,
     /// The rows that stand under those keys that are alive, with the columns asked for.
     pub rows: Batch,
     /// For each key its row in `rows`; `None` for a tombstone.
     pub row_of: Vec<Option<usize>>,
+}
+
+impl Changes {
+    /// None, of a table with these keys and columns.
+    #[must_use]
+    pub fn none(keys: &Arc<Table>, columns: &Arc<Table>) -> Self {
+        let empty = |table: &Arc<Table>| Batch::new(table.clone(), vec![Column::default(); table.columns.len()]);
+        Self { keys: empty(keys), entries: Vec::new(), rows: empty(columns), row_of: Vec::new() }
+    }
+
+    fn append(&mut self, other: Self) {
+        let before = self.rows.rows();
+        self.keys.append(&other.keys);
+        self.rows.append(&other.rows);
+        self.entries.extend(other.entries);
+        self.row_of.extend(other.row_of.into_iter().map(|row| row.map(|row| row + before)));
+    }
+}
+
+/// A table that is to be read.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its place among those of the sync.
+    pub at: usize,
+    /// What is kept of it.
+    pub book: &'a Book,
+    /// The columns wanted.
+    pub columns: &'a Arc<Table>,
+    /// The number above which changes are wanted.
+    pub after: i64,
+}
+
+/// Changes of several tables at one point.
+#[derive(Debug)]
+pub struct Read {
+    /// In the order in which they were wanted.
+    pub tables: Vec<Changes>,
     /// The number up to which everything is here or will come again with a higher one.
     pub position: i64,
-    /// Whether there may be more.
+    /// Whether the site has given out higher ones.
     pub more: bool,
 }
 
-/// Reads what has a higher number than `after`. A key that has lines in the log is left out: its row may be newer than
-/// its version, and its next fold gives it a new number.
+/// Keys of a first piece, before it is known how large rows are.
+const PIECE: usize = 100;
+
+/// Reads what has a higher number than asked for, in the order of the site's numbers, whatever the table: rows that
+/// were written together come together as far as the limits reach. A key that has lines in the log is left out: its row
+/// may be newer than its version, and its next fold gives it a new number.
 pub async fn changes(
-    book: &Book,
-    columns: &Arc<Table>,
+    site: &Site,
+    tables: &[Wanted<'_>],
     target: &mut dyn Target,
-    after: i64,
-    limit: usize,
-) -> Result<Changes> {
+    limits: BatchLimits,
+) -> Outcome<Read> {
     target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
-    let read = read_point(book, columns, target, after, limit).await;
+    let read = read_point(site, tables, target, limits).await;
     // The connection may be what failed; dropping it ends the transaction too.
     let ended = target.rollback().await;
-    let changes = read.map_err(|e| e.context(format!("reading the changes of {}", book.logged.table.name)))?;
+    let read = read?;
     ended?;
-    Ok(changes)
+    Ok(read)
 }
 
-async fn read_point(
-    book: &Book,
-    columns: &Arc<Table>,
-    target: &mut dyn Target,
-    after: i64,
-    limit: usize,
-) -> Result<Changes> {
-    let versions = target.scan(&book.versions, Some((book.seq(), after)), limit).await?;
-    let keys = Batch::new(book.keys.clone(), versions.columns()[..book.width()].to_vec());
-    let found: Vec<Known> = (0..versions.rows()).map(|row| decode(book, &versions, row)).collect::<Result<_>>()?;
-    let position = found.last().map_or(after, |known| known.seq);
-    let more = found.len() >= limit;
-    let whole = target.lookup(&book.logged.table, &keys, RowLock::None).await?;
-    let unfolded = unfolded(book, target, &keys).await?;
-    let found = found.into_iter().map(Some).collect();
-    let (changes, _) = as_versioned(book, columns, &keys, found, &whole, &unfolded);
-    Ok(Changes { position, more, ..changes })
+/// The entries of one table that are read, with their keys.
+struct Listed {
+    keys: Batch,
+    known: Vec<Known>,
+}
+
+async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target, limits: BatchLimits) -> Outcome<Read> {
+    let last = site.last_number(target).await?;
+    let mut position = last;
+    let mut listed = Vec::with_capacity(tables.len());
+    for wanted in tables {
+        let book = wanted.book;
+        let list = async {
+            let versions = target.scan(&book.versions, Some((book.seq(), wanted.after)), limits.rows).await?;
+            let known = (0..versions.rows()).map(|row| decode(book, &versions, row)).collect::<Result<Vec<_>>>()?;
+            Ok(Listed { keys: Batch::new(book.keys.clone(), versions.columns()[..book.width()].to_vec()), known })
+        };
+        let list = list.await.map_err(|e| reading(e, book)).map_err(Fault::at(wanted.at))?;
+        if list.known.len() >= limits.rows {
+            position = position.min(list.known.last().map_or(last, |known| known.seq));
+        }
+        listed.push(list);
+    }
+    let mut order: Vec<(i64, usize, usize)> = Vec::new();
+    for (table, list) in listed.iter().enumerate() {
+        let within = list.known.iter().enumerate().filter(|(_, known)| known.seq <= position);
+        order.extend(within.map(|(row, known)| (known.seq, table, row)));
+    }
+    order.sort_unstable();
+    if order.len() > limits.rows {
+        order.truncate(limits.rows);
+        position = order[limits.rows - 1].0;
+    }
+    let mut read: Vec<Changes> = tables.iter().map(|w| Changes::none(&w.book.keys, w.columns)).collect();
+    let (mut done, mut bytes) = (0, 0);
+    while done < order.len() {
+        // As many as are likely to fit: of rows whose size nobody knows yet, a few.
+        let piece = if bytes == 0 { PIECE } else { limits.bytes.saturating_sub(bytes) / (bytes / done).max(1) };
+        let piece = &order[done..order.len().min(done + piece.max(1))];
+        for (table, wanted) in tables.iter().enumerate() {
+            let rows: Vec<usize> = piece.iter().filter(|(_, of, _)| *of == table).map(|(.., row)| *row).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let keys = listed[table].keys.select(rows.iter().copied());
+            let found = rows.iter().map(|&row| Some(listed[table].known[row].entry.clone())).collect();
+            let (changes, _) = standing(wanted.book, wanted.columns, target, &keys, found)
+                .await
+                .map_err(|e| reading(e, wanted.book))
+                .map_err(Fault::at(wanted.at))?;
+            bytes += changes.rows.size() + 1;
+            read[table].append(changes);
+        }
+        done += piece.len();
+        if bytes >= limits.bytes && done < order.len() {
+            position = order[done - 1].0;
+            break;
+        }
+    }
+    Ok(Read { tables: read, position, more: position < last })
+}
+
+fn reading(e: Error, book: &Book) -> Error {
+    e.context(format!("reading the changes of {}", book.logged.table.name))
 }
 
 /// Reads what stands under these keys, with the entry of [`Entry::base`] where a row has none. Also the places of those
@@ -74,10 +162,8 @@ pub async fn changes_of(
     target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
     let read = async {
         let known = read(target, book, keys).await?;
-        let whole = target.lookup(&book.logged.table, keys, RowLock::None).await?;
-        let unfolded = unfolded(book, target, keys).await?;
-        let found = (0..keys.rows()).map(|row| known.get(&key_id(keys, row, &places(book))).cloned()).collect();
-        Ok(as_versioned(book, columns, keys, found, &whole, &unfolded))
+        let entry = |row| known.get(&key_id(keys, row, &places(book))).map(|known| known.entry.clone());
+        standing(book, columns, target, keys, (0..keys.rows()).map(entry).collect()).await
     }
     .await;
     // The connection may be what failed; dropping it ends the transaction too.
@@ -85,6 +171,18 @@ pub async fn changes_of(
     let changes = read.map_err(|e: Error| e.context(format!("reading rows of {}", book.logged.table.name)))?;
     ended?;
     Ok(changes)
+}
+
+async fn standing(
+    book: &Book,
+    columns: &Arc<Table>,
+    target: &mut dyn Target,
+    keys: &Batch,
+    found: Vec<Option<Entry>>,
+) -> Result<(Changes, Vec<usize>)> {
+    let whole = target.lookup(&book.logged.table, keys, RowLock::None).await?;
+    let unfolded = unfolded(book, target, keys).await?;
+    Ok(as_versioned(book, columns, keys, found, &whole, &unfolded))
 }
 
 /// The key's columns in batches of keys.
@@ -97,7 +195,7 @@ fn as_versioned(
     book: &Book,
     columns: &Arc<Table>,
     keys: &Batch,
-    found: Vec<Option<Known>>,
+    found: Vec<Option<Entry>>,
     whole: &Batch,
     unfolded: &HashSet<KeyId>,
 ) -> (Changes, Vec<usize>) {
@@ -105,14 +203,13 @@ fn as_versioned(
     let rows: HashMap<KeyId, usize> =
         (0..whole.rows()).map(|row| (key_id(whole, row, &book.logged.key.columns), row)).collect();
     let (mut kept, mut left_out) = (Vec::with_capacity(found.len()), Vec::new());
-    for (at, known) in found.into_iter().enumerate() {
+    for (at, entry) in found.into_iter().enumerate() {
         let id = key_id(keys, at, &places(book));
         let stands: Option<Digest> = digests.get(&id).copied();
-        let known = known.or_else(|| stands.map(|digest| Known { entry: Entry::base(digest), seq: 0 }));
-        match known {
+        match entry.or_else(|| stands.map(Entry::base)) {
             // A row that is not what its version says was written past the triggers, or is about to be folded.
-            Some(known) if !unfolded.contains(&id) && stands == known.entry.digest => {
-                kept.push((at, known, rows.get(&id).copied()));
+            Some(entry) if !unfolded.contains(&id) && stands == entry.digest => {
+                kept.push((at, entry, rows.get(&id).copied()));
             }
             None if !unfolded.contains(&id) => {}
             _ => left_out.push(at),
@@ -123,11 +220,9 @@ fn as_versioned(
     let row_of = kept.iter().map(|(.., row)| row.and_then(|_| next.next())).collect();
     let changes = Changes {
         keys: keys.select(kept.iter().map(|(at, ..)| *at)),
-        entries: kept.iter().map(|(_, known, _)| known.clone()).collect(),
+        entries: kept.iter().map(|(_, entry, _)| entry.clone()).collect(),
         rows: project(whole, columns).select(alive.into_iter()),
         row_of,
-        position: 0,
-        more: false,
     };
     (changes, left_out)
 }

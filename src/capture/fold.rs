@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::{Fault, Outcome};
 use crate::conflict::{Folded, Origin, Written, fold};
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, row_digest};
@@ -14,57 +15,110 @@ use crate::runtime::Failpoint;
 use crate::site::{Book, Entries, KeyId, Known, Site, key_id, read};
 
 /// Lines taken in one transaction.
-const LINES_MAX: usize = 20_000;
+const LINES_MAX: usize = 2_000;
 
-/// Folds what is in the log of a table; the keys that got a number, none when the log was empty.
-pub async fn fold_table(site: &Site, book: &Arc<Book>, target: &mut dyn Target) -> Result<u64> {
-    let mut keys = 0;
+/// Folds what is in the logs of these tables, each named by its place in the sync. What one transaction wrote to
+/// several of them is taken together: the logs are read at one point.
+pub async fn fold_tables(site: &Site, tables: &[(usize, &Arc<Book>)], target: &mut dyn Target) -> Outcome<()> {
     loop {
+        let (written, more) = read_logs(tables, target).await?;
         // Whoever would write to an idle database must not hold its lock for it.
-        target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
-        let waiting = target.scan(&book.log.table, None, 1).await?.rows() > 0;
-        target.rollback().await?;
-        if !waiting {
-            return Ok(keys);
+        if written.is_empty() {
+            return Ok(());
         }
         target.begin(WriteOptions::default()).await?;
-        match fold_lines(site, book, target).await {
-            Ok((lines, folded)) => {
-                Failpoint::FoldWritten.reach();
-                target.commit().await?;
-                Failpoint::FoldCommitted.reach();
-                keys += folded;
-                if lines < LINES_MAX {
-                    return Ok(keys);
-                }
+        let folded = async {
+            fold_keys(site, &written, target).await?;
+            for noted in &written {
+                target.write(WriteMode::Delete, &noted.taken).await.map_err(Fault::at(noted.at))?;
             }
-            Err(e) => {
-                // The connection may be what failed; dropping it rolls back too.
-                let _ = target.rollback().await;
-                return Err(e.context(format!("folding the changes of {}", book.logged.table.name)));
-            }
+            Ok(())
+        };
+        if let Err(fault) = folded.await {
+            // The connection may be what failed; dropping it rolls back too.
+            let _ = target.rollback().await;
+            return Err(fault);
+        }
+        Failpoint::FoldWritten.reach();
+        target.commit().await?;
+        Failpoint::FoldCommitted.reach();
+        if !more {
+            return Ok(());
         }
     }
 }
 
-async fn fold_lines(site: &Site, book: &Arc<Book>, target: &mut dyn Target) -> Result<(usize, u64)> {
-    let lines = target.scan(&book.log.table, None, LINES_MAX).await?;
-    let written = Lines::read(book, &lines)?;
-    let keys = fold_keys(site, book, target, &written).await?;
-    target.write(WriteMode::Delete, &lines).await?;
-    Ok((lines.rows(), keys))
+/// What the logs hold at one point, at most so much as is folded at once; and whether there is more.
+async fn read_logs(tables: &[(usize, &Arc<Book>)], target: &mut dyn Target) -> Outcome<(Vec<Noted>, bool)> {
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let read = async {
+        let (mut written, mut left) = (Vec::new(), LINES_MAX);
+        for &(at, book) in tables {
+            if left == 0 {
+                break;
+            }
+            let taken = target.scan(&book.log.table, None, left).await.map_err(Fault::at(at))?;
+            left -= taken.rows().min(left);
+            if taken.rows() > 0 {
+                written.push(Noted::new(at, book, taken).map_err(Fault::at(at))?);
+            }
+        }
+        Ok::<_, Fault>((written, left == 0))
+    };
+    let read = read.await;
+    let ended = target.rollback().await;
+    let read = read?;
+    ended?;
+    Ok(read)
+}
+
+/// Lines of the log of one table.
+pub(crate) struct Noted {
+    /// The table's place among those of the sync.
+    pub(crate) at: usize,
+    book: Arc<Book>,
+    lines: Lines,
+    /// The lines as they stand in the log.
+    pub(crate) taken: Batch,
+}
+
+impl Noted {
+    /// Sorts them by key.
+    pub(crate) fn new(at: usize, book: &Arc<Book>, taken: Batch) -> Result<Self> {
+        Ok(Self { at, book: book.clone(), lines: Lines::read(book, &taken)?, taken })
+    }
 }
 
 /// Gives the keys of these lines their versions, in the open transaction. The lines themselves stay.
-pub(crate) async fn fold_keys(site: &Site, book: &Arc<Book>, target: &mut dyn Target, written: &Lines) -> Result<u64> {
-    if written.keys.rows() == 0 {
-        return Ok(0);
+pub(crate) async fn fold_keys(site: &Site, written: &[Noted], target: &mut dyn Target) -> Outcome<()> {
+    let mut standing = Vec::with_capacity(written.len());
+    for Noted { at, book, lines, .. } in written {
+        let rows = target.lookup(&book.logged.table, &lines.keys, RowLock::None).await;
+        standing.push(rows_by_key(book, &rows.map_err(|e| folding(e, book)).map_err(Fault::at(*at))?));
     }
-    let standing = rows_by_key(book, &target.lookup(&book.logged.table, &written.keys, RowLock::None).await?);
     let now = target.now().await?;
-    let first = site.take_numbers(target, written.keys.rows()).await?;
-    let known = read(target, book, &written.keys).await?;
     let origin = Origin { site: site.id, now, floor: Clock::ZERO };
+    let mut first = site.take_numbers(target, written.iter().map(|noted| noted.lines.keys.rows()).sum()).await?;
+    for (noted, standing) in written.iter().zip(&standing) {
+        let result = fold_table(noted, standing, first, &origin, target).await;
+        result.map_err(|e| folding(e, &noted.book)).map_err(Fault::at(noted.at))?;
+        first += i64::try_from(noted.lines.keys.rows()).unwrap_or(0);
+    }
+    Ok(())
+}
+
+fn folding(e: Error, book: &Book) -> Error {
+    e.context(format!("folding the changes of {}", book.logged.table.name))
+}
+
+async fn fold_table(
+    Noted { book, lines: written, .. }: &Noted,
+    standing: &HashMap<KeyId, Digest>,
+    first: i64,
+    origin: &Origin,
+    target: &mut dyn Target,
+) -> Result<()> {
+    let known = read(target, book, &written.keys).await?;
     let (mut new, mut changed) = (Entries::new(book), Entries::new(book));
     for (row, (id, line)) in written.lines.iter().enumerate() {
         let seq = first + i64::try_from(row).unwrap_or(0);
@@ -75,7 +129,7 @@ pub(crate) async fn fold_keys(site: &Site, book: &Arc<Book>, target: &mut dyn Ta
             // Loaded by rowferry without a version: it counts as older than any.
             previous.map_or_else(|| base(digest), |known| Some(known.entry.clone()))
         } else {
-            match fold(previous.map(|known| &known.entry), &told, &origin) {
+            match fold(previous.map(|known| &known.entry), &told, origin) {
                 Folded::Same => previous.map(|known| known.entry.clone()),
                 Folded::New(entry) => Some(entry),
             }
@@ -86,8 +140,7 @@ pub(crate) async fn fold_keys(site: &Site, book: &Arc<Book>, target: &mut dyn Ta
     }
     target.write(WriteMode::Update, &changed.batch()).await?;
     target.write(WriteMode::Insert, &new.batch()).await?;
-    target.flush().await?;
-    Ok(written.keys.rows() as u64)
+    target.flush().await
 }
 
 fn base(digest: Option<Digest>) -> Option<Entry> {

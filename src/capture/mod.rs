@@ -1,6 +1,7 @@
 //! Endpoint → batches: rows, read in a task of its own, so that reading, fitting and writing overlap; and changes, read
 //! from what the triggers noted.
 
+mod fault;
 mod feed;
 mod fold;
 
@@ -12,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Source};
 use crate::model::{Batch, Cell, Column, Shift, Table, fit};
 
-pub use feed::{Changes, changes, changes_of};
-pub use fold::fold_table;
-pub(crate) use fold::{Lines, content, fold_keys};
+pub use fault::{Fault, Outcome};
+pub use feed::{Changes, Read, Wanted, changes, changes_of};
+pub use fold::fold_tables;
+pub(crate) use fold::{Noted, content, fold_keys};
 
 /// A batch in the form of the receiving table.
 #[derive(Debug)]

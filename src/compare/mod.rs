@@ -195,7 +195,9 @@ fn order_rows(key: &Key, a: &Batch, a_row: usize, b: &Batch, b_row: usize) -> Or
     Ordering::Equal
 }
 
-fn equal_rows(columns: &[(usize, LogicalType)], a: &Batch, a_row: usize, b: &Batch, b_row: usize) -> bool {
+/// Whether two rows say the same in these columns, each compared as the type that [`compared_as`] tells.
+#[must_use]
+pub fn equal_rows(columns: &[(usize, LogicalType)], a: &Batch, a_row: usize, b: &Batch, b_row: usize) -> bool {
     columns.iter().all(|(c, logical)| equal_cells(logical, a.cell(a_row, *c), b.cell(b_row, *c)))
 }
 

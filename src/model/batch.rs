@@ -376,6 +376,18 @@ impl Batch {
         Self { table: self.table.clone(), columns: Arc::new(columns), rows: count }
     }
 
+    /// Adds the rows of another batch with the same columns.
+    pub fn append(&mut self, other: &Self) {
+        if self.rows == 0 {
+            self.columns = other.columns.clone();
+        } else {
+            for (column, more) in Arc::make_mut(&mut self.columns).iter_mut().zip(other.columns()) {
+                (0..more.len()).for_each(|row| column.push_cell(more.cell(row)));
+            }
+        }
+        self.rows += other.rows;
+    }
+
     /// The values of one row at these columns.
     #[must_use]
     pub fn values(&self, row: usize, columns: &[usize]) -> Vec<Value> {

@@ -13,8 +13,9 @@ use super::run::{Report, RunOptions, run};
 use super::sync::{ChangeOptions, run_changes};
 use crate::apply::Rejects;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
+use crate::endpoint::{End, LocalReceiver, LocalSender, Mapping, Route};
 use crate::engine::{Database, Lock, Result};
-use crate::model::{BatchLimits, TableName};
+use crate::model::{BatchLimits, Table, TableName};
 use crate::site::{Site, install};
 
 /// Who prevails at a conflict, by the sync's own names for its ends.
@@ -116,6 +117,17 @@ fn names(plan: &Plan, name: impl Fn(&super::TablePlan) -> &TableName) -> Vec<Tab
 }
 
 async fn one_way(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, push: bool) -> Result<Report> {
+    let (route, mut report) = route(from, to, plan, options, push);
+    let route = Arc::new(route);
+    let mut sender = LocalSender::open(from, &route, &options.stop).await?;
+    let mut receiver = LocalReceiver::open(to, &route).await?;
+    let options = ChangeOptions { limits: options.limits, stop: options.stop.clone() };
+    report.join(run_changes(&mut sender, &mut receiver, &route, &options).await?);
+    Ok(report)
+}
+
+/// What both ends need to know, and a report of the tables that cannot take part.
+fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, push: bool) -> (Route, Report) {
     // Seen from who takes in: the sync's source sends when it is pushed.
     let side = |sync_source: bool| if sync_source == push { Side::Incoming } else { Side::Local };
     let policy = match options.conflict {
@@ -129,15 +141,28 @@ async fn one_way(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, pus
         Preference::Target => FirstRun::Prefer(side(false)),
         Preference::Later | Preference::Manual => FirstRun::Manual,
     };
-    let options = ChangeOptions {
+    let mut report = Report::nothing();
+    let mut tables = Vec::with_capacity(plan.tables.len());
+    for table in &plan.tables {
+        let whole = |site: &Site, part: &Arc<Table>| {
+            site.book(&part.name).map_or_else(|| part.clone(), |book| book.logged.table.clone())
+        };
+        let (whole_from, whole_to) = (whole(from, &table.source), whole(to, &table.target));
+        match Mapping::new((&whole_from, &table.source), (&whole_to, &table.target)) {
+            Ok(mapping) => tables.push(mapping),
+            Err(e) => report.refuse(if push { &table.source.name } else { &table.target.name }, e),
+        }
+    }
+    let route = Route {
         sync: options.name.clone(),
         to_target: push,
+        from: End::of(from),
+        to: End::of(to),
+        tables,
         rule: Rule { policy, generated_keys: options.push && options.pull },
         first_run,
-        limits: options.limits,
-        stop: options.stop.clone(),
     };
-    run_changes(from, to, plan, &options).await
+    (route, report)
 }
 
 /// Makes the tables that the target lacks, without rows.

@@ -101,6 +101,15 @@ impl Report {
         Self { status: "succeeded", tables: Vec::new(), seconds: 0.0, problems: Vec::new(), error: None }
     }
 
+    /// A table that cannot take part.
+    pub(super) fn refuse(&mut self, table: &TableName, error: Error) {
+        let error = error.context(format!("table {table}"));
+        self.status = "failed";
+        self.error.get_or_insert(error.kind);
+        let said = Some(error.message().to_owned());
+        self.tables.push(TableReport { table: table.to_string(), error: said, ..TableReport::default() });
+    }
+
     /// The error that decides the exit code, with the first sentence that tells what went wrong.
     #[must_use]
     pub fn fault(&self) -> Option<Error> {

@@ -62,7 +62,8 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
     }
     target.begin(WriteOptions::default()).await?;
     if target.scan(&books.site, None, 1).await?.rows() == 0 {
-        let row = SiteRow { id: random().max(1), epoch: 1, seq: 0, format: FORMAT };
+        // A first number, so that whoever has read everything stands somewhere.
+        let row = SiteRow { id: random().max(1), epoch: 1, seq: 1, format: FORMAT };
         target.write(WriteMode::Insert, &row.batch(&books.site)).await?;
     }
     target.commit().await?;

@@ -43,6 +43,17 @@ impl Site {
         self.tables.iter().find(|book| book.logged.table.name == *name)
     }
 
+    /// The last number that was given out.
+    pub async fn last_number(&self, target: &mut dyn Lookup) -> Result<i64> {
+        Ok(read_row(target, &self.books.site, RowLock::None).await?.seq)
+    }
+
+    /// Takes the lock under which numbers are given out, which [`Self::take_numbers`] takes too: whoever then reads
+    /// entries reads them as the last one left them.
+    pub async fn lock_numbers(&self, target: &mut dyn Target) -> Result<()> {
+        read_row(target, &self.books.site, RowLock::Wait).await.map(drop)
+    }
+
     /// Takes `count` numbers, and the lock under which they are given out: whoever holds it commits before the next
     /// one reads, so that the numbers' order is the order of commits. Taken last, held until the transaction ends.
     /// Returns the first.

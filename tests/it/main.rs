@@ -11,6 +11,7 @@ mod definition;
 mod faults;
 mod names;
 mod output;
+mod parcels;
 mod plan;
 mod random;
 mod sample;

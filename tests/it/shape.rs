@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each area uses only areas before it.
-const LAYERS: [&str; 17] = [
-    "runtime", "model", "conflict", "config", "engine", "site", "state", "peer", "capture", "compare", "apply",
-    "pipeline", "diff", "jobs", "http", "sample", "cli",
+const LAYERS: [&str; 18] = [
+    "runtime", "model", "conflict", "config", "engine", "site", "state", "capture", "compare", "apply", "endpoint",
+    "peer", "pipeline", "diff", "jobs", "http", "sample", "cli",
 ];
 const PRODUCTS: [&str; 4] = ["sqlite", "mysql", "mariadb", "postgres"];
 

@@ -1,0 +1,152 @@
+//! What a sync asks of its two ends: the one that sends and the one that receives.
+//!
+//! A sync never touches a database itself. It asks a [`Sender`] for changes and hands them to a [`Receiver`]; either may
+//! be a database at hand ([`local`]) or stand for one behind a wire. So everything that goes in and out is plain data,
+//! and each end does itself what only it can do: the sender finds rows by keys in its own form, the receiver puts rows
+//! into the form of its own columns and decides under its own locks.
+//!
+//! Both are opened for one [`Route`], which says all that an end needs to know of the sync and of the other end. Tables
+//! go by their place in [`Route::tables`], parents before children.
+//!
+//! What both promise:
+//! - A call is complete or has no effect. A caller that does not know whether [`Receiver::take`] took effect asks
+//!   [`Receiver::cursors`]: rows and cursors are one transaction. Whatever is taken twice changes nothing.
+//! - A [`Fault`] with a table blames that table alone: the same call without it may succeed. One without a table ends
+//!   the run.
+//! - Whoever is asked waits for locks of its own; `Busy` comes out only when that took too long.
+//! - After any error the next call begins anew: nothing half done is left open.
+
+mod local;
+mod mapping;
+
+use async_trait::async_trait;
+
+use crate::apply::Applied;
+use crate::capture::{Changes, Reading};
+use crate::conflict::{FirstRun, Rule};
+use crate::engine::Result;
+use crate::model::{Batch, BatchLimits, Site, Zone};
+
+pub use crate::capture::{Fault, Outcome};
+pub use local::{LocalReceiver, LocalSender};
+pub use mapping::Mapping;
+
+/// One end of a route, as the other needs to know it.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// Who it is.
+    pub site: Site,
+    /// What people call it: a URL without secrets.
+    pub label: String,
+    /// The product: values that both ends took once pass between two of one product.
+    pub product: String,
+    /// The zone in which its naive timestamps stand.
+    pub zone: Zone,
+}
+
+/// One direction of a sync.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The sync's name, for the records.
+    pub sync: String,
+    /// Whether the receiving end is the sync's target.
+    pub to_target: bool,
+    /// The sending end.
+    pub from: End,
+    /// The receiving end.
+    pub to: End,
+    /// The tables, parents before children.
+    pub tables: Vec<Mapping>,
+    /// How conflicts are settled, seen from the receiving end.
+    pub rule: Rule,
+    /// How rows are settled that differ when the two meet for the first time, seen from the receiving end.
+    pub first_run: FirstRun,
+}
+
+/// How far one end has read the other's changes of one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The table's place in the route.
+    pub table: usize,
+    /// The last of the sending site's numbers that was taken in.
+    pub position: i64,
+}
+
+/// Changes of all tables of a sync that stand together: taken in whole or not at all.
+#[derive(Debug, Clone)]
+pub struct Parcel {
+    /// By table; each at most once. Rows have the columns of [`Mapping::from`], keys those of [`Mapping::from_keys`], in
+    /// the sender's types.
+    pub changes: Vec<(usize, Changes)>,
+    /// Where the receiving end stands once it has taken it in.
+    pub places: Vec<Place>,
+    /// Whether the sender has more.
+    pub more: bool,
+}
+
+/// What stands under keys that were asked for.
+#[derive(Debug, Clone)]
+pub struct Current {
+    /// The rows and entries, in the sender's types; nothing for keys under which there never was a row.
+    pub changes: Changes,
+    /// Rows of the keys asked for that cannot be told just now: they are being written. Fold, and ask again.
+    pub left_out: Vec<usize>,
+}
+
+/// Keys of rows that are asked for, with the columns of [`Mapping::from_keys`] or [`Mapping::to_keys`].
+#[derive(Debug, Clone)]
+pub enum Keys {
+    /// In the sender's form.
+    Sent(Batch),
+    /// In the receiver's form.
+    Received(Batch),
+}
+
+/// On which terms a parcel is taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// Written under capture: [`Route::rule`] settles conflicts.
+    Written,
+    /// The two ends meet for the first time: [`Route::first_run`] settles rows that differ.
+    Meeting,
+}
+
+/// The end whose changes go out.
+#[async_trait]
+pub trait Sender: Send {
+    /// Gives versions to what was written to these tables and is not yet among the changes.
+    async fn fold(&mut self, tables: &[usize]) -> Outcome<()>;
+
+    /// What was written after these places, read at one point, in the order in which the site gave out its numbers over
+    /// all tables, as far as the limits reach. The parcel's places are those of all tables asked for, none before the one
+    /// given; equal ones say that there is nothing new.
+    async fn changes(&mut self, after: &[Place], limits: BatchLimits) -> Outcome<Parcel>;
+
+    /// What stands under these keys now.
+    async fn current(&mut self, table: usize, keys: &Keys) -> Outcome<Current>;
+
+    /// All rows of a table in the order of its key, with the columns of [`Mapping::from`]; as a stream that ends when it
+    /// is dropped. No misfits are found yet.
+    async fn rows(&mut self, table: usize, limits: BatchLimits) -> Outcome<Reading>;
+}
+
+/// The end that takes changes in.
+#[async_trait]
+pub trait Receiver: Send {
+    /// How far it has read the sender's changes of each table; `None`: never, so that the two have to meet first.
+    async fn cursors(&mut self) -> Result<Vec<Option<i64>>>;
+
+    /// Which of these rows of the sender's it lacks, has otherwise or cannot take.
+    async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>>;
+
+    /// Takes a parcel in, in one transaction: rows, entries, records, and the cursors (those of [`Parcel::places`]).
+    /// What became of the changes of each table, in their order. What it refuses goes to its quarantine.
+    async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>>;
+
+    /// The keys of changes of this table that it has in quarantine from this route, in its own form.
+    async fn refused(&mut self, table: usize) -> Outcome<Batch>;
+
+    /// After rows of these tables came in: sets their numbering past the highest number present; one sentence for each
+    /// foreign key that does not hold.
+    async fn verify(&mut self, tables: &[usize]) -> Result<Vec<String>>;
+}
