@@ -8,12 +8,16 @@
 //! - [`config`]: the only reader of configuration and environment
 //! - [`engine`]: the only place that names a database product
 //! - [`site`]: a database that takes part in syncs: who it is, what it knows of its rows
+//! - [`state`]: what a node keeps for itself: keys, how its syncs stand
 //! - [`capture`]: endpoint → batches
 //! - [`compare`]: two sides of a table → the rows that differ
 //! - [`apply`]: batches → endpoint
 //! - [`endpoint`]: what a sync asks of the end that sends and of the end that receives
+//! - [`peer`]: nodes among each other
 //! - [`pipeline`]: one source joined to one target; one path for everything
 //! - [`diff`]: where two databases differ
+//! - [`jobs`]: a node at work: syncs that run by themselves
+//! - [`http`]: a node to the outside: the whole API
 //! - [`sample`]: a shop's tables and rows, for the demo and the tests
 //! - [`cli`]: one file per command
 
@@ -26,8 +30,12 @@ pub mod conflict;
 pub mod diff;
 pub mod endpoint;
 pub mod engine;
+pub mod http;
+pub mod jobs;
 pub mod model;
+pub mod peer;
 pub mod pipeline;
 pub mod runtime;
 pub mod sample;
 pub mod site;
+pub mod state;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::config::{Direction, Role};
 use crate::engine::URLS;
 
 /// Keeps SQLite, MySQL/MariaDB and PostgreSQL databases in step.
@@ -50,6 +51,13 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     /// Run the syncs of the config once, in the order of the file
     Sync(SyncArgs),
+    /// Be a node: answer over HTTP, and run the syncs that run by themselves (every: …)
+    Serve,
+    /// How the syncs stand: counted in the databases, whether or not a node runs
+    Status,
+    /// Keys of the HTTP interface
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Look at everything a sync will meet, and change nothing
     Check {
         /// These syncs; all by default
@@ -215,6 +223,76 @@ pub(crate) enum QuarantineCommand {
         /// As the list has it
         id: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make one; it is shown only then
+    Create(KeyArgs),
+    /// List them, without the keys themselves
+    List,
+    /// Take one back
+    Revoke {
+        /// As the list has it
+        name: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeyArgs {
+    /// The name that logs show
+    pub name: String,
+    /// What its owner may do; a peer exchanges rows of the tables that are named here, and nothing else
+    #[arg(long, value_enum)]
+    pub role: KeyRole,
+    /// For peers: who may send rows
+    #[arg(long, value_enum, default_value_t = KeyDirection::Bidirectional)]
+    pub direction: KeyDirection,
+    /// For peers: a table as DATABASE/TABLE; may be repeated
+    #[arg(long = "table", value_name = "DATABASE/TABLE")]
+    pub tables: Vec<String>,
+    /// Only rows of that table that meet a condition, in the database's SQL; may be repeated
+    #[arg(long = "where", value_name = "DATABASE/TABLE=EXPR")]
+    pub filters: Vec<String>,
+    /// Only requests from this address or range, such as 10.0.0.0/8; may be repeated
+    #[arg(long)]
+    pub from: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyRole {
+    Admin,
+    Operator,
+    Viewer,
+    Peer,
+}
+
+impl From<KeyRole> for Role {
+    fn from(role: KeyRole) -> Self {
+        match role {
+            KeyRole::Admin => Self::Admin,
+            KeyRole::Operator => Self::Operator,
+            KeyRole::Viewer => Self::Viewer,
+            KeyRole::Peer => Self::Peer,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyDirection {
+    Push,
+    Pull,
+    Bidirectional,
+}
+
+impl From<KeyDirection> for Direction {
+    fn from(direction: KeyDirection) -> Self {
+        match direction {
+            KeyDirection::Push => Self::Push,
+            KeyDirection::Pull => Self::Pull,
+            KeyDirection::Bidirectional => Self::Bidirectional,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

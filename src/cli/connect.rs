@@ -1,5 +1,6 @@
 //! From what was typed to a database or a configuration.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::args::Args;
@@ -8,13 +9,19 @@ use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, open};
 
 /// The configuration of this call; a command that needs one fails without.
 pub(crate) fn configuration(args: &Args) -> Result<Config> {
+    configuration_at(args).map(|(_, config)| config)
+}
+
+/// The configuration with its file, to be read again.
+pub(crate) fn configuration_at(args: &Args) -> Result<(PathBuf, Config)> {
     let path = config::find(args.config.as_deref()).ok_or_else(|| {
         Error::new(
             ErrorKind::Usage,
             "there is no rowferry.yaml here; write one with 'rowferry init', or name one with -c FILE",
         )
     })?;
-    config::load(&path).map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))
+    let config = config::load(&path).map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))?;
+    Ok((path, config))
 }
 
 /// Opens a URL, or a database that the config names.

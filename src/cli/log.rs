@@ -8,12 +8,15 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::args::Args;
+use super::args::{Args, Command};
 
 /// Starts the log, as loud as was asked for.
 pub(super) fn start(args: &Args) {
+    // A node says what it does.
+    let serves = matches!(args.command, Command::Serve);
     let level = match (args.quiet, args.verbose) {
         (true, _) => "error",
+        (false, 0) if serves => "rowferry=info,warn",
         (false, 0) => "warn",
         (false, 1) => "rowferry=info,warn",
         (false, 2) => "rowferry=debug,info",

@@ -10,9 +10,12 @@ mod demo;
 mod diff;
 mod ends;
 mod init;
+mod keys;
 mod log;
 mod output;
 mod quarantine;
+mod serve;
+mod status;
 mod sync;
 
 use std::io::Write as _;
@@ -132,6 +135,9 @@ async fn run(args: &Args, output: &Output, stop: CancellationToken) -> Result<Ou
         Command::Copy(copy) => copy::run(args, copy, output, stop).await,
         Command::Diff(diff) => diff::run(args, diff, output, stop).await,
         Command::Sync(sync) => sync::run(args, sync, output, stop).await,
+        Command::Serve => serve::run(args, output, stop).await,
+        Command::Status => status::run(args, output).await,
+        Command::Keys(keys) => keys::run(args, keys, output).await,
         Command::Check { syncs } => check::run(args, syncs, output).await,
         Command::Capture(capture) => capture::run(args, capture, output).await,
         Command::Conflicts(conflicts) => conflicts::run(args, conflicts, output).await,

@@ -33,6 +33,12 @@ impl Output {
         Self { documents: false, told: self.told.clone(), fault: self.fault.clone(), ..*self }
     }
 
+    /// One that says nothing on stdout.
+    pub(crate) fn silent() -> Self {
+        let (told, fault) = (Arc::default(), Arc::default());
+        Self { format: Format::Json, quiet: true, documents: false, told, fault }
+    }
+
     /// Whether only what went wrong is to be said.
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet

@@ -319,7 +319,7 @@ pub(crate) async fn pair(config: &Config, sync: &Sync, stop: &CancellationToken)
     Pair::prepare(&source, &target, options).await
 }
 
-async fn run_one(
+pub(crate) async fn run_one(
     config: &Config,
     sync: &Sync,
     force: bool,

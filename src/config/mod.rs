@@ -58,6 +58,12 @@ pub fn template() -> &'static str {
     include_str!("template.yaml")
 }
 
+/// Where a service manager wants to be told how the program stands.
+#[must_use]
+pub fn notify_socket() -> Option<std::ffi::OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+}
+
 /// The known name nearest to a mistyped one, if any is near.
 fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known

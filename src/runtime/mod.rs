@@ -1,9 +1,11 @@
-//! What the program needs of the machine and nothing of databases: waiting times, chance, failpoints.
+//! What the program needs of the machine and nothing of databases: waiting times, chance, failpoints, the system.
 
 mod backoff;
 mod failpoint;
 mod random;
+mod system;
 
 pub use backoff::Backoff;
 pub use failpoint::Failpoint;
 pub use random::random;
+pub use system::{Hangup, notify, private_file};

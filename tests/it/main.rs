@@ -9,6 +9,7 @@ mod copy;
 mod crash;
 mod definition;
 mod faults;
+mod http;
 mod names;
 mod output;
 mod parcels;

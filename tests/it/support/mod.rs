@@ -3,6 +3,7 @@
 
 mod database;
 mod held;
+mod node;
 mod program;
 mod relay;
 mod server;
@@ -10,6 +11,7 @@ mod session;
 
 pub use database::{Engine, TestDb};
 pub use held::Held;
+pub use node::{Answer, Node, node, wait};
 pub use program::{Output, assert_equal, command, output, program, rowferry, rowferry_in, start};
 pub use relay::{Cut, Relay};
 pub use server::Server;

@@ -1,0 +1,153 @@
+//! `rowferry serve`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::args::Args;
+use super::output::Output;
+use super::{Outcome, connect, sync};
+use crate::config::{self, Config, DatabaseConfig, Mode, Role, Sync};
+use crate::engine::{Error, ErrorKind, Result};
+use crate::http;
+use crate::jobs::{Node, Prepare, Round, keep_running};
+use crate::model::Zone;
+use crate::pipeline::{Pair, Report};
+use crate::runtime::{Hangup, notify};
+use crate::state::{State, new_key};
+
+pub(crate) async fn run(args: &Args, output: &Output, stop: CancellationToken) -> Result<Outcome> {
+    let (path, config) = connect::configuration_at(args)?;
+    let config = Arc::new(config);
+    let mut hangup = Hangup::new().map_err(|e| Error::new(ErrorKind::Protocol, format!("no signals: {e}")))?;
+    let state = State::open(&state_place(&config)).await?;
+    let server = http::bind(&config, &state).await?;
+    first_key(&config, &state, output).await?;
+    if config.insecure && config.tls.is_none() {
+        tracing::warn!(
+            "insecure: true: keys and rows cross the network as they are, unless something in front protects them"
+        );
+    }
+    let url = server.url();
+    output.line(format!("{} listens on {url}", config.node));
+    if let Some(pin) = server.pin() {
+        output.line(format!("certificate sha256: {pin}"));
+    }
+    output.document(&serde_json::json!({ "node": config.node, "url": url, "pin": server.pin() }));
+    let node = Arc::new(Node::new(config, state, stop.clone()));
+    let serving = tokio::spawn(server.run(node.clone()));
+    told("READY=1");
+    let prepare: Arc<dyn Prepare> = Arc::new(FromConfig);
+    while !stop.is_cancelled() {
+        let (config, round) = (node.config(), stop.child_token());
+        let syncs = keep_running(&node, &config, &prepare, &round);
+        let mut syncs = std::pin::pin!(syncs);
+        let mut ended = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = syncs.as_mut(), if !ended => ended = true,
+                () = hangup.wait() => {
+                    told("RELOADING=1");
+                    let taken = reload(&path, &node);
+                    told("READY=1");
+                    if taken {
+                        break;
+                    }
+                }
+            }
+        }
+        round.cancel();
+        if !ended {
+            syncs.await;
+        }
+    }
+    told("STOPPING=1");
+    serving
+        .await
+        .map_err(|e| Error::new(ErrorKind::Protocol, format!("the server ended by a mistake of ours: {e}")))?;
+    Ok(Outcome::Done)
+}
+
+/// Where the node keeps its own store.
+pub(crate) fn state_place(config: &Config) -> DatabaseConfig {
+    DatabaseConfig { url: config.state.clone(), timezone: Zone::default() }
+}
+
+/// Tells the service manager, if one wants to know.
+fn told(state: &str) {
+    if let Some(socket) = config::notify_socket() {
+        notify(&socket, state);
+    }
+}
+
+/// Without any key nobody could come in: one for an admin is made, and printed this once.
+async fn first_key(config: &Config, state: &State, output: &Output) -> Result<()> {
+    if !config.api_keys.is_empty() || !state.keys().await?.is_empty() {
+        return Ok(());
+    }
+    let issued = new_key(Role::Admin)?;
+    state.add_key("admin", &issued.record).await?;
+    output.line(format!("there was no key yet; this one, for an admin, is shown only now: {}", issued.key));
+    output.document(&serde_json::json!({ "name": "admin", "role": Role::Admin, "key": issued.key }));
+    Ok(())
+}
+
+/// Reads the configuration again; whether it was taken. One that cannot be used leaves the old one in force.
+fn reload(path: &Path, node: &Node) -> bool {
+    let old = node.config();
+    match config::load(path) {
+        Ok(new) => {
+            if (&new.listen, &new.tls, new.state.expose()) != (&old.listen, &old.tls, old.state.expose()) {
+                tracing::warn!("listen, tls and state are taken from the configuration at the next start only");
+            }
+            node.set_config(Arc::new(new));
+            tracing::info!("the configuration was read again and is in force");
+            true
+        }
+        Err(e) => {
+            tracing::error!("the configuration was read again and cannot be used, the one before stays in force: {e}");
+            false
+        }
+    }
+}
+
+/// Syncs as the configuration has them.
+struct FromConfig;
+
+#[async_trait]
+impl Prepare for FromConfig {
+    async fn prepare(&self, config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Box<dyn Round>> {
+        sync::supported(sync)?;
+        if sync.mode == Mode::Incremental {
+            return Ok(Box::new(Incremental(sync::pair(config, sync, stop).await?)));
+        }
+        Ok(Box::new(Whole { config: config.clone(), sync: sync.clone(), stop: stop.clone() }))
+    }
+}
+
+/// A pair that stays ready.
+struct Incremental(Pair);
+
+#[async_trait]
+impl Round for Incremental {
+    async fn run(&mut self) -> Result<Report> {
+        self.0.run().await
+    }
+}
+
+/// A full or mirror sync, planned anew each time.
+struct Whole {
+    config: Config,
+    sync: Sync,
+    stop: CancellationToken,
+}
+
+#[async_trait]
+impl Round for Whole {
+    async fn run(&mut self) -> Result<Report> {
+        sync::run_one(&self.config, &self.sync, false, &Output::silent(), &self.stop).await
+    }
+}
