@@ -30,13 +30,15 @@ impl Node {
     #[track_caller]
     pub fn start(folder: &Path) -> Self {
         let mut command = program(folder, &["serve"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
-        let said = Arc::new(Mutex::new(String::new()));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut node = Self { child, address: String::new(), said: Arc::default() };
         let (send, lines) = mpsc::channel();
-        let streams: [Box<dyn std::io::Read + Send>; 2] =
-            [Box::new(child.stdout.take().expect("its output")), Box::new(child.stderr.take().expect("its errors"))];
+        let streams: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(node.child.stdout.take().expect("its output")),
+            Box::new(node.child.stderr.take().expect("its errors")),
+        ];
         for stream in streams {
-            let (said, send) = (said.clone(), send.clone());
+            let (said, send) = (node.said.clone(), send.clone());
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
                     said.lock().expect("no panic").push_str(&format!("{line}\n"));
@@ -50,12 +52,11 @@ impl Node {
             if let Some((_, address)) = line.split_once("://")
                 && line.contains("listens on")
             {
-                let address = address.trim().to_owned();
-                return Self { child, address, said };
+                address.trim().clone_into(&mut node.address);
+                return node;
             }
         }
-        let said = said.lock().expect("no panic").clone();
-        panic!("the node did not start: {said}");
+        panic!("the node did not start: {}", node.said());
     }
 
     /// What it has said so far.
