@@ -66,7 +66,13 @@ impl Books {
             ),
             tables: table(
                 "_rowferry_tables",
-                vec![filled("n", NUMBER), filled("table_schema", NAME), filled("table_name", NAME)],
+                vec![
+                    filled("n", NUMBER),
+                    filled("table_schema", NAME),
+                    filled("table_name", NAME),
+                    // A digest of the statements that put its log and triggers in place.
+                    filled("made", NAME),
+                ],
                 1,
             ),
             cursors: table(

@@ -1,12 +1,13 @@
 //! Puts the bookkeeping into a database, finds it there, takes it out again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Book, Books, FORMAT, Site, SiteRow, read_row};
 use crate::engine::{
     ChangeLog, Database, Error, ErrorKind, Lock, Logged, Result, RowLock, Target, WriteMode, WriteOptions,
 };
-use crate::model::{self, Batch, Cell, Column, Table, TableName};
+use crate::model::{self, Batch, Cell, Column, Table, TableName, text_digest};
 use crate::runtime::random;
 
 /// More tables than this are not logged in one database.
@@ -71,19 +72,31 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
         Error::new(ErrorKind::Protocol, format!("the bookkeeping in {} vanished while it was made", database.label()))
     })?;
     let mut logged: Vec<Logged> = site.tables.iter().map(|book| book.logged.clone()).collect();
-    let known = logged.len();
     add_tables(database, &mut logged, tables).await?;
+    let listed = listing_of(target.as_mut(), &books).await?;
+    let there = database.own_triggers().await?;
     let row = SiteRow { id: site.id.id, epoch: site.id.epoch.into(), seq: 0, format: FORMAT };
     site = assemble(database, row, books, logged)?;
-    for (at, book) in site.tables.iter().enumerate() {
+    for book in &site.tables {
         make(database.as_ref(), target.as_mut(), &book.versions).await?;
+        let made = text_digest(&book.log.install.join(";"));
+        let before = listed.get(&book.logged.n);
+        // What is in place is left alone: its statements would wait for whoever has the table in a transaction, and the
+        // application behind them.
+        if before == Some(&made)
+            && book.log.triggers.iter().all(|name| there.contains(name))
+            && database.describe(&book.log.table.name).await?.is_some()
+        {
+            continue;
+        }
         for sql in &book.log.install {
             target.execute(sql).await.map_err(|e| e.context(format!("capture of {}", book.logged.table.name)))?;
         }
         // Last, so that a table that is listed has all that it needs.
-        if at >= known {
+        if before != Some(&made) {
             target.begin(WriteOptions::default()).await?;
-            target.write(WriteMode::Insert, &listing(&site.books, &book.logged)).await?;
+            let mode = if before.is_some() { WriteMode::Update } else { WriteMode::Insert };
+            target.write(mode, &listing(&site.books, &book.logged, &made)).await?;
             target.commit().await?;
         }
     }
@@ -236,11 +249,24 @@ fn logged_table(database: &dyn Database, n: u32, table: Table) -> Result<Logged>
     Ok(Logged { n, table: Arc::new(table), key })
 }
 
-fn listing(books: &Books, logged: &Logged) -> Batch {
-    let mut columns = vec![Column::default(); 3];
+/// What was put in place for each table that is listed, by number.
+async fn listing_of(target: &mut dyn Target, books: &Books) -> Result<BTreeMap<u32, String>> {
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let rows = target.scan(&books.tables, None, TABLES_MAX).await?;
+    target.rollback().await?;
+    let made = |row: usize| match rows.cell(row, 3) {
+        Cell::Bytes(made) => String::from_utf8_lossy(made).into_owned(),
+        _ => String::new(),
+    };
+    (0..rows.rows()).map(|row| Ok((listed_table(&rows, row)?.0, made(row)))).collect()
+}
+
+fn listing(books: &Books, logged: &Logged, made: &str) -> Batch {
+    let mut columns = vec![Column::default(); 4];
     columns[0].push_int(logged.n.into());
     columns[1].push_bytes(logged.table.name.schema.as_bytes());
     columns[2].push_bytes(logged.table.name.name.as_bytes());
+    columns[3].push_bytes(made.as_bytes());
     Batch::new(books.tables.clone(), columns)
 }
 

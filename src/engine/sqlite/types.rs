@@ -217,7 +217,9 @@ pub(super) fn map_column(table: &Table, column: &ColumnDef) -> MappedColumn {
         out.default = None;
     } else {
         out.identity = None;
-        let own = !column.native.is_empty() && parse(&column.native) == column.logical;
+        // A number that the database does not give out here is no longer counted.
+        let counted = column.native == AUTOINCREMENT;
+        let own = !column.native.is_empty() && !counted && parse(&column.native) == column.logical;
         if !own
             || !stands_in_ddl(&column.native)
             || (may_convert(&column.native, &column.logical) && !column.native.ends_with(SAME_ENGINE))
