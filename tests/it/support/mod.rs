@@ -12,7 +12,7 @@ mod session;
 pub use database::{Engine, TestDb};
 pub use held::Held;
 pub use node::{Answer, Node, node, wait};
-pub use program::{Output, assert_equal, command, output, program, rowferry, rowferry_in, start};
+pub use program::{Output, Running, assert_equal, command, output, program, rowferry, rowferry_in, start};
 pub use relay::{Cut, Relay};
 pub use server::Server;
 pub use session::Session;

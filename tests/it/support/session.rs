@@ -11,7 +11,8 @@ use super::Engine;
 /// Rows of a query, each value as the engine shows it as text.
 pub(super) type Rows = Vec<Vec<Option<String>>>;
 
-type Order = (String, mpsc::Sender<Result<Rows, String>>);
+/// What to run, whether its counts are wanted instead of its rows, and where the answer goes.
+type Order = (String, bool, mpsc::Sender<Result<Rows, String>>);
 
 /// A connection that stays open: what a transaction needs. It closes when it is dropped.
 pub struct Session {
@@ -26,9 +27,9 @@ impl Session {
         let url = url.to_owned();
         std::thread::spawn(move || {
             let mut wire = Wire::open(engine, &url).unwrap_or_else(|error| panic!("{engine:?}: {error}"));
-            for (sql, answer) in queue {
+            for (sql, counted, answer) in queue {
                 // a test that failed meanwhile wants no answer
-                let _ = answer.send(wire.run(&sql));
+                let _ = answer.send(if counted { wire.count(&sql) } else { wire.run(&sql) });
             }
             wire.close();
         });
@@ -37,8 +38,17 @@ impl Session {
 
     /// Rows of the last statement of `sql`; the server's words when it refuses.
     pub fn attempt(&self, sql: &str) -> Result<Rows, String> {
+        self.order(sql, false)
+    }
+
+    /// One row: how many rows the statement wrote, and the number that the driver was told for a new row, if any.
+    pub fn counts(&self, sql: &str) -> Result<Rows, String> {
+        self.order(sql, true)
+    }
+
+    fn order(&self, sql: &str, counted: bool) -> Result<Rows, String> {
         let (answer, answered) = mpsc::channel();
-        self.orders.send((sql.to_owned(), answer)).expect("the session's thread runs");
+        self.orders.send((sql.to_owned(), counted, answer)).expect("the session's thread runs");
         answered.recv().expect("the session's thread answers")
     }
 
@@ -92,6 +102,29 @@ impl Wire {
             Connection::Postgres(client) => self.runtime.block_on(postgres(client, sql)),
             Connection::Mysql(connection) => self.runtime.block_on(mysql(connection, sql)).map_err(|e| e.to_string()),
         }
+    }
+
+    /// Runs one statement; what its driver tells of it.
+    fn count(&mut self, sql: &str) -> Result<Rows, String> {
+        let (written, number) = match &mut self.connection {
+            Connection::Sqlite(connection) => {
+                let written = connection.execute(sql, []).map_err(|e| e.to_string())?;
+                (written as u64, Some(connection.last_insert_rowid().to_string()))
+            }
+            Connection::Postgres(client) => {
+                let messages = self.runtime.block_on(client.simple_query(sql)).map_err(told)?;
+                let complete = messages.iter().find_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::CommandComplete(rows) => Some(*rows),
+                    _ => None,
+                });
+                (complete.unwrap_or(0), None)
+            }
+            Connection::Mysql(connection) => {
+                self.runtime.block_on(connection.query_drop(sql)).map_err(|e| e.to_string())?;
+                (connection.affected_rows(), connection.last_insert_id().map(|id| id.to_string()))
+            }
+        };
+        Ok(vec![vec![Some(written.to_string()), number]])
     }
 
     pub(super) fn close(self) {
