@@ -3,6 +3,7 @@
 mod changes;
 mod record;
 mod retry;
+mod settled;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -14,7 +15,9 @@ use crate::model::{Batch, render};
 
 pub use changes::{Applied, Incoming, Intake, Terms, apply};
 pub use record::{Records, refused_keys};
+pub(crate) use record::{image, key_of, row_of};
 pub use retry::{Outcome, Retry, put};
+pub use settled::Settled;
 
 /// Rows that could not be written, as JSON lines in a file that is made with the first of them.
 pub struct Rejects {

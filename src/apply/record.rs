@@ -146,21 +146,36 @@ pub async fn refused_keys(target: &mut dyn Target, site: &Site, sync: &str, book
             continue;
         }
         // A key that cannot stand here is not looked for again.
-        let Some(key) = key_of(text, &book.keys) else { continue };
+        let Some(key) = serde_json::from_slice(text).ok().and_then(|text| key_of(&text, &book.keys)) else { continue };
         keys.iter_mut().zip(&key).for_each(|(column, part)| column.push_cell(part.cell(0)));
     }
     Ok(Batch::new(book.keys.clone(), keys))
 }
 
-/// Reads a key that [`object`] wrote.
-fn key_of(text: &[u8], table: &Table) -> Option<Vec<Column>> {
-    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text).ok()?;
+/// Reads a key that was recorded; `None` when the table has another.
+pub(crate) fn key_of(object: &serde_json::Value, table: &Table) -> Option<Vec<Column>> {
     let part = |column: &ColumnDef| {
         let mut part = Column::default();
         parse(&column.logical, object.get(&column.name)?.as_str()?, &mut part).ok()?;
         Some(part)
     };
     table.columns.iter().map(part).collect()
+}
+
+/// The row of an image that was recorded, none of null; the error says what the table has otherwise now.
+pub(crate) fn row_of(recorded: &serde_json::Value, table: &Arc<Table>) -> std::result::Result<Batch, String> {
+    let mut columns = vec![Column::default(); table.columns.len()];
+    if !recorded.is_null() {
+        for (column, data) in table.columns.iter().zip(&mut columns) {
+            match recorded.get(&column.name) {
+                _ if column.generated => data.push_null(),
+                Some(serde_json::Value::Null) => data.push_null(),
+                Some(serde_json::Value::String(text)) => parse(&column.logical, text, data)?,
+                _ => return Err(format!("it has no column {}", column.name)),
+            }
+        }
+    }
+    Ok(Batch::new(table.clone(), columns))
 }
 
 /// The rows without those that a later one of the same id replaces.
@@ -193,13 +208,18 @@ fn push_image(column: &mut Column, row: Option<Row<'_>>) {
     }
 }
 
+/// A key or a row as it stands in the records.
+pub(super) fn object(row: Row<'_>) -> String {
+    image(row).to_string()
+}
+
 /// A row as a JSON object, each value as its canonical text.
-fn object((batch, row): Row<'_>) -> String {
+pub(crate) fn image((batch, row): Row<'_>) -> serde_json::Value {
     let value = |at: usize| match batch.cell(row, at) {
         Cell::Null | Cell::Absent => serde_json::Value::Null,
         cell => render(&batch.table.columns[at].logical, cell).map_or(serde_json::Value::Null, Into::into),
     };
     let members: serde_json::Map<String, serde_json::Value> =
         batch.table.columns.iter().enumerate().map(|(at, column)| (column.name.clone(), value(at))).collect();
-    serde_json::Value::Object(members).to_string()
+    serde_json::Value::Object(members)
 }

@@ -36,3 +36,10 @@ impl From<Error> for Fault {
         Self { table: None, error }
     }
 }
+
+/// For who has one table in hand, and knows which.
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        fault.error
+    }
+}

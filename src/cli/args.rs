@@ -73,12 +73,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
     /// Write a commented rowferry.yaml
-    Init {
-        /// Print the JSON Schema of the configuration instead
-        #[arg(long)]
-        schema: bool,
-    },
-    /// See it work on two SQLite databases of its own: no config, no server, no network
+    Init(InitArgs),
+    /// See it work on two SQLite databases of its own, which sync while both are written: no config, no server, no network
     Demo(DemoArgs),
     /// Print shell completions, as they are whatever --format says
     Completions {
@@ -207,6 +203,24 @@ pub(crate) enum ConflictsCommand {
         /// As the list has it
         id: String,
     },
+    /// Write the row of one side at both ends, as a new change: settles an open conflict, brings back what lost
+    Resolve {
+        /// As the list has it
+        id: String,
+        /// Whose row both ends get
+        #[arg(long, value_enum)]
+        keep: KeepArg,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeepArg {
+    /// That of the sync's source
+    Source,
+    /// That of the sync's target
+    Target,
+    /// The one that was merged of both, where the policy merges
+    Merged,
 }
 
 #[derive(Debug, Subcommand)]
@@ -217,6 +231,11 @@ pub(crate) enum QuarantineCommand {
     Show {
         /// As the list has it
         id: String,
+    },
+    /// Try again to write them, as their rows stand now; exit code 1 when one is refused again
+    Retry {
+        /// As the list has them; all by default
+        ids: Vec<String>,
     },
     /// Forget one; the row's next change is tried all the same
     Discard {
@@ -296,11 +315,25 @@ impl From<KeyDirection> for Direction {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct InitArgs {
+    /// Translate another system's: config.json (Nunez), .env (Laravel), config.yaml or a JSON body (DB-Taxi),
+    /// .env.local (slave to production), config.php (two laptops); what it does not say stands as a marked blank
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Print the JSON Schema of the configuration instead
+    #[arg(long, conflicts_with = "from")]
+    pub schema: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Keep the two databases in this folder instead of a temporary one
     #[arg(long)]
     pub dir: Option<PathBuf>,
     /// How large: 1 is some thousand rows
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub scale: u32,
+    /// How long both sites write
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
 }

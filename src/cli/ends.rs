@@ -59,9 +59,25 @@ pub(crate) fn names(sync: &Sync) -> impl Iterator<Item = &str> {
     std::iter::once(sync.source.as_str()).chain(target)
 }
 
-/// Names of the databases that may hold records of syncs: those at the ends of all of them.
-pub(crate) fn recording(config: &Config) -> BTreeSet<&str> {
-    config.syncs.iter().flat_map(names).collect()
+/// The databases that may hold records of syncs: all that the config names, also those of syncs that it has no more.
+/// One whose file is still to be made has none.
+pub(crate) async fn recording(config: &Config) -> Result<Vec<(&str, Arc<dyn Database>)>> {
+    let mut databases = Vec::new();
+    for (name, database) in &config.databases {
+        if database.file().is_none_or(std::path::Path::exists) {
+            databases.push((name.as_str(), connect::named(config, name, false).await?));
+        }
+    }
+    Ok(databases)
+}
+
+/// The sync that recorded something.
+pub(crate) fn recorded_by<'a>(config: &'a Config, sync: &str) -> Result<&'a Sync> {
+    config.sync(sync).ok_or_else(|| {
+        let sentence =
+            format!("this is a record of sync {sync}, which the config has no more; put the sync back first");
+        Error::new(ErrorKind::Usage, sentence)
+    })
 }
 
 /// The databases at the ends of these syncs, by name.

@@ -140,9 +140,9 @@ async fn run(args: &Args, output: &Output, stop: CancellationToken) -> Result<Ou
         Command::Keys(keys) => keys::run(args, keys, output).await,
         Command::Check { syncs } => check::run(args, syncs, output).await,
         Command::Capture(capture) => capture::run(args, capture, output).await,
-        Command::Conflicts(conflicts) => conflicts::run(args, conflicts, output).await,
-        Command::Quarantine(quarantine) => quarantine::run(args, quarantine, output).await,
-        Command::Init { schema } => init::run(args, *schema, output),
+        Command::Conflicts(conflicts) => conflicts::run(args, conflicts, output, stop).await,
+        Command::Quarantine(quarantine) => quarantine::run(args, quarantine, output, stop).await,
+        Command::Init(init) => init::run(args, init, output),
         Command::Demo(demo) => demo::run(demo, output, stop).await,
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -1,10 +1,13 @@
 //! `rowferry quarantine`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
 
 use super::args::{Args, QuarantineCommand};
 use super::output::{Output, columns};
-use super::{Outcome, connect, ends};
+use super::{Outcome, connect, ends, sync};
 use crate::config::Config;
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::site::{Quarantined, discard, quarantine};
@@ -16,9 +19,16 @@ struct Found {
     change: Quarantined,
 }
 
-pub(crate) async fn run(args: &Args, command: &QuarantineCommand, output: &Output) -> Result<Outcome> {
-    let found = recorded(&connect::configuration(args)?).await?;
+pub(crate) async fn run(
+    args: &Args,
+    command: &QuarantineCommand,
+    output: &Output,
+    stop: CancellationToken,
+) -> Result<Outcome> {
+    let config = connect::configuration(args)?;
+    let found = recorded(&config).await?;
     match command {
+        QuarantineCommand::Retry { ids } => return retry(&config, &found, ids, output, &stop).await,
         QuarantineCommand::List => list(&found, output),
         QuarantineCommand::Show { id } => show(named(&found, id)?, output),
         QuarantineCommand::Discard { id } => {
@@ -37,8 +47,7 @@ pub(crate) async fn run(args: &Args, command: &QuarantineCommand, output: &Outpu
 /// What the databases of the syncs refused, the oldest first.
 async fn recorded(config: &Config) -> Result<Vec<Found>> {
     let mut found = Vec::new();
-    for name in ends::recording(config) {
-        let database = connect::named(config, name, false).await?;
+    for (name, database) in ends::recording(config).await? {
         let changes = quarantine(&database).await.map_err(|e| e.context(format!("database '{name}'")))?;
         found.extend(changes.into_iter().map(|change| Found {
             name: name.to_owned(),
@@ -48,6 +57,43 @@ async fn recorded(config: &Config) -> Result<Vec<Found>> {
     }
     found.sort_by(|a, b| (&a.change.at, &a.change.id).cmp(&(&b.change.at, &b.change.id)));
     Ok(found)
+}
+
+/// Tries again what stands under these ids, or all of it.
+async fn retry(
+    config: &Config,
+    found: &[Found],
+    ids: &[String],
+    output: &Output,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
+    for id in ids {
+        named(found, id)?;
+    }
+    let wanted: Vec<&Found> = found.iter().filter(|one| ids.is_empty() || ids.contains(&one.change.id)).collect();
+    // One pair of databases at a time, whose tables go one after another.
+    let mut places: BTreeMap<(&str, &str), BTreeMap<&str, Vec<serde_json::Value>>> = BTreeMap::new();
+    for one in &wanted {
+        let tables = places.entry((&one.change.sync, &one.name)).or_default();
+        tables.entry(&one.change.table).or_default().push(one.change.key.clone());
+    }
+    for ((name, database), tables) in places {
+        let by = ends::recorded_by(config, name)?;
+        let pair = sync::pair(config, by, stop).await?;
+        for (table, keys) in tables {
+            pair.retry(database != by.source, table, &keys).await.map_err(|e| e.context(format!("sync {name}")))?;
+        }
+    }
+    let left = recorded(config).await?;
+    let stays: Vec<&Found> = left.iter().filter(|l| wanted.iter().any(|w| w.change.id == l.change.id)).collect();
+    let written = wanted.len() - stays.len();
+    output.document(&serde_json::json!({ "written": written,
+        "refused": stays.iter().map(|one| document(one)).collect::<Vec<_>>() }));
+    for Found { name, change: c, .. } in &stays {
+        output.line(format!("{}: {name} refuses {} {} again: {}", c.id, c.table, c.key, c.reason));
+    }
+    output.line(format!("{written} of {} written", wanted.len()));
+    Ok(if stays.is_empty() { Outcome::Done } else { Outcome::Short })
 }
 
 fn named<'a>(found: &'a [Found], id: &str) -> Result<&'a Found> {

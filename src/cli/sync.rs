@@ -108,7 +108,13 @@ async fn watch(config: &Config, syncs: &[&Sync], output: &Output, stop: &Cancell
     let mut first = true;
     while !stop.is_cancelled() {
         let mut wait = IDLE.longest;
+        let mut failed: BTreeSet<&str> = BTreeSet::new();
         for watched in &mut watched {
+            let sync = watched.sync;
+            if sync.after.iter().any(|name| failed.contains(name.as_str())) {
+                failed.insert(&sync.name);
+                continue;
+            }
             match watched.run(config, stop, first, output).await {
                 Ok(pause) => wait = wait.min(pause),
                 Err(e) if first && !e.is_transient() => return Err(e.context(format!("sync {}", watched.sync.name))),
@@ -116,6 +122,7 @@ async fn watch(config: &Config, syncs: &[&Sync], output: &Output, stop: &Cancell
                 Err(e) => {
                     watched.pair = None;
                     watched.failures += 1;
+                    failed.insert(&sync.name);
                     let e = e.context(format!("sync {}", watched.sync.name));
                     let pause = Backoff::CONNECTION.wait(watched.failures, random());
                     tracing::warn!("{e}; trying again in {:.1} s", pause.as_secs_f64());
@@ -192,7 +199,18 @@ pub(crate) fn chosen<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a
     if syncs.is_empty() {
         return Err(Error::new(ErrorKind::Usage, "the config has no enabled sync to run"));
     }
-    Ok(syncs)
+    Ok(in_order(syncs))
+}
+
+/// The order of the file, except that one which waits for another comes after it. The config has no circle.
+fn in_order(syncs: Vec<&Sync>) -> Vec<&Sync> {
+    let (mut rest, mut ordered): (Vec<&Sync>, Vec<&Sync>) = (syncs, Vec::new());
+    while !rest.is_empty() {
+        let waits = |sync: &Sync| rest.iter().any(|other| sync.after.contains(&other.name));
+        let next = rest.iter().position(|sync| !waits(sync)).unwrap_or(0);
+        ordered.push(rest.remove(next));
+    }
+    ordered
 }
 
 /// What this version cannot do yet is refused before anything runs.

@@ -6,6 +6,7 @@
 
 mod check;
 mod checked;
+mod import;
 mod interpolate;
 mod load;
 mod raw;
@@ -20,6 +21,7 @@ pub use checked::{
     ApiKey, Config, DatabaseConfig, Defaults, Endpoint, KeyTable, Keyless, Limits, Log, Peer, Seed, Seeds,
     SlaveToProdSeed, StampColumn, Sync, TableMapping, TaxiSeed, Tls, Webhook, When,
 };
+pub use import::{BLANK, Imported, import};
 pub use load::{Format, find, load, parse};
 pub use raw::{Capture, Conflict, Direction, Event, FirstRun, Ids, LogFormat, LogLevel, Mode, PeerKind, Role};
 pub use values::{Network, Secret, parse_duration, parse_size};

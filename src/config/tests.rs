@@ -258,6 +258,66 @@ fn syncs_that_make_no_sense_are_refused() {
     }
 }
 
+/// Three databases and syncs with these lines, each on the table `t`.
+fn among_three(syncs: &[&str]) -> Result<Config, ConfigError> {
+    let databases =
+        "databases:\n  a: { url: 'sqlite:a' }\n  b: { url: 'sqlite:b' }\n  c: { url: 'sqlite:c' }\nsyncs:\n";
+    let syncs = syncs.iter().enumerate().map(|(n, entry)| {
+        let tables = if entry.contains("tables") { "" } else { ", tables: [t]" };
+        format!("  s{n}: {{ {entry}{tables} }}\n")
+    });
+    yaml(&format!("{databases}{}", syncs.collect::<String>()))
+}
+
+#[test]
+fn preferences_that_go_round_are_refused() {
+    let ab = "source: a, target: b, direction: bidirectional, conflict: source-wins";
+    let bc = "source: b, target: c, direction: bidirectional, conflict: source-wins";
+    let ca = "source: c, target: a, direction: bidirectional, conflict: source-wins";
+    let ac = "source: c, target: a, direction: bidirectional, conflict: target-wins";
+    let error = among_three(&[ab, bc, ca]).expect_err("a circle").message;
+    assert!(error.contains("'s0', 's1', 's2'") && error.contains("table 't'"), "{error}");
+    among_three(&[ab, bc, ac]).expect("a is above all");
+    among_three(&[ab, bc]).expect("a chain");
+    let back = "source: b, target: a, conflict: source-wins";
+    assert!(among_three(&[ab, back]).is_err());
+    among_three(&[ab, "source: b, target: a, conflict: source-wins, enabled: false"]).expect("one of them is off");
+    among_three(&[ab, &format!("{back}, tables: [u]")]).expect("another table");
+    assert!(among_three(&[ab, &format!("{back}, tables: ['*']")]).is_err(), "a pattern is every table");
+    let renamed = "source: b, target: c, conflict: source-wins, tables: [{ source: t, target: u }]";
+    let other = "source: c, target: a, conflict: source-wins, tables: [{ source: u, target: t }]";
+    assert!(among_three(&[ab, renamed, other]).is_err(), "the same rows under another name");
+    let one_table = "source: b, target: a, tables: [{ source: t, conflict: source-wins }]";
+    assert!(among_three(&[ab, one_table]).is_err(), "a table's own policy counts");
+}
+
+#[test]
+fn keeping_and_mirroring_both_ways_are_refused() {
+    for (entry, words) in
+        [("conflict: keep-existing", "keep-existing goes round"), ("mode: mirror", "mirror goes round")]
+    {
+        let (there, back) = (format!("source: a, target: b, {entry}"), format!("source: b, target: a, {entry}"));
+        let pulled = format!("source: a, target: b, direction: pull, {entry}");
+        for other in [&back, &pulled] {
+            let error = among_three(&[&there, other]).expect_err("both ways").message;
+            assert!(error.contains(words), "{error}");
+        }
+        among_three(&[&there, &format!("source: c, target: b, {entry}")]).expect("two into one");
+    }
+}
+
+#[test]
+fn a_filter_on_a_column_that_is_left_out_is_refused() {
+    let entry =
+        |filter: &str| format!("source: a, target: b, tables: [{{ source: t, exclude: [secret], where: {filter:?} }}]");
+    let error = among_three(&[&entry("branch = 7 and \"Secret\" is null")]).expect_err("left out").message;
+    assert!(error.contains("'secret'"), "{error}");
+    for filter in ["branch = 7", "note = 'secret'", "secrets = 1"] {
+        among_three(&[&entry(filter)]).expect(filter);
+    }
+    among_three(&[&format!("{}, mode: full", entry("secret = 1"))]).expect("a full sync asks at the source alone");
+}
+
 #[test]
 fn the_rest_is_checked_too() {
     let cases = [

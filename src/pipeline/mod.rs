@@ -10,6 +10,7 @@ mod pair;
 mod persist;
 mod plan;
 mod progress;
+mod resolve;
 mod run;
 mod sync;
 mod unfinished;
@@ -22,5 +23,6 @@ pub use plan::{
     select_tables,
 };
 pub use progress::{Progress, TableProgress};
+pub use resolve::Keep;
 pub use run::{Report, RunOptions, TableReport, run};
 pub use sync::{ChangeOptions, run_changes};

@@ -54,11 +54,11 @@ pub struct PairOptions {
 
 /// Both ends with all that they need in place.
 pub struct Pair {
-    source: Site,
-    target: Site,
-    there: Plan,
-    back: Option<Plan>,
-    options: PairOptions,
+    pub(super) source: Site,
+    pub(super) target: Site,
+    pub(super) there: Plan,
+    pub(super) back: Option<Plan>,
+    pub(super) options: PairOptions,
     /// Nobody else brings these two in step while this lives.
     _owner: Box<dyn Lock>,
 }
@@ -127,7 +127,7 @@ async fn one_way(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, pus
 }
 
 /// What both ends need to know, and a report of the tables that cannot take part.
-fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, push: bool) -> (Route, Report) {
+pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, push: bool) -> (Route, Report) {
     // Seen from who takes in: the sync's source sends when it is pushed.
     let side = |sync_source: bool| if sync_source == push { Side::Incoming } else { Side::Local };
     let policy = match options.conflict {
@@ -184,7 +184,7 @@ async fn make_tables(source: &Arc<dyn Database>, target: &Arc<dyn Database>, opt
 }
 
 /// What to plan for the way back.
-fn reversed(options: &PlanOptions, there: &Plan) -> PlanOptions {
+pub(super) fn reversed(options: &PlanOptions, there: &Plan) -> PlanOptions {
     PlanOptions {
         tables: there.tables.iter().map(|table| table.target.name.to_string()).collect(),
         exclude: Vec::new(),

@@ -21,7 +21,7 @@ pub struct ChangeOptions {
 }
 
 /// How often rows are asked for that are being written.
-const TRIES: u32 = 8;
+pub(super) const TRIES: u32 = 8;
 
 /// Brings the changes of one end to the other, all tables of the route together; one that fails is left out, and the
 /// others go on.

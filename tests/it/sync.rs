@@ -106,6 +106,35 @@ fn the_written_config_works_once_the_databases_are_there() {
 }
 
 #[test]
+fn another_systems_config_is_translated_once_and_for_its_owner_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let old = "APP_MODE=slave\nMASTER_URL=https://master.example.com\nSYNC_API_KEY=k\n";
+    std::fs::write(folder.path().join(".env"), old).expect("written");
+    let output = rowferry_in(folder.path(), &["init", "--from", ".env"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    for words in ["wrote rowferry.yaml from .env (Laravel)", "php artisan sync:run", "rowferry sync inventory sales"] {
+        assert!(output.stdout.contains(words), "{words}: {}", output.stdout);
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let written = std::fs::metadata(folder.path().join("rowferry.yaml")).expect("the config");
+        assert_eq!(written.permissions().mode() & 0o777, 0o600);
+    }
+    let again = rowferry_in(folder.path(), &["init", "--from", ".env"]);
+    assert_eq!(again.code, 2, "{again:?}");
+    assert!(again.stderr.contains("exists already"), "{again:?}");
+    let other = rowferry_in(folder.path(), &["-c", "other.yaml", "--format", "json", "init", "--from", ".env"]);
+    assert_eq!((other.code, &other.json()["blanks"]), (0, &serde_json::json!(0)), "{other:?}");
+    let missing = rowferry_in(folder.path(), &["init", "--from", "nothing.env"]);
+    assert_eq!(missing.code, 2, "{missing:?}");
+    // What it says is read as a configuration: the peer is what this command cannot do yet.
+    let sync = rowferry_in(folder.path(), &["sync", "sales"]);
+    assert_eq!(sync.code, 2, "{sync:?}");
+    assert!(sync.stderr.contains("sync sales"), "{sync:?}");
+}
+
+#[test]
 fn a_sentence_says_a_sync_once() {
     let a = source();
     let all = folder(&[("a", a.url()), ("b", "sqlite:b.db")], &[]);
@@ -116,6 +145,29 @@ fn a_sentence_says_a_sync_once() {
         let output = rowferry_in(all.path(), &[command]);
         assert_eq!((output.code, output.stderr.matches("sync one").count()), (2, 1), "{output:?}");
     }
+}
+
+#[test]
+fn a_sync_comes_after_those_that_it_waits_for_and_not_without_them() {
+    let (a, b) = (source(), TestDb::new(Engine::Sqlite));
+    let all = folder(&[("a", a.url()), ("b", b.url())], &[]);
+    let text = std::fs::read_to_string(all.path().join("rowferry.yaml")).expect("the config");
+    let sync = |name: &str, table: &str, after: &str| {
+        format!("  {name}: {{ source: a, target: b, mode: full, tables: [{table}], after: [{after}] }}\n")
+    };
+    let syncs = |first: &str| ["syncs:\n", &sync("last", "t", "middle"), &sync("middle", "t", "first"), first].concat();
+    write(all.path(), &text.replace("syncs:\n", &syncs(&sync("first", "t", ""))));
+    let output = rowferry_in(all.path(), &["sync", "--format", "json"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    let names: Vec<_> = output.json().as_array().expect("a list").iter().map(|one| one["sync"].clone()).collect();
+    assert_eq!(names, ["first", "middle", "last"]);
+    write(all.path(), &text.replace("syncs:\n", &syncs(&sync("first", "nowhere", ""))));
+    let output = rowferry_in(all.path(), &["sync", "--format", "json"]);
+    assert_ne!(output.code, 0, "{output:?}");
+    let json = output.json();
+    assert_eq!(json[1]["error"], "first did not succeed", "{json}");
+    assert_eq!(json[2]["error"], "middle did not succeed", "{json}");
+    assert_eq!(rowferry_in(all.path(), &["sync", "middle"]).code, 0, "asked for alone it waits for nothing");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! to do.
 
 mod access;
+mod circles;
 mod endpoint;
 mod sync;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use crate::model::Zone;
 
 use self::access::{check_keys, check_seeds, check_webhook};
+use self::circles::no_circle_of_rows;
 use self::endpoint::{check_listen, check_peer, database_url, endpoint_name, state_url};
 use self::sync::{check_defaults, check_sync, no_circle};
 use super::ConfigError;
@@ -57,6 +59,7 @@ pub(super) fn check(raw: RawConfig, folder: &Path, variable: &dyn Fn(&str) -> Op
         syncs.push(check_sync(name, sync, &databases, &peers, &names, defaults)?);
     }
     no_circle(&syncs)?;
+    no_circle_of_rows(&syncs)?;
 
     let listen = raw.listen.unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let insecure = raw.insecure.unwrap_or(false);

@@ -80,6 +80,9 @@ pub(super) fn check_sync(
     };
     one_way_policy(&at, conflict, both_ways)?;
     let tables = check_tables(&at, raw.tables.unwrap_or_default(), conflict, both_ways)?;
+    if mode == Mode::Incremental {
+        tables.iter().try_for_each(|table| filter_is_synced(&at, table))?;
+    }
     Ok(Sync {
         source: raw.source,
         target,
@@ -152,6 +155,31 @@ fn one_way_policy(at: &str, conflict: Conflict, both_ways: bool) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Refuses a filter on a column that is left out: whether a row that changed belongs at the other end could not be told
+/// there.
+fn filter_is_synced(at: &str, table: &TableMapping) -> Result<()> {
+    let Some(filter) = &table.filter else { return Ok(()) };
+    let unsynced = table.exclude.iter().find(|column| mentions(filter, column));
+    match unsynced {
+        Some(column) => fail(format!(
+            "{at}, table '{}': where asks for '{column}', which exclude leaves out; sync that column too, or filter by another",
+            table.source
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether a condition names a column: as a word, bare or quoted, outside of its texts.
+pub(super) fn mentions(filter: &str, column: &str) -> bool {
+    let outside: String =
+        filter.split('\'').step_by(2).flat_map(|part| [part, " ? "]).collect::<String>().to_lowercase();
+    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    let column = column.to_lowercase();
+    outside
+        .match_indices(&column)
+        .any(|(at, found)| !outside[..at].ends_with(word) && !outside[at + found.len()..].starts_with(word))
 }
 
 /// Only the form: five fields (six with seconds), or a name such as `@hourly`.
