@@ -1,5 +1,7 @@
 //! `rowferry demo`.
 
+mod apart;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,12 +14,12 @@ use super::copy::{BATCH_BYTES, execute};
 use super::output::Output;
 use crate::apply::Rejects;
 use crate::diff::{Diff, DiffOptions, diff, repair_plan};
-use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, WriteOptions, open};
+use crate::engine::{Database, Error, ErrorKind, Result, WriteOptions};
 use crate::model::BatchLimits;
 use crate::pipeline::{Claim, PlanOptions, RunOptions, plan};
 use crate::sample;
 
-/// Two databases, a copy, changes on both sides, the difference, the repair.
+/// Two databases, a copy, changes on both sides, the difference, the repair; then two sites that write at once.
 pub(crate) async fn run(demo: &DemoArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
     let (dir, temporary) = folder(demo)?;
     let result = tell(demo, &dir, output, stop).await;
@@ -45,14 +47,13 @@ fn folder(demo: &DemoArgs) -> Result<(PathBuf, bool)> {
 
 async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationToken) -> Result<Outcome> {
     let started = Instant::now();
-    let path = |name: &str| format!("sqlite:{}", dir.join(name).display());
     output.line(format!("1. A shop's database of some thirty tables: {}", dir.join("head-office.db").display()));
-    let office = open(&path("head-office.db"), &OpenOptions { create: true, ..OpenOptions::default() }).await?;
+    let office = apart::file(dir, "head-office.db").await?;
     fill(office.as_ref(), u64::from(demo.scale)).await?;
 
     output.line("");
     output.line("2. rowferry copy head-office branch: tables, keys, indexes, foreign keys, rows");
-    let branch = open(&path("branch.db"), &OpenOptions { create: true, ..OpenOptions::default() }).await?;
+    let branch = apart::file(dir, "branch.db").await?;
     copy(&office, &branch, dir, output, &stop).await?;
 
     output.line("");
@@ -74,17 +75,36 @@ async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationTo
     if let Some(plan) = repair_plan(office.as_ref(), branch.as_ref(), &found).await? {
         execute_quietly(&office, &branch, &plan, dir, output, &stop).await?;
     }
+
+    output.line("");
+    output.line(format!(
+        "6. A bidirectional sync of customers and products, for {} seconds, while both sites write:",
+        demo.seconds
+    ));
+    let story = apart::tell(&office, &branch, demo.seconds, output, &stop).await?;
     let after = compare(&office, &branch, &stop).await?;
     let rows: u64 = after.tables.iter().map(|t| t.rows_a).sum();
     let seconds = started.elapsed().as_secs_f64();
     output.line("");
+    output.line(format!(
+        "Head office wrote {} times, the branch {} times; {:.1} s of that it was offline.",
+        story.writes[0],
+        story.writes[1],
+        story.offline.as_secs_f64()
+    ));
+    output.line(format!(
+        "{} changes were brought over. {} conflicts: head office won {}, the branch {}; each is recorded with both rows.",
+        story.changes, story.conflicts, story.won[0], story.won[1]
+    ));
     output.line(format!(
         "{}: {} tables, {rows} rows compared on both sides, {seconds:.1} s in all",
         if after.equal { "Both databases are equal" } else { "The databases still differ" },
         after.tables.len()
     ));
     output.document(&serde_json::json!({ "status": if after.equal { "succeeded" } else { "failed" },
-        "equal": after.equal, "rows": rows, "differed": found.tables.iter().map(|t| t.differing).sum::<u64>(), "seconds": seconds }));
+        "equal": after.equal, "rows": rows, "differed": found.tables.iter().map(|t| t.differing).sum::<u64>(),
+        "writes": { "head_office": story.writes[0], "branch": story.writes[1] }, "changes": story.changes,
+        "conflicts": story.conflicts, "seconds": seconds }));
     Ok(if after.equal { Outcome::Done } else { Outcome::Short })
 }
 
