@@ -1,5 +1,6 @@
 //! Every integration test, in one binary. `./test.sh` starts the servers that it needs.
 
+mod application;
 mod capture_cli;
 mod change_log;
 mod change_log_mysql;
@@ -8,13 +9,16 @@ mod contract;
 mod copy;
 mod crash;
 mod definition;
+mod examples;
 mod faults;
 mod http;
+mod killed;
 mod names;
 mod output;
 mod parcels;
 mod plan;
 mod random;
+mod resolve;
 mod sample;
 mod shape;
 mod simulation;
