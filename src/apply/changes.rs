@@ -4,14 +4,14 @@
 //! is seen; then the site's numbers are taken, the entries read and the decision made. Deciding before the locks loses
 //! local writes without a trace.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::record::Records;
 use super::retry::{Retry, put};
 use crate::capture::{Changes, Fault, FittedBatch, Noted, Outcome, Shape, fit_batch, fold_keys};
 use crate::conflict::{
-    Decision, FirstRun, Folded, Origin, Policy, Relation, Rule, Side, Standing, Written, decide, first_run, fold,
+    Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, first_run, fold,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
 use crate::model::{Batch, Cell, Clock, Digest, Entry, Table, row_digest};
@@ -28,10 +28,8 @@ pub struct Applied {
     pub deleted: u64,
     /// Conflicts, settled or left open.
     pub conflicts: u64,
-    /// Those of them that are left open.
-    pub open: u64,
-    /// Changes that were refused.
-    pub quarantined: u64,
+    /// Changes that wait because someone holds their row.
+    pub held: u64,
 }
 
 /// What a table's changes are taken into.
@@ -44,6 +42,16 @@ pub struct Intake {
     pub rows: Shape,
     /// The form of the changes' keys.
     pub keys: Shape,
+    /// What its rows refer to.
+    pub parents: Vec<Parent>,
+}
+
+/// A table that rows of another refer to.
+pub struct Parent {
+    /// Where the reference stands in the changes' rows.
+    pub columns: Vec<usize>,
+    /// The columns referred to, in that order.
+    pub table: Arc<Table>,
 }
 
 /// Changes of one table, on their way in.
@@ -69,13 +77,6 @@ pub enum Terms {
 }
 
 impl Terms {
-    /// Whether a person has to settle it.
-    fn leaves_open(self, relation: Relation) -> bool {
-        let manual =
-            matches!(self, Self::Written(Rule { policy: Policy::Manual, .. }) | Self::Meeting(FirstRun::Manual));
-        matches!(relation, Relation::TwoRows { .. }) || (manual && relation == Relation::Conflict)
-    }
-
     fn decide(self, local: Option<&Entry>, incoming: &Entry, origin: &Origin) -> Decision {
         match self {
             Self::Written(rule) => decide(local, incoming, rule, origin),
@@ -163,11 +164,20 @@ async fn stage<'a>(incoming: Incoming<'a>, target: &mut dyn Target, records: &mu
     let fitted = intake.fit(changes);
     records.withdraw(target, &fitted.keys).await?;
     for (at, reason) in &fitted.misfits {
-        applied.quarantined += 1;
         let row = changes.row_of[*at].map(|row| (&fitted.rows, row));
         records.refused((&fitted.keys, *at), row, &changes.entries[*at], reason);
     }
-    let standing = intake.lock(target, &fitted.keys).await?;
+    let (standing, held) = intake.lock(target, &fitted.keys).await?;
+    // A row that someone else holds is not waited for: whoever waits while it holds others may be an application's
+    // deadlock.
+    let mut fitted = fitted;
+    let (wait, go): (Vec<Change>, Vec<Change>) = fitted.changes.drain(..).partition(|c| held.contains(&c.id));
+    fitted.changes = go;
+    for change in wait {
+        applied.held += 1;
+        let row = change.row.map(|row| (&fitted.rows, row));
+        records.waits((&fitted.keys, change.at), row, &change.entry, "another transaction holds the row");
+    }
     Ok(Staged {
         incoming,
         fitted,
@@ -206,13 +216,23 @@ impl Staged<'_> {
         self.known = read(target, &intake.book, &fitted.keys).await?;
         for change in &fitted.changes {
             let local = intake.local(self.known.get(&change.id), standing, change.id);
-            let decision = terms.decide(local.as_ref(), &change.entry, origin);
-            if matches!(decision.relation, Relation::Conflict | Relation::TwoRows { .. }) {
+            let mut decision = terms.decide(local.as_ref(), &change.entry, origin);
+            let key = (&fitted.keys, change.at);
+            let clash = matches!(decision.relation, Relation::Conflict | Relation::TwoRows { .. });
+            if !clash {
+                records.settle(key, decision.row);
+            } else if let Some(local) = local.as_ref().filter(|_| records.is_open(key)) {
+                // A person decides: until then both sides keep theirs, whatever is written to them.
+                decision.row = Side::Local;
+                decision.changed = false;
+                decision.entry = local.clone();
+            } else {
                 self.applied.conflicts += 1;
-                self.applied.open += u64::from(terms.leaves_open(decision.relation));
+            }
+            if clash {
                 let ours = standing.places.get(&change.id).map(|&row| (&standing.rows, row));
                 let theirs = change.row.map(|row| (&fitted.rows, row));
-                records.conflict((&fitted.keys, change.at), ours, theirs, &decision, (local.as_ref(), &change.entry));
+                records.conflict(key, ours, theirs, &decision, (local.as_ref(), &change.entry));
             }
             self.decisions.push(decision);
         }
@@ -242,9 +262,14 @@ impl Staged<'_> {
     }
 
     /// Writes the rows of the changes that win; what the target refuses, by key, with its words.
-    async fn write_rows(&mut self, target: &mut dyn Target) -> Result<HashMap<KeyId, String>> {
-        let changed: Vec<usize> = self.wins().filter(|c| self.stands(c)).filter_map(|c| c.row).collect();
-        let new: Vec<usize> = self.wins().filter(|c| !self.stands(c)).filter_map(|c| c.row).collect();
+    async fn write_rows(
+        &mut self,
+        target: &mut dyn Target,
+        orphans: &HashMap<KeyId, String>,
+    ) -> Result<HashMap<KeyId, String>> {
+        let wins = || self.wins().filter(|c| !orphans.contains_key(&c.id));
+        let changed: Vec<usize> = wins().filter(|c| self.stands(c)).filter_map(|c| c.row).collect();
+        let new: Vec<usize> = wins().filter(|c| !self.stands(c)).filter_map(|c| c.row).collect();
         let (changed, new) = (self.fitted.rows.select(changed.into_iter()), self.fitted.rows.select(new.into_iter()));
         self.put(target, WriteMode::Update, changed).await?;
         self.put(target, WriteMode::Insert, new).await?;
@@ -252,23 +277,88 @@ impl Staged<'_> {
         for (mode, rows) in outcome.written {
             self.applied.count(mode, rows);
         }
-        let keys = &self.incoming.intake.book.keys;
+        let book = &self.incoming.intake.book;
         let refused = outcome.refused.into_iter().map(|(batch, refused)| {
-            let key: Vec<usize> = keys.columns.iter().filter_map(|c| batch.table.column(&c.name)).collect();
+            let key: Vec<usize> = book.keys.columns.iter().filter_map(|c| batch.table.column(&c.name)).collect();
             (key_id(&batch, refused.row, &key), refused.reason)
         });
-        Ok(refused.collect())
+        let refused: HashMap<KeyId, String> = refused.collect();
+        let taken = self.wins().filter(|c| c.row.is_some() && !self.stands(c) && refused.contains_key(&c.id));
+        let taken: Vec<usize> = taken.map(|c| c.at).collect();
+        if !taken.is_empty() {
+            // A key that an application has taken since the rows were locked is no fault of the row: it meets it.
+            let taken = self.fitted.keys.select(taken.into_iter());
+            if target.lookup(&book.logged.table, &taken, RowLock::None).await?.rows() > 0 {
+                let message = format!("rows of {} were inserted meanwhile", book.logged.table.name);
+                return Err(Error::new(ErrorKind::Busy, message));
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Rows that win and refer to a row that is not there, though its table has been written: they wait for it.
+    async fn orphans(&self, target: &mut dyn Target) -> Result<HashMap<KeyId, String>> {
+        let rows = &self.fitted.rows;
+        let mut orphans = HashMap::new();
+        for Parent { columns, table } in &self.incoming.intake.parents {
+            let id = |row: usize| key_id(rows, row, columns);
+            let refers = |row: &usize| columns.iter().all(|&c| rows.cell(*row, c) != Cell::Null);
+            let mut wanted: BTreeMap<KeyId, usize> = BTreeMap::new();
+            for row in self.wins().filter_map(|c| c.row).filter(refers) {
+                wanted.insert(id(row), row);
+            }
+            // Rows may refer to others of their own table, which are written with them.
+            let whole = &self.incoming.intake.book.logged.table.name;
+            if table.name == *whole {
+                let at: Option<Vec<usize>> = table.columns.iter().map(|c| rows.table.column(&c.name)).collect();
+                for row in at.iter().flat_map(|at| self.wins().filter_map(|c| c.row).map(|row| key_id(rows, row, at))) {
+                    wanted.remove(&row);
+                }
+            }
+            if wanted.is_empty() {
+                continue;
+            }
+            let keys = rows.select(wanted.values().copied());
+            let keys = columns.iter().map(|&c| keys.columns()[c].clone()).collect();
+            let found = target.lookup(table, &Batch::new(table.clone(), keys), RowLock::None).await?;
+            let all: Vec<usize> = (0..table.columns.len()).collect();
+            for row in 0..found.rows() {
+                wanted.remove(&key_id(&found, row, &all));
+            }
+            // What is another spelling to us may be the same key to the database.
+            let mut missing = HashSet::new();
+            for (id, row) in wanted {
+                let key = columns.iter().map(|&c| rows.select(std::iter::once(row)).columns()[c].clone()).collect();
+                if target.lookup(table, &Batch::new(table.clone(), key), RowLock::None).await?.rows() == 0 {
+                    missing.insert(id);
+                }
+            }
+            for change in self.wins() {
+                if let Some(row) = change.row.filter(refers)
+                    && missing.contains(&id(row))
+                {
+                    orphans.insert(change.id, format!("the row of {} that it refers to is not there", table.name));
+                }
+            }
+        }
+        Ok(orphans)
     }
 
     /// Rows, entries, records.
     async fn finish(&mut self, target: &mut dyn Target, origin: &Origin, records: &mut Records) -> Result<()> {
-        let refused = self.write_rows(target).await?;
+        let orphans = self.orphans(target).await?;
+        for (id, reason) in &orphans {
+            let Some(change) = self.fitted.changes.iter().find(|change| change.id == *id) else { continue };
+            let row = change.row.map(|row| (&self.fitted.rows, row));
+            records.waits((&self.fitted.keys, change.at), row, &change.entry, reason);
+        }
+        let mut refused = self.write_rows(target, &orphans).await?;
         for change in &self.fitted.changes {
             let Some(reason) = refused.get(&change.id) else { continue };
-            self.applied.quarantined += 1;
             let row = change.row.map(|row| (&self.fitted.rows, row));
             records.refused((&self.fitted.keys, change.at), row, &change.entry, reason);
         }
+        refused.extend(orphans);
         let settled: Vec<(&Change, &Decision)> = self
             .fitted
             .changes
@@ -314,21 +404,16 @@ impl Intake {
         out
     }
 
-    /// Locks the rows that stand under these keys; a row that someone else holds is not waited for, since whoever waits
-    /// while it holds others may be an application's deadlock.
-    async fn lock(&self, target: &mut dyn Target, keys: &Batch) -> Result<Held> {
+    /// Locks the rows that stand under these keys, and tells which of them someone else holds.
+    async fn lock(&self, target: &mut dyn Target, keys: &Batch) -> Result<(Held, HashSet<KeyId>)> {
         let table = &self.book.logged.table;
-        let held = target.lookup(table, keys, RowLock::SkipHeld).await?.rows();
-        let rows = target.lookup(table, keys, RowLock::None).await?;
-        if rows.rows() > held {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                format!("{} rows of {} are held by another transaction", rows.rows() - held, table.name),
-            ));
-        }
         let key = &self.book.logged.key.columns;
-        let places = (0..rows.rows()).map(|row| (key_id(&rows, row, key), row)).collect();
-        Ok(Held { rows, places })
+        let locked = target.lookup(table, keys, RowLock::SkipHeld).await?;
+        let locked: HashSet<KeyId> = (0..locked.rows()).map(|row| key_id(&locked, row, key)).collect();
+        let rows = target.lookup(table, keys, RowLock::None).await?;
+        let places: HashMap<KeyId, usize> = (0..rows.rows()).map(|row| (key_id(&rows, row, key), row)).collect();
+        let held = places.keys().filter(|id| !locked.contains(id)).copied().collect();
+        Ok((Held { rows, places }, held))
     }
 
     /// The local entry, its digest that of the synced columns.

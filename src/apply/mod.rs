@@ -13,8 +13,8 @@ use std::sync::{Mutex, OnceLock};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode};
 use crate::model::{Batch, render};
 
-pub use changes::{Applied, Incoming, Intake, Terms, apply};
-pub use record::{Records, refused_keys};
+pub use changes::{Applied, Incoming, Intake, Parent, Terms, apply};
+pub use record::{Records, count_aside, keys_aside};
 pub(crate) use record::{image, key_of, row_of};
 pub use retry::{Outcome, Retry, put};
 pub use settled::Settled;

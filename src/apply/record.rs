@@ -1,13 +1,13 @@
 //! What a person may want to see of a run: conflicts with both images, changes that were refused. Written in the
 //! transaction that they belong to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Terms;
 use crate::conflict::{Decision, FirstRun, Policy, Relation, Rule, Side};
 use crate::engine::{Result, RowLock, Target, WriteMode};
-use crate::model::{Batch, Cell, Column, ColumnDef, Entry, Table, Version, parse, render};
+use crate::model::{Batch, Cell, Column, ColumnDef, Entry, Table, Version, parse, render, text_digest};
 use crate::site::{Book, Books, Site};
 
 /// A row of a batch.
@@ -22,6 +22,9 @@ pub struct Records {
     books: Arc<Books>,
     conflicts: Vec<Column>,
     quarantine: Vec<Column>,
+    waiting: Vec<Column>,
+    /// Conflicts of the keys at hand that are open, by id.
+    open: HashMap<String, Batch>,
 }
 
 impl Records {
@@ -35,6 +38,8 @@ impl Records {
             policy: name(terms, to_target),
             conflicts: empty(&site.books.conflicts),
             quarantine: empty(&site.books.quarantine),
+            waiting: empty(&site.books.waiting),
+            open: HashMap::new(),
             books: site.books.clone(),
         }
     }
@@ -48,7 +53,8 @@ impl Records {
         decision: &Decision,
         (local, incoming): (Option<&Entry>, &Entry),
     ) {
-        let open = self.policy == "manual" || matches!(decision.relation, Relation::TwoRows { .. });
+        let open =
+            self.policy == "manual" || matches!(decision.relation, Relation::TwoRows { .. }) || self.is_open(key);
         let winner = match decision.row {
             _ if open => "open",
             side if (side == Side::Local) == self.to_target => "target",
@@ -58,8 +64,11 @@ impl Records {
         // Both versions name the conflict, so that it is one wherever the two meet and however often.
         let versions = [local.map_or(Version::BASE, |e| e.version), incoming.version];
         let (one, other) = (versions[0].min(versions[1]), versions[0].max(versions[1]));
-        let id =
-            crate::model::text_digest(&format!("{} {} {} {one} {other}", self.sync, key.0.table.name, object(key)));
+        let id = if open {
+            self.open_id(key)
+        } else {
+            text_digest(&format!("{} {} {} {one} {other}", self.sync, key.0.table.name, object(key)))
+        };
         let texts =
             [id, self.sync.clone(), key.0.table.name.to_string(), object(key), self.policy.into(), winner.into()];
         for (column, text) in self.conflicts.iter_mut().zip(&texts) {
@@ -71,48 +80,81 @@ impl Records {
 
     /// A change that the receiving end refused.
     pub fn refused(&mut self, key: Row<'_>, row: Option<Row<'_>>, entry: &Entry, reason: &str) {
-        let texts =
-            [self.quarantine_id(key), self.sync.clone(), key.0.table.name.to_string(), object(key), reason.to_owned()];
-        for (column, text) in self.quarantine.iter_mut().zip(&texts) {
-            column.push_bytes(text.as_bytes());
-        }
-        push_image(&mut self.quarantine[5], row);
-        self.quarantine[6].push_bytes(&entry.version.to_bytes());
+        let texts = self.texts_aside(key, reason);
+        push_aside(&mut self.quarantine, &texts, row, entry);
     }
 
-    /// Takes back what was refused under these keys before: what comes now takes its place.
-    pub async fn withdraw(&self, target: &mut dyn Target, keys: &Batch) -> Result<()> {
-        let quarantine = &self.books.quarantine;
-        if keys.rows() == 0 || target.scan(quarantine, None, 1).await?.rows() == 0 {
-            return Ok(());
+    /// A change that has to wait.
+    pub fn waits(&mut self, key: Row<'_>, row: Option<Row<'_>>, entry: &Entry, reason: &str) {
+        let texts = self.texts_aside(key, reason);
+        push_aside(&mut self.waiting, &texts, row, entry);
+    }
+
+    fn texts_aside(&self, key: Row<'_>, reason: &str) -> [String; 5] {
+        [self.aside_id(key), self.sync.clone(), key.0.table.name.to_string(), object(key), reason.to_owned()]
+    }
+
+    /// Takes back what was set aside under these keys before: what comes now takes its place. Looks which conflicts are
+    /// open under them.
+    pub async fn withdraw(&mut self, target: &mut dyn Target, keys: &Batch) -> Result<()> {
+        for table in [&self.books.quarantine, &self.books.waiting] {
+            let there = of_keys(target, table, keys, |key| self.aside_id(key)).await?;
+            if there.rows() > 0 {
+                target.write(WriteMode::Delete, &there).await?;
+            }
         }
-        let mut ids = Column::default();
-        for row in 0..keys.rows() {
-            ids.push_bytes(self.quarantine_id((keys, row)).as_bytes());
-        }
-        let ids = Batch::new(Arc::new(quarantine.project(&[0])), vec![ids]);
-        let there = target.lookup(quarantine, &ids, RowLock::None).await?;
-        if there.rows() > 0 {
-            target.write(WriteMode::Delete, &there).await?;
+        let there = of_keys(target, &self.books.conflicts, keys, |key| self.open_id(key)).await?;
+        for row in 0..there.rows() {
+            if let (Cell::Bytes(id), Cell::Bytes(b"open")) = (there.cell(row, 0), there.cell(row, WINNER)) {
+                self.open.insert(String::from_utf8_lossy(id).into_owned(), there.select(std::iter::once(row)));
+            }
         }
         Ok(())
     }
 
+    /// Whether a conflict under this key waits for a person.
+    #[must_use]
+    pub fn is_open(&self, key: Row<'_>) -> bool {
+        !self.open.is_empty() && self.open.contains_key(&self.open_id(key))
+    }
+
+    /// What was open under this key is settled: this side's row stands.
+    pub fn settle(&mut self, key: Row<'_>, row: Side) {
+        let Some(record) = self.open.remove(&self.open_id(key)) else { return };
+        let winner = if (row == Side::Local) == self.to_target { "target" } else { "source" };
+        for (at, column) in self.conflicts.iter_mut().enumerate().filter(|(at, _)| *at != AT) {
+            if at == WINNER {
+                column.push_bytes(winner.as_bytes());
+            } else {
+                column.push_cell(record.cell(0, at));
+            }
+        }
+    }
+
+    /// One for each row, so that what comes later replaces it: of one row only one conflict is open.
+    fn open_id(&self, key: Row<'_>) -> String {
+        text_digest(&format!("{} {} {}", self.sync, key.0.table.name, object(key)))
+    }
+
     /// One for each row and direction, so that a later refusal replaces an earlier one.
-    fn quarantine_id(&self, key: Row<'_>) -> String {
+    fn aside_id(&self, key: Row<'_>) -> String {
         let way = if self.to_target { "push" } else { "pull" };
-        crate::model::text_digest(&format!("{} {way} {} {}", self.sync, key.0.table.name, object(key)))
+        text_digest(&format!("{} {way} {} {}", self.sync, key.0.table.name, object(key)))
     }
 
     /// Writes them, with the time. One that is there already, of an earlier try, is replaced.
     pub async fn write(mut self, target: &mut dyn Target) -> Result<()> {
         let now = target.now().await?;
-        for (columns, at) in [(&mut self.conflicts, 8), (&mut self.quarantine, 7)] {
+        for (columns, at) in [(&mut self.conflicts, AT), (&mut self.quarantine, 7), (&mut self.waiting, 7)] {
             for _ in 0..columns[0].len() {
                 columns[at].push_int(now);
             }
         }
-        for (table, columns) in [(&self.books.conflicts, self.conflicts), (&self.books.quarantine, self.quarantine)] {
+        for (table, columns) in [
+            (&self.books.conflicts, self.conflicts),
+            (&self.books.quarantine, self.quarantine),
+            (&self.books.waiting, self.waiting),
+        ] {
             let batch = last_of_each(&Batch::new(table.clone(), columns));
             if batch.rows() == 0 {
                 continue;
@@ -129,27 +171,104 @@ impl Records {
     }
 }
 
-/// The keys under which a site refuses what a sync brings to a table.
-pub async fn refused_keys(target: &mut dyn Target, site: &Site, sync: &str, book: &Book) -> Result<Batch> {
-    let quarantine = &site.books.quarantine;
-    let mut wanted = vec![Column::default(); 2];
-    wanted[0].push_bytes(sync.as_bytes());
-    wanted[1].push_bytes(book.logged.table.name.to_string().as_bytes());
-    let wanted = Batch::new(Arc::new(quarantine.project(&[1, 2])), wanted);
-    let found = target.lookup(quarantine, &wanted, RowLock::None).await?;
+/// Columns of the conflicts.
+const WINNER: usize = 5;
+const AT: usize = 8;
+/// Records that are looked through at a time, without their images.
+const RECORDS: usize = 10_000;
+
+fn push_aside(columns: &mut [Column], texts: &[String; 5], row: Option<Row<'_>>, entry: &Entry) {
+    for (column, text) in columns.iter_mut().zip(texts) {
+        column.push_bytes(text.as_bytes());
+    }
+    push_image(&mut columns[5], row);
+    columns[6].push_bytes(&entry.version.to_bytes());
+}
+
+/// The records of these keys in one of the books.
+async fn of_keys(
+    target: &mut dyn Target,
+    table: &Arc<Table>,
+    keys: &Batch,
+    id: impl Fn(Row<'_>) -> String,
+) -> Result<Batch> {
+    if keys.rows() == 0 || target.scan(table, None, 1).await?.rows() == 0 {
+        return Ok(Batch::new(table.clone(), vec![Column::default(); table.columns.len()]));
+    }
+    let mut ids = Column::default();
+    for row in 0..keys.rows() {
+        ids.push_bytes(id((keys, row)).as_bytes());
+    }
+    target.lookup(table, &Batch::new(Arc::new(table.project(&[0])), vec![ids]), RowLock::None).await
+}
+
+/// The keys under which a site has set aside what a sync brings to a table, those first that were tried longest ago.
+pub async fn keys_aside(target: &mut dyn Target, site: &Site, sync: &str, book: &Book, limit: usize) -> Result<Batch> {
+    let table = book.logged.table.name.to_string();
     let mut keys = book.no_keys();
     let mut seen = BTreeSet::new();
-    for row in 0..found.rows() {
-        let Cell::Bytes(text) = found.cell(row, 3) else { continue };
-        // A sync whose ends were exchanged since may have refused it in both directions.
-        if !seen.insert(text.to_vec()) {
-            continue;
+    for records in [&site.books.waiting, &site.books.quarantine] {
+        let records = Arc::new(records.project(&[1, 2, 3, 7]));
+        let mut above = i64::MIN;
+        loop {
+            let found = target.scan(&records, Some((3, above)), RECORDS).await?;
+            for row in 0..found.rows() {
+                if let Cell::Int(at) = found.cell(row, 3) {
+                    above = at;
+                }
+                let ours = (found.cell(row, 0), found.cell(row, 1))
+                    == (Cell::Bytes(sync.as_bytes()), Cell::Bytes(table.as_bytes()));
+                let Cell::Bytes(text) = found.cell(row, 2) else { continue };
+                // A sync whose ends were exchanged since may have refused it in both directions.
+                if !ours || seen.len() >= limit || !seen.insert(text.to_vec()) {
+                    continue;
+                }
+                // A key that cannot stand here is not looked for again.
+                let Some(key) = serde_json::from_slice(text).ok().and_then(|text| key_of(&text, &book.keys)) else {
+                    continue;
+                };
+                keys.iter_mut().zip(&key).for_each(|(column, part)| column.push_cell(part.cell(0)));
+            }
+            if found.rows() < RECORDS || seen.len() >= limit {
+                break;
+            }
         }
-        // A key that cannot stand here is not looked for again.
-        let Some(key) = serde_json::from_slice(text).ok().and_then(|text| key_of(&text, &book.keys)) else { continue };
-        keys.iter_mut().zip(&key).for_each(|(column, part)| column.push_cell(part.cell(0)));
     }
     Ok(Batch::new(book.keys.clone(), keys))
+}
+
+/// What people have to look at of a sync, by the table's name here: open conflicts, changes in quarantine, changes that
+/// wait.
+pub async fn count_aside(target: &mut dyn Target, site: &Site, sync: &str) -> Result<BTreeMap<String, [u64; 3]>> {
+    let mut counts: BTreeMap<String, [u64; 3]> = BTreeMap::new();
+    let books = &site.books;
+    for (kind, table, columns) in [
+        (0, &books.conflicts, &[1, 2, WINNER, AT][..]),
+        (1, &books.quarantine, &[1, 2, 3, 7]),
+        (2, &books.waiting, &[1, 2, 3, 7]),
+    ] {
+        let records = Arc::new(table.project(columns));
+        let mut above = i64::MIN;
+        loop {
+            let found = target.scan(&records, Some((3, above)), RECORDS).await?;
+            for row in 0..found.rows() {
+                if let Cell::Int(at) = found.cell(row, 3) {
+                    above = at;
+                }
+                let counts_here = kind != 0 || found.cell(row, 2) == Cell::Bytes(b"open");
+                if let (Cell::Bytes(of), Cell::Bytes(name)) = (found.cell(row, 0), found.cell(row, 1))
+                    && of == sync.as_bytes()
+                    && counts_here
+                {
+                    counts.entry(String::from_utf8_lossy(name).into_owned()).or_default()[kind] += 1;
+                }
+            }
+            if found.rows() < RECORDS {
+                break;
+            }
+        }
+    }
+    Ok(counts)
 }
 
 /// Reads a key that was recorded; `None` when the table has another.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::fold::rows_by_key;
+use super::fold::{LINES_MAX, rows_by_key};
 use super::{Fault, Outcome};
 use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
 use crate::model::{Batch, BatchLimits, Column, Digest, Entry, Table};
@@ -59,6 +59,8 @@ pub struct Read {
     pub tables: Vec<Changes>,
     /// The number up to which everything is here or will come again with a higher one.
     pub position: i64,
+    /// What the site noted with that number.
+    pub token: i64,
     /// Whether the site has given out higher ones.
     pub more: bool,
 }
@@ -92,31 +94,15 @@ struct Listed {
 
 async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target, limits: BatchLimits) -> Outcome<Read> {
     let last = site.last_number(target).await?;
-    let mut position = last;
-    let mut listed = Vec::with_capacity(tables.len());
-    for wanted in tables {
-        let book = wanted.book;
-        let list = async {
-            let versions = target.scan(&book.versions, Some((book.seq(), wanted.after)), limits.rows).await?;
-            let known = (0..versions.rows()).map(|row| decode(book, &versions, row)).collect::<Result<Vec<_>>>()?;
-            Ok(Listed { keys: Batch::new(book.keys.clone(), versions.columns()[..book.width()].to_vec()), known })
-        };
-        let list = list.await.map_err(|e| reading(e, book)).map_err(Fault::at(wanted.at))?;
-        if list.known.len() >= limits.rows {
-            position = position.min(list.known.last().map_or(last, |known| known.seq));
-        }
-        listed.push(list);
-    }
+    let (listed, whole) = list(tables, target, last, limits.rows.max(LINES_MAX)).await?;
     let mut order: Vec<(i64, usize, usize)> = Vec::new();
     for (table, list) in listed.iter().enumerate() {
-        let within = list.known.iter().enumerate().filter(|(_, known)| known.seq <= position);
+        let within = list.known.iter().enumerate().filter(|(_, known)| known.seq <= whole);
         order.extend(within.map(|(row, known)| (known.seq, table, row)));
     }
     order.sort_unstable();
-    if order.len() > limits.rows {
-        order.truncate(limits.rows);
-        position = order[limits.rows - 1].0;
-    }
+    let (mut position, mut token) = end(site, target, &order, whole, limits.rows).await?;
+    order.retain(|(seq, ..)| *seq <= position);
     let mut read: Vec<Changes> = tables.iter().map(|w| Changes::none(&w.book.keys, w.columns)).collect();
     let (mut done, mut bytes) = (0, 0);
     while done < order.len() {
@@ -140,10 +126,68 @@ async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target,
         done += piece.len();
         if bytes >= limits.bytes && done < order.len() {
             position = order[done - 1].0;
+            token = site.mark_at(target, position).await?.map_or(0, |mark| mark.1);
             break;
         }
     }
-    Ok(Read { tables: read, position, more: position < last })
+    Ok(Read { tables: read, position, token, more: position < last })
+}
+
+/// The entries of each table above the number asked for, `most` at most; and the number up to which that is all.
+async fn list(tables: &[Wanted<'_>], target: &mut dyn Target, last: i64, most: usize) -> Outcome<(Vec<Listed>, i64)> {
+    let (mut listed, mut whole) = (Vec::with_capacity(tables.len()), last);
+    for wanted in tables {
+        let book = wanted.book;
+        let list = async {
+            let versions = target.scan(&book.versions, Some((book.seq(), wanted.after)), most).await?;
+            let known = (0..versions.rows()).map(|row| decode(book, &versions, row)).collect::<Result<Vec<_>>>()?;
+            Ok(Listed { keys: Batch::new(book.keys.clone(), versions.columns()[..book.width()].to_vec()), known })
+        };
+        let list = list.await.map_err(|e| reading(e, book)).map_err(Fault::at(wanted.at))?;
+        if list.known.len() >= most {
+            whole = whole.min(list.known.last().map_or(last, |known| known.seq));
+        }
+        listed.push(list);
+    }
+    Ok((listed, whole))
+}
+
+/// Where a parcel of about `rows` rows ends: with a whole transaction of the site's, rather a larger one than a part.
+async fn end(
+    site: &Site,
+    target: &mut dyn Target,
+    order: &[(i64, usize, usize)],
+    whole: i64,
+    rows: usize,
+) -> Result<(i64, i64)> {
+    let cut = if order.len() > rows { order[rows - 1].0 } else { whole };
+    if let Some((first, ..)) = order.first()
+        && let Some(mark) = site.last_mark(target, first - 1, cut).await?
+    {
+        return Ok(mark);
+    }
+    Ok(match site.mark_at(target, cut).await? {
+        Some(mark) if mark.0 <= whole => mark,
+        // The transaction is larger than any parcel.
+        Some((_, token)) => (cut, token),
+        None => (cut, 0),
+    })
+}
+
+/// Keys of rows that were deleted, by their entries above a number, at most `limit` of these; and the number up to which
+/// that is all. Where they end no key comes back.
+pub async fn deleted(book: &Book, target: &mut dyn Target, after: i64, limit: usize) -> Result<(Batch, i64)> {
+    let mut after = after;
+    loop {
+        let versions = target.scan(&book.versions, Some((book.seq(), after)), limit).await?;
+        let known = (0..versions.rows()).map(|row| decode(book, &versions, row)).collect::<Result<Vec<_>>>()?;
+        let gone: Vec<usize> = (0..known.len()).filter(|&row| known[row].entry.digest.is_none()).collect();
+        after = known.last().map_or(after, |known| known.seq);
+        if !gone.is_empty() || known.len() < limit {
+            let keys = Batch::new(book.keys.clone(), versions.columns()[..book.width()].to_vec());
+            return Ok((keys.select(gone.into_iter()), after));
+        }
+    }
 }
 
 fn reading(e: Error, book: &Book) -> Error {

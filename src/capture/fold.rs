@@ -15,7 +15,7 @@ use crate::runtime::Failpoint;
 use crate::site::{Book, Entries, KeyId, Known, Site, key_id, read};
 
 /// Lines taken in one transaction.
-const LINES_MAX: usize = 2_000;
+pub(super) const LINES_MAX: usize = 2_000;
 
 /// Folds what is in the logs of these tables, each named by its place in the sync. What one transaction wrote to
 /// several of them is taken together: the logs are read at one point.

@@ -7,14 +7,14 @@ mod fold;
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Source};
 use crate::model::{Batch, Cell, Column, Shift, Table, fit};
 
 pub use fault::{Fault, Outcome};
-pub use feed::{Changes, Read, Wanted, changes, changes_of};
+pub use feed::{Changes, Read, Wanted, changes, changes_of, deleted};
 pub use fold::fold_tables;
 pub(crate) use fold::{Noted, content, fold_keys};
 
@@ -41,37 +41,97 @@ pub struct Shape {
     pub shifts: Arc<[Option<Shift>]>,
 }
 
+/// Room in memory for rows that are larger than a batch may be, shared by all that read for one run: so many tables and
+/// writers as there may be, of such rows no more are on their way than fit in here, and one at least.
+#[derive(Clone)]
+pub struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM_KIB as usize)))
+    }
+}
+
+/// One row of the largest size that engines take as a rule.
+const ROOM_KIB: u32 = 64 << 10;
+
+impl Room {
+    /// Waits for so much room, or for all of it.
+    async fn take(&self, bytes: usize) -> Option<Taken> {
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, ROOM_KIB);
+        self.0.clone().acquire_many_owned(kib).await.ok().map(|permit| Taken { _permit: permit })
+    }
+}
+
+/// Room that a batch takes until this is dropped.
+#[derive(Debug)]
+pub struct Taken {
+    _permit: OwnedSemaphorePermit,
+}
+
 /// Batches that are on their way; at most two wait.
 pub type Reading = mpsc::Receiver<Result<FittedBatch>>;
 
 /// Starts to read. The task ends when the receiver is dropped, at the end, or at the first error.
 #[must_use]
-pub fn read(
+pub fn read(source: Box<dyn Source>, request: ReadRequest, shape: Option<Shape>, stop: CancellationToken) -> Reading {
+    pump(source, request, shape, stop, None, |fitted, _| fitted)
+}
+
+/// As [`read`], for who does not wait for a further batch before it has given back the room of the one at hand.
+#[must_use]
+pub fn read_within(
+    source: Box<dyn Source>,
+    request: ReadRequest,
+    shape: Shape,
+    stop: CancellationToken,
+    room: Room,
+) -> mpsc::Receiver<Result<(FittedBatch, Option<Taken>)>> {
+    pump(source, request, Some(shape), stop, Some(room), |fitted, taken| (fitted, taken))
+}
+
+fn pump<T: Send + 'static>(
     mut source: Box<dyn Source>,
     request: ReadRequest,
     shape: Option<Shape>,
     stop: CancellationToken,
-) -> Reading {
+    room: Option<Room>,
+    pack: impl Fn(FittedBatch, Option<Taken>) -> T + Send + Sync + 'static,
+) -> mpsc::Receiver<Result<T>> {
     let (send, receive) = mpsc::channel(2);
     tokio::spawn(async move {
-        let result = async {
+        let work = async {
             let mut stream = source.read(&request).await?;
+            // What the row before took, where it was a large one: the next will be as large.
+            let mut large = 0;
             loop {
-                let batch = tokio::select! {
-                    () = stop.cancelled() => return Err(interrupted()),
-                    batch = stream.next() => batch?,
+                let mut taken = match &room {
+                    Some(room) if large > 0 => room.take(large).await,
+                    // The one before is to be on its way to its end.
+                    None if large > 0 && send.reserve_many(send.max_capacity()).await.is_err() => return Ok(()),
+                    _ => None,
                 };
-                let Some(batch) = batch else { return Ok(()) };
+                let Some(batch) = stream.next().await? else { return Ok(()) };
+                // A batch may pass its bound by its last row, if that is no larger than the bound.
+                large = if batch.size() > 2 * request.limits.bytes { batch.size() } else { 0 };
+                match &room {
+                    Some(room) if large > 0 && taken.is_none() => taken = room.take(large).await,
+                    _ if large == 0 => taken = None,
+                    _ => {}
+                }
                 let fitted = match &shape {
                     Some(shape) => fit_batch(batch, shape),
                     None => FittedBatch { batch, misfits: Vec::new() },
                 };
-                if send.send(Ok(fitted)).await.is_err() {
+                if send.send(Ok(pack(fitted, taken))).await.is_err() {
                     return Ok(());
                 }
             }
-        }
-        .await;
+        };
+        let result = tokio::select! {
+            () = stop.cancelled() => Err(interrupted()),
+            result = work => result,
+        };
         if let Err(error) = result {
             let error: Error = error;
             // The receiver may be gone already; then nobody is left to tell.

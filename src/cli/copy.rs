@@ -57,10 +57,16 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
             BTreeMap::new()
         };
         print_plan(&plan, &changes, source.as_ref(), target.as_ref(), output);
+        if !copy.allow_loss && plan.tables.iter().any(|table| !table.losses.is_empty()) {
+            output.line("not all of it would be exact: the run needs --allow-loss");
+        }
         return Ok(Outcome::Done);
     }
     let claim = Claim::take(&target, &stop).await?;
     let plan = claim.persist(|| plan(source.as_ref(), target.as_ref(), &options)).await?;
+    for note in &plan.notes {
+        output.news(format!("note: {note}"));
+    }
     let run = RunOptions {
         concurrency: usize::from(copy.concurrency),
         limits: BatchLimits { rows: copy.batch_size as usize, bytes: BATCH_BYTES },
@@ -80,7 +86,7 @@ async fn changes(
     stop: CancellationToken,
 ) -> Result<BTreeMap<String, TableDiff>> {
     let tables = plan.tables.iter().filter(|t| !t.create).cloned().collect();
-    let there = Plan { tables, mode: plan.mode, serial: plan.serial };
+    let there = Plan { tables, mode: plan.mode, serial: plan.serial, notes: Vec::new() };
     let limits = BatchLimits { rows: 4000, bytes: BATCH_BYTES };
     let options = DiffOptions { tables: Vec::new(), rows: false, limits, stop };
     let found = compare(source, target, &there, &options).await?;
@@ -103,13 +109,21 @@ pub(crate) async fn execute(
     let report = report?;
     output.document(&report);
     print_report(&report, output);
-    if rejects.count() > 0 {
-        output.line(format!("{} rows could not be written; they are in {}", rejects.count(), rejects.path().display()));
-    }
+    tell_rejects(&rejects, output);
     if let Some(fault) = report.fault() {
         return ended(fault, output);
     }
     Ok(if report.status == "succeeded" { Outcome::Done } else { Outcome::Short })
+}
+
+/// Where the rows are that could not be written, if there are any.
+pub(crate) fn tell_rejects(rejects: &Rejects, output: &Output) {
+    let path = rejects.path().display();
+    match rejects.count() {
+        0 => {}
+        1 => output.line(format!("one row could not be written; it is in {path}")),
+        count => output.line(format!("{count} rows could not be written; they are in {path}")),
+    }
 }
 
 pub(crate) fn print_report(report: &Report, output: &Output) {
@@ -153,6 +167,7 @@ fn print_plan(
         "status": "planned",
         "source": source.version(), "target": target.version(),
         "tables": plan.tables.iter().map(document).collect::<Vec<_>>(),
+        "notes": plan.notes,
     }));
     output.line(format!("from {} ({})", source.label(), source.version()));
     output.line(format!("to   {} ({})", target.label(), target.version()));
@@ -173,7 +188,9 @@ pub(crate) fn print_tables(plan: &Plan, output: &Output) {
     for (n, table) in plan.tables.iter().enumerate() {
         let key = table.key.as_ref().map_or("whole rows".to_owned(), |k| key_names(table, &k.columns));
         let what = if table.create { "create" } else { "exists" };
-        output.line(format!("{:3}. {}  {} rows, {what}, key: {key}", n + 1, table.source.name, table.rows));
+        let (from, to) = (&table.source.name, &table.target.name);
+        let name = if from == to { from.to_string() } else { format!("{from} -> {to}") };
+        output.line(format!("{:3}. {name}  {} rows, {what}, key: {key}", n + 1, table.rows));
         for (name, from, to) in &table.mapped {
             output.line(format!("       {name}: {from} -> {to}"));
         }
@@ -183,6 +200,9 @@ pub(crate) fn print_tables(plan: &Plan, output: &Output) {
         for note in &table.notes {
             output.line(format!("       note: {note}"));
         }
+    }
+    for note in &plan.notes {
+        output.line(format!("note: {note}"));
     }
 }
 

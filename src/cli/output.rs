@@ -3,9 +3,9 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
 use super::args::{Args, Format};
 use crate::engine::{Error, ErrorKind};
@@ -151,25 +151,40 @@ impl Drop for Watch {
 /// Tables at work get a bar each; those that are done leave.
 async fn draw(progress: Progress) {
     let screen = MultiProgress::new();
-    let style = ProgressStyle::with_template("{prefix:24!} {bar:24} {human_pos}/{human_len} rows {per_sec} {eta} left")
+    let style = ProgressStyle::with_template("{prefix:24!} {bar:24} {human_pos}/{human_len} rows{msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let mut bars: Vec<Option<ProgressBar>> = vec![None; progress.tables.len()];
+    let mut bars: Vec<Option<(ProgressBar, Instant)>> = vec![None; progress.tables.len()];
     loop {
         for (table, bar) in progress.tables.iter().zip(&mut bars) {
             let (read, total) = (table.read.load(Ordering::Relaxed), table.total.load(Ordering::Relaxed));
             if table.done.load(Ordering::Relaxed) {
-                if let Some(bar) = bar.take() {
+                if let Some((bar, _)) = bar.take() {
                     bar.finish_and_clear();
                 }
             } else if read > 0 {
-                let bar = bar.get_or_insert_with(|| {
-                    screen.add(ProgressBar::new(total).with_style(style.clone()).with_prefix(shown(&table.name)))
+                let (bar, since) = bar.get_or_insert_with(|| {
+                    let bar = ProgressBar::new(total).with_style(style.clone()).with_prefix(shown(&table.name));
+                    (screen.add(bar), Instant::now())
                 });
+                bar.set_message(pace(read, total, since.elapsed()));
                 bar.set_position(read);
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Rate and time left, once there is something to tell by.
+fn pace(read: u64, total: u64, took: Duration) -> String {
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    if millis < 500 {
+        return String::new();
+    }
+    let rate = (read.saturating_mul(1000) / millis).max(1);
+    if read >= total {
+        return format!(", {}/s, finishing", HumanCount(rate));
+    }
+    format!(", {}/s, {} left", HumanCount(rate), HumanDuration(Duration::from_secs((total - read) / rate)))
 }
 
 /// Rows of cells as aligned columns, two spaces between; numbers to the right.
@@ -192,4 +207,18 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> Vec<String> {
             line.trim_end().to_owned()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_told_when_it_is_known() {
+        let told = |read, total, millis| pace(read, total, Duration::from_millis(millis));
+        assert_eq!(told(1_000_000, 2_000_000, 100), "");
+        assert_eq!(told(50_000, 1_250_000, 2000), ", 25,000/s, 48 seconds left");
+        assert_eq!(told(1, 1000, 60_000), ", 1/s, 17 minutes left");
+        assert_eq!(told(1000, 1000, 1000), ", 1,000/s, finishing");
+    }
 }

@@ -122,7 +122,7 @@ impl Prepare for FromConfig {
     async fn prepare(&self, config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Box<dyn Round>> {
         sync::supported(sync)?;
         if sync.mode == Mode::Incremental {
-            return Ok(Box::new(Incremental(sync::pair(config, sync, stop).await?)));
+            return Ok(Box::new(Incremental(sync::pair(config, sync, false, stop).await?)));
         }
         Ok(Box::new(Whole { config: config.clone(), sync: sync.clone(), stop: stop.clone() }))
     }

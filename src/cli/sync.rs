@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Args, SyncArgs};
-use super::copy::{BATCH_BYTES, print_report};
+use super::copy::{BATCH_BYTES, print_report, tell_rejects};
 use super::output::{Output, complain};
 use super::{Outcome, connect, ends};
 use crate::apply::Rejects;
@@ -159,14 +159,14 @@ impl Watched<'_> {
         first: bool,
         output: &Output,
     ) -> Result<Duration> {
-        let ready = match self.pair.take() {
+        let mut ready = match self.pair.take() {
             Some(ready) => ready,
-            None => pair(config, self.sync, stop).await?,
+            None => pair(config, self.sync, false, stop).await?,
         };
         let report = ready.run().await?;
         self.pair = Some(ready);
         self.failures = 0;
-        let moved = report.tables.iter().any(|t| t.inserted + t.updated + t.deleted + t.conflicts + t.quarantined > 0);
+        let moved = report.tables.iter().any(|t| t.inserted + t.updated + t.deleted + t.conflicts > 0);
         self.quiet = if moved { 0 } else { self.quiet.saturating_add(1) };
         if moved || first {
             let mut document = serde_json::to_value(&report).unwrap_or_default();
@@ -307,13 +307,13 @@ async fn plan_options(sync: &Sync, from: &dyn Database, pull: bool, force: bool)
 }
 
 /// What an incremental sync needs.
-pub(crate) async fn pair(config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Pair> {
+pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &CancellationToken) -> Result<Pair> {
     let Endpoint::Database(other) = &sync.target else {
         return Err(Error::new(ErrorKind::Unsupported, "a peer as target is not supported yet"));
     };
     let source = connect::named(config, &sync.source, false).await?;
     let target = connect::named(config, other, sync.create).await?;
-    let mut plan = plan_options(sync, source.as_ref(), false, false).await?;
+    let mut plan = plan_options(sync, source.as_ref(), false, force).await?;
     plan.count = false;
     let options = PairOptions {
         name: sync.name.clone(),
@@ -345,7 +345,7 @@ pub(crate) async fn run_one(
     stop: &CancellationToken,
 ) -> Result<Report> {
     if sync.mode == SyncMode::Incremental {
-        return pair(config, sync, stop).await?.run().await;
+        return pair(config, sync, force, stop).await?.run().await;
     }
     let (from, to) = ends(config, sync).await?;
     let claim = Claim::take(&to, stop).await?;
@@ -365,8 +365,6 @@ pub(crate) async fn run_one(
     drop(watch);
     let moved: u64 = progress.tables.iter().map(|t| t.read.load(Ordering::Relaxed)).sum();
     tracing::info!("sync {} has read {moved} rows", sync.name);
-    if rejects.count() > 0 {
-        output.line(format!("{} rows could not be written; they are in {}", rejects.count(), rejects.path().display()));
-    }
+    tell_rejects(&rejects, output);
     report
 }

@@ -9,7 +9,7 @@ use crate::capture::{Reading, Shape, read};
 use crate::compare::{Buckets, Merge, Surplus, compared_as, equal_cells};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot};
 use crate::model::{Batch, BatchLimits, Cell, Table, TableName, render};
-use crate::pipeline::{Mode, Plan, PlanOptions, TablePlan, exact_pattern, matching_tables, plan};
+use crate::pipeline::{Mode, Plan, PlanOptions, TablePlan, exact_pattern, matching_tables, name_at, plan};
 
 /// One row that differs.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -84,14 +84,15 @@ pub async fn diff(a: &Arc<dyn Database>, b: &Arc<dyn Database>, options: &DiffOp
     }
     let (ours, theirs) = wanted(a.as_ref(), b.as_ref(), &options.tables).await?;
     let letters = b.abilities().table_names;
-    let has = |names: &BTreeSet<TableName>, name: &TableName| {
-        let same = |n: &TableName| n.schema == name.schema && letters.fold(&n.name) == letters.fold(&name.name);
-        names.iter().any(same)
+    let same = |ours: &TableName, theirs: &TableName| {
+        let there = name_at(a.as_ref(), b.as_ref(), ours);
+        there.schema == theirs.schema && letters.fold(&there.name) == letters.fold(&theirs.name)
     };
-    let mut tables = Vec::new();
-    tables.extend(theirs.iter().filter(|n| !has(&ours, n)).map(|n| missing(n, "only B has this table")));
-    tables.extend(ours.iter().filter(|n| !has(&theirs, n)).map(|n| missing(n, "only A has this table")));
-    let both: Vec<String> = ours.iter().filter(|n| has(&theirs, n)).map(pattern_of).collect();
+    let (known, unknown): (Vec<_>, Vec<_>) = ours.iter().partition(|a| theirs.iter().any(|b| same(a, b)));
+    let mut tables: Vec<TableDiff> = unknown.into_iter().map(|n| missing(n, "only A has this table")).collect();
+    let lone = theirs.iter().filter(|b| !ours.iter().any(|a| same(a, b)));
+    tables.extend(lone.map(|n| missing(n, "only B has this table")));
+    let both: Vec<String> = known.into_iter().map(pattern_of).collect();
     if !both.is_empty() {
         let plan = plan(a.as_ref(), b.as_ref(), &comparison(both)).await?;
         tables.extend(compare(a, b, &plan, options).await?);
@@ -117,8 +118,11 @@ async fn wanted(
             let what = format!("neither {} nor {} has a table '{pattern}'", a.label(), b.label());
             return Err(Error::new(ErrorKind::SchemaMismatch, what));
         }
+        // What B calls by a bare name is asked for by its name at A.
+        let at_b: BTreeSet<TableName> = in_a.iter().map(|n| name_at(a, b, n)).filter(|n| own_b.contains(n)).collect();
         ours.extend(in_a);
         theirs.extend(in_b);
+        theirs.extend(at_b);
     }
     Ok((ours, theirs))
 }

@@ -8,17 +8,20 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::mapping::shifts;
-use super::{Basis, Current, End, Fault, Keys, Mapping, Outcome, Parcel, Place, Receiver, Route, Sender};
-use crate::apply::{Applied, Incoming, Intake, Records, Terms, apply, refused_keys};
+use super::{
+    Basis, Current, End, Fault, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender,
+    Standing, Start,
+};
+use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
-    FittedBatch, Reading, Shape, Wanted, changes, changes_of, fit_batch, fold_tables, read as read_rows,
+    FittedBatch, Reading, Shape, Wanted, changes, changes_of, deleted, fit_batch, fold_tables, read as read_rows,
 };
 use crate::compare::{compared_as, equal_rows};
 use crate::conflict::Rule;
 use crate::engine::{Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
 use crate::model::{Batch, BatchLimits, Table};
 use crate::runtime::{Backoff, Failpoint, random};
-use crate::site::{Book, Cursor, Site, key_id};
+use crate::site::{Book, Cursor, Reader, Site, Verdict, key_id};
 
 /// What apply does to a transaction: the logs take its writes down as ours, triggers and keys wait.
 const LABELLED: WriteOptions =
@@ -103,6 +106,43 @@ impl LocalSender {
 
 #[async_trait]
 impl Sender for LocalSender {
+    async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed> {
+        let target = self.connection.as_mut();
+        target.begin(POINT).await?;
+        let judged = judge(&self.site, &self.route, &self.books, target, reader).await;
+        target.rollback().await?;
+        let judged = judged?;
+        let worst = |verdict| judged.iter().any(|(_, v)| *v == verdict);
+        if worst(Verdict::Restored) || worst(Verdict::Superseded) {
+            self.site.renew(target, worst(Verdict::Superseded)).await?;
+            return Err(Error::new(
+                ErrorKind::CursorLost,
+                format!(
+                    "{} was restored, or is a copy of another database: {} has read changes that it does not have; it goes \
+                     on under another name, and all rows are compared",
+                    self.route.from.label, self.route.to.label
+                ),
+            ));
+        }
+        if worst(Verdict::ReaderRestored) {
+            return Ok(Resumed::ReaderRestored);
+        }
+        let mut starts = vec![Start::Not; reader.len()];
+        let mut readers = Vec::with_capacity(judged.len());
+        for ((table, read), verdict) in judged {
+            let standing = reader[table].and_then(|standing| standing.at);
+            starts[table] = match (standing, verdict) {
+                (None, _) => Start::Never,
+                (Some((_, place)), Verdict::Fits) => Start::Place(place),
+                _ => Start::Lost,
+            };
+            let position = if let Start::Place(place) = starts[table] { place.position } else { 0 };
+            readers.push((read, position));
+        }
+        self.site.note_readers(target, &readers).await?;
+        Ok(Resumed::At(starts))
+    }
+
     async fn fold(&mut self, tables: &[usize]) -> Outcome<()> {
         let books = tables.iter().map(|&at| Ok((at, self.book(at)?.clone()))).collect::<Outcome<Vec<_>>>()?;
         let books: Vec<(usize, &Arc<Book>)> = books.iter().map(|(at, book)| (*at, book)).collect();
@@ -125,13 +165,29 @@ impl Sender for LocalSender {
         });
         let wanted: Vec<Wanted<'_>> = wanted.collect();
         let read = changes(&self.site, &wanted, self.connection.as_mut(), limits).await?;
-        let place = |place: &Place| Place { position: place.position.max(read.position), ..*place };
+        let place = |place: &Place| {
+            if read.position > place.position {
+                Place { position: read.position, token: read.token, ..*place }
+            } else {
+                *place
+            }
+        };
         let tables = after.iter().map(|place| place.table).zip(read.tables);
         Ok(Parcel {
             changes: tables.filter(|(_, changes)| !changes.entries.is_empty()).collect(),
             places: after.iter().map(place).collect(),
             more: read.more,
         })
+    }
+
+    async fn deleted(&mut self, after: Place, limit: usize) -> Outcome<(Batch, Place)> {
+        let book = self.book(after.table)?.clone();
+        let from = self.route.tables[after.table].from_keys.clone();
+        self.connection.begin(POINT).await?;
+        let found = deleted(&book, self.connection.as_mut(), after.position, limit).await;
+        self.connection.rollback().await?;
+        let (keys, position) = found.map_err(Fault::at(after.table))?;
+        Ok((Batch::new(from, keys.into_columns()), Place { position, ..after }))
     }
 
     async fn current(&mut self, table: usize, keys: &Keys) -> Outcome<Current> {
@@ -156,6 +212,29 @@ impl Sender for LocalSender {
     }
 }
 
+/// What is to be said of each table's reader; without those that take no part at either end.
+async fn judge(
+    site: &Site,
+    route: &Route,
+    books: &[Result<Arc<Book>>],
+    target: &mut dyn Target,
+    standing: &[Option<Standing>],
+) -> Result<Vec<((usize, Reader), Verdict)>> {
+    let mut judged = Vec::with_capacity(standing.len());
+    for (table, (standing, book)) in standing.iter().zip(books).enumerate() {
+        let (Some(standing), Ok(book)) = (standing, book) else { continue };
+        let reader = Reader { site: route.to.site, number: standing.number, table: book.logged.n };
+        let cursor = standing.at.map(|(epoch, place)| Cursor {
+            source: crate::model::Site { id: site.id.id, epoch },
+            table: standing.number,
+            position: place.position,
+            token: place.token,
+        });
+        judged.push(((table, reader), site.judge(target, reader, cursor).await?));
+    }
+    Ok(judged)
+}
+
 /// A database that receives.
 pub struct LocalReceiver {
     site: Site,
@@ -171,26 +250,26 @@ impl LocalReceiver {
     /// Those of a new connection.
     pub async fn open(site: &Site, route: &Arc<Route>) -> Result<Self> {
         let books = books(site, &route.tables, |mapping| &mapping.to);
-        let intake = |(book, mapping): (Result<Arc<Book>>, &Mapping)| {
+        let mut intakes = Vec::with_capacity(books.len());
+        for (book, mapping) in books.into_iter().zip(&route.tables) {
             let shape = |from: &Arc<Table>, to: &Arc<Table>| Shape {
                 table: to.clone(),
                 database: site.database.clone(),
                 same_engine: route.same_product(),
                 shifts: shifts((from, &route.from.zone), (to, &route.to.zone)),
             };
-            book.map(|book| Intake {
-                site: site.clone(),
-                book,
-                rows: shape(&mapping.from, &mapping.to),
-                keys: shape(&mapping.from_keys, &mapping.to_keys),
-            })
-        };
-        Ok(Self {
-            connection: site.database.target().await?,
-            intakes: books.into_iter().zip(&route.tables).map(intake).collect(),
-            site: site.clone(),
-            route: route.clone(),
-        })
+            intakes.push(match book {
+                Ok(book) => Ok(Intake {
+                    site: site.clone(),
+                    parents: parents(site, &book, &mapping.to).await?,
+                    book,
+                    rows: shape(&mapping.from, &mapping.to),
+                    keys: shape(&mapping.from_keys, &mapping.to_keys),
+                }),
+                Err(e) => Err(e),
+            });
+        }
+        Ok(Self { connection: site.database.target().await?, intakes, site: site.clone(), route: route.clone() })
     }
 
     fn intake(&self, at: usize) -> Outcome<&Intake> {
@@ -221,7 +300,8 @@ impl LocalReceiver {
         records.write(target).await?;
         for place in &parcel.places {
             let table = intake(&self.intakes, place.table)?.book.logged.n;
-            self.site.set_cursor(target, Cursor { source: route.from.site, table, position: place.position }).await?;
+            let Place { position, token, .. } = *place;
+            self.site.set_cursor(target, Cursor { source: route.from.site, table, position, token }).await?;
         }
         Ok(applied)
     }
@@ -236,33 +316,65 @@ impl LocalReceiver {
     }
 }
 
+/// What the rows of a table refer to, by those of its columns that are synced.
+async fn parents(site: &Site, book: &Book, rows: &Table) -> Result<Vec<Parent>> {
+    let mut parents = Vec::new();
+    for key in &book.logged.table.foreign_keys {
+        let columns: Option<Vec<usize>> = key.columns.iter().map(|name| rows.column(name)).collect();
+        let parent = match site.book(&key.parent) {
+            Some(book) => Some((*book.logged.table).clone()),
+            None => site.database.describe(&key.parent).await?,
+        };
+        let (Some(columns), Some(parent)) = (columns, parent) else { continue };
+        let at: Option<Vec<usize>> = key.parent_columns.iter().map(|name| parent.column(name)).collect();
+        parents.extend(at.map(|at| Parent { columns, table: Arc::new(parent.project(&at)) }));
+    }
+    Ok(parents)
+}
+
 fn intake(intakes: &[Result<Intake>], at: usize) -> Outcome<&Intake> {
     intakes[at].as_ref().map_err(|e| Fault::at(at)(e.clone()))
 }
 
 #[async_trait]
 impl Receiver for LocalReceiver {
-    async fn cursors(&mut self) -> Result<Vec<Option<i64>>> {
+    async fn cursors(&mut self) -> Result<Vec<Option<Standing>>> {
         self.connection.begin(POINT).await?;
-        let mut cursors = Vec::with_capacity(self.intakes.len());
-        for intake in &self.intakes {
-            let cursor = match intake {
-                Ok(intake) => {
-                    let number = intake.book.logged.n;
-                    self.site.cursor(self.connection.as_mut(), self.route.from.site, number).await
-                }
-                Err(_) => Ok(None),
+        let mut standing = Ok(Vec::with_capacity(self.intakes.len()));
+        for (table, intake) in self.intakes.iter().enumerate() {
+            let Ok(all) = &mut standing else { break };
+            let Ok(intake) = intake else {
+                all.push(None);
+                continue;
             };
-            match cursor {
-                Ok(cursor) => cursors.push(cursor.map(|cursor| cursor.position)),
-                Err(e) => {
-                    self.connection.rollback().await?;
-                    return Err(e);
-                }
+            let number = intake.book.logged.n;
+            match self.site.cursor(self.connection.as_mut(), self.route.from.site.id, number).await {
+                Ok(cursor) => all.push(Some(Standing {
+                    number,
+                    at: cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token })),
+                })),
+                Err(e) => standing = Err(e),
             }
         }
         self.connection.rollback().await?;
-        Ok(cursors)
+        standing
+    }
+
+    async fn renew(&mut self) -> Result<()> {
+        self.site.renew(self.connection.as_mut(), false).await
+    }
+
+    async fn rows(&mut self, table: usize, keys: Option<&Batch>) -> Outcome<u64> {
+        let intake = self.intake(table)?;
+        let Some(keys) = keys else {
+            let whole = intake.book.logged.table.clone();
+            let snapshot = self.site.database.snapshot().await?;
+            return snapshot.source().await?.count(&whole, None).await.map_err(Fault::at(table));
+        };
+        let FittedBatch { batch, misfits } = fit_batch(keys.clone(), &intake.keys);
+        let unfit: HashSet<usize> = misfits.iter().map(|m| m.0).collect();
+        let fits: Vec<usize> = (0..batch.rows()).filter(|row| !unfit.contains(row)).collect();
+        Ok(self.standing(table, &batch.select(fits.into_iter())).await?.rows() as u64)
     }
 
     async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>> {
@@ -305,15 +417,27 @@ impl Receiver for LocalReceiver {
         Ok(Vec::new())
     }
 
-    async fn refused(&mut self, table: usize) -> Outcome<Batch> {
+    async fn aside(&mut self, table: usize, limit: usize) -> Outcome<Batch> {
         let book = self.intake(table)?.book.clone();
         self.connection.begin(POINT).await?;
-        let keys = refused_keys(self.connection.as_mut(), &self.site, &self.route.sync, &book).await;
+        let keys = keys_aside(self.connection.as_mut(), &self.site, &self.route.sync, &book, limit).await;
         self.connection.rollback().await?;
         let keys = keys.map_err(Fault::at(table))?;
         let columns = &self.route.tables[table].to_keys;
         let at = columns.columns.iter().filter_map(|c| keys.table.column(&c.name));
         Ok(Batch::new(columns.clone(), at.map(|at| keys.columns()[at].clone()).collect()))
+    }
+
+    async fn outstanding(&mut self) -> Result<Vec<Outstanding>> {
+        self.connection.begin(POINT).await?;
+        let counted = count_aside(self.connection.as_mut(), &self.site, &self.route.sync).await;
+        self.connection.rollback().await?;
+        let counted = counted?;
+        let of = |mapping: &Mapping| {
+            let [open, quarantined, waiting] = counted.get(&mapping.to.name.to_string()).copied().unwrap_or_default();
+            Outstanding { open, quarantined, waiting }
+        };
+        Ok(self.route.tables.iter().map(of).collect())
     }
 
     async fn verify(&mut self, tables: &[usize]) -> Result<Vec<String>> {

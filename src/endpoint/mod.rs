@@ -63,13 +63,57 @@ pub struct Route {
     pub first_run: FirstRun,
 }
 
-/// How far one end has read the other's changes of one table.
+/// How far the changes of one table were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The table's place in the route.
     pub table: usize,
-    /// The last of the sending site's numbers that was taken in.
+    /// The last of the sending site's numbers that was taken in; 0 before the first.
     pub position: i64,
+    /// What the sending site has noted with that number.
+    pub token: i64,
+}
+
+/// How far the receiving end says that it is with one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its own number of the table.
+    pub number: u32,
+    /// Its place, with the epoch in which the sending site was then; `None`: it never read this table.
+    pub at: Option<(u32, Place)>,
+}
+
+/// What the sending end makes of where the receiving end stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resumed {
+    /// By table of the route: its place, or why there is none.
+    At(Vec<Start>),
+    /// It has read more than it knows of: its database was restored.
+    ReaderRestored,
+}
+
+/// Where one table goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Here.
+    Place(Place),
+    /// The two ends never met.
+    Never,
+    /// They did, but nobody knows any more what has happened since: all rows are compared.
+    Lost,
+    /// The table takes no part.
+    Not,
+}
+
+/// What people have to look at, of one table and one sync, at the end that receives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Conflicts that wait for a person.
+    pub open: u64,
+    /// Changes that were refused.
+    pub quarantined: u64,
+    /// Changes that wait for a row that is held, or for a parent.
+    pub waiting: u64,
 }
 
 /// Changes of all tables of a sync that stand together: taken in whole or not at all.
@@ -114,6 +158,13 @@ pub enum Basis {
 /// The end whose changes go out.
 #[async_trait]
 pub trait Sender: Send {
+    /// Where each table goes on, by where the receiving end says that it stands; that is noted, so that nothing is
+    /// forgotten that it still needs. Asked before anything is folded or taken in, and once more at the end.
+    ///
+    /// `CursorLost` when the receiving end knows a later state of this site than this site: the database was restored,
+    /// or it is a copy. It goes on under another name then, and both ends have to be opened anew.
+    async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed>;
+
     /// Gives versions to what was written to these tables and is not yet among the changes.
     async fn fold(&mut self, tables: &[usize]) -> Outcome<()>;
 
@@ -121,6 +172,10 @@ pub trait Sender: Send {
     /// all tables, as far as the limits reach. The parcel's places are those of all tables asked for, none before the one
     /// given; equal ones say that there is nothing new.
     async fn changes(&mut self, after: &[Place], limits: BatchLimits) -> Outcome<Parcel>;
+
+    /// Keys of rows that were deleted after this place, at most `limit` of them, and the place up to which that is all;
+    /// none: no more were.
+    async fn deleted(&mut self, after: Place, limit: usize) -> Outcome<(Batch, Place)>;
 
     /// What stands under these keys now.
     async fn current(&mut self, table: usize, keys: &Keys) -> Outcome<Current>;
@@ -133,18 +188,29 @@ pub trait Sender: Send {
 /// The end that takes changes in.
 #[async_trait]
 pub trait Receiver: Send {
-    /// How far it has read the sender's changes of each table; `None`: never, so that the two have to meet first.
-    async fn cursors(&mut self) -> Result<Vec<Option<i64>>>;
+    /// How far it has read the sender's changes of each table; `None` for a table that takes no part here.
+    async fn cursors(&mut self) -> Result<Vec<Option<Standing>>>;
+
+    /// Its database was restored: it goes on under another name, and has to be opened anew.
+    async fn renew(&mut self) -> Result<()>;
+
+    /// How many rows it has under these keys of the sender's; without keys, in all.
+    async fn rows(&mut self, table: usize, keys: Option<&Batch>) -> Outcome<u64>;
 
     /// Which of these rows of the sender's it lacks, has otherwise or cannot take.
     async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>>;
 
     /// Takes a parcel in, in one transaction: rows, entries, records, and the cursors (those of [`Parcel::places`]).
-    /// What became of the changes of each table, in their order. What it refuses goes to its quarantine.
+    /// What became of the changes of each table, in their order. What it refuses goes to its quarantine; what someone
+    /// else holds, or what has no parent yet, waits there.
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>>;
 
-    /// The keys of changes of this table that it has in quarantine from this route, in its own form.
-    async fn refused(&mut self, table: usize) -> Outcome<Batch>;
+    /// The keys of changes of this table that it has set aside from this sync, in its own form, those first that were
+    /// tried longest ago, at most `limit`.
+    async fn aside(&mut self, table: usize, limit: usize) -> Outcome<Batch>;
+
+    /// What people have to look at, by table.
+    async fn outstanding(&mut self) -> Result<Vec<Outstanding>>;
 
     /// After rows of these tables came in: sets their numbering past the highest number present; one sentence for each
     /// foreign key that does not hold.

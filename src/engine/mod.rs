@@ -12,6 +12,7 @@ pub mod postgres;
 pub mod sqlite;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -245,6 +246,15 @@ pub trait Database: Send + Sync {
     /// Whether these tables could be made here by their statements up to the foreign keys. Leaves
     /// nothing behind; where the engine cannot try, it says yes. The error names table and reason.
     async fn rehearse(&self, tables: &[(Arc<Table>, TableDdl)]) -> Result<()>;
+    /// Names of foreign keys that are taken here, in small letters, where one name may stand only once in a database;
+    /// `None` where such names belong to their table.
+    async fn foreign_key_names(&self) -> Result<Option<BTreeSet<String>>> {
+        Ok(None)
+    }
+    /// Schemas of this database besides its own that hold tables of the user, sorted.
+    async fn other_schemas(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
     /// The statement that drops a table. Pure.
     fn drop_ddl(&self, name: &TableName) -> String;
     /// Why a table, column or index of this name cannot be made here; `None`: it can. Pure.
@@ -363,6 +373,9 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn Database>>
         "sqlite" => Ok(Arc::new(sqlite::open(url, options).await?)),
         "mysql" | "mariadb" => Ok(Arc::new(mysql::open(url, options).await?)),
         "postgres" | "postgresql" => Ok(Arc::new(postgres::open(url, options).await?)),
+        drive if drive.len() == 1 => {
+            Err(Error::new(ErrorKind::Usage, format!("'{url}' is no database URL: a SQLite file is sqlite:{url}")))
+        }
         _ => Err(Error::new(
             ErrorKind::Usage,
             format!(

@@ -116,11 +116,9 @@ pub fn parse(logical: &LogicalType, text: &str, out: &mut Column) -> Result<(), 
             out.push_int(micros - offset.unwrap_or(0) * 1_000_000);
         }
         LogicalType::Time { .. } => {
-            let micros = temporal::parse_time(text).and_then(|v| i64::try_from(v).ok()).ok_or_else(wrong)?;
-            if micros > temporal::DAY {
-                return Err(wrong());
-            }
-            out.push_int(micros);
+            let clock = temporal::parse_time(text).and_then(|v| i64::try_from(v).ok());
+            let micros = clock.or_else(|| iso_duration(text)).filter(|v| (0..=temporal::DAY).contains(v));
+            out.push_int(micros.ok_or_else(wrong)?);
         }
         LogicalType::Duration { .. } => {
             let micros = temporal::parse_duration(text).or_else(|| iso_duration(text)).ok_or_else(wrong)?;

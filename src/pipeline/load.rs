@@ -13,7 +13,7 @@ use super::TableProgress;
 use super::plan::TablePlan;
 use super::run::{Context, QUIET, abandon, lost_worker};
 use crate::apply::write_splitting;
-use crate::capture::{FittedBatch, Reading, read};
+use crate::capture::{FittedBatch, Taken, read_within};
 use crate::engine::{ReadRequest, Result, Selection, Target, WriteMode};
 use crate::model::Batch;
 use crate::runtime::Failpoint;
@@ -22,7 +22,15 @@ use crate::runtime::Failpoint;
 /// them is refused.
 const CHUNK_BYTES: usize = 2 << 20;
 
-type Chunk = Vec<Batch>;
+#[derive(Default)]
+struct Chunk {
+    batches: Vec<Batch>,
+    /// Given back when they are written.
+    taken: Option<Taken>,
+}
+
+/// As it comes from the source.
+type Reading = mpsc::Receiver<Result<(FittedBatch, Option<Taken>)>>;
 
 /// Reads everything and appends it in pieces, so that an interrupted run keeps what it has.
 pub(super) async fn load(context: &Context, plan: &TablePlan, at: usize) -> Result<()> {
@@ -34,13 +42,14 @@ pub(super) async fn load(context: &Context, plan: &TablePlan, at: usize) -> Resu
         limits: context.options.limits,
     };
     let source = context.snapshot.source().await?;
-    let mut reading = read(source, request, Some(context.shape(plan)), context.options.stop.clone());
+    let (shape, stop) = (context.shape(plan), context.options.stop.clone());
+    let mut reading = read_within(source, request, shape, stop, context.room.clone());
     let (send, receive) = mpsc::channel(1);
     let mut writers = Writers { context, at, queue: Arc::new(Mutex::new(receive)), tasks: JoinSet::new() };
     writers.start(None);
     let read = loop {
         match next_chunk(context, at, &mut reading).await {
-            Ok(chunk) if chunk.is_empty() => break Ok(()),
+            Ok(chunk) if chunk.batches.is_empty() => break Ok(()),
             // The queue closes when a writer has failed; its error is the one to tell.
             Ok(chunk) => match send.try_send(chunk) {
                 Ok(()) => {}
@@ -69,15 +78,17 @@ pub(super) async fn load(context: &Context, plan: &TablePlan, at: usize) -> Resu
 /// Rows for one chunk; empty at the end.
 async fn next_chunk(context: &Context, at: usize, reading: &mut Reading) -> Result<Chunk> {
     let progress = &context.progress.tables[at];
-    let (mut chunk, mut bytes) = (Vec::new(), 0);
-    while bytes < CHUNK_BYTES {
+    let (mut chunk, mut bytes) = (Chunk::default(), 0);
+    // One that takes room goes on at once: others may wait for that room.
+    while bytes < CHUNK_BYTES && chunk.taken.is_none() {
         let Some(fitted) = reading.recv().await else { break };
-        let fitted = fitted?;
+        let (fitted, taken) = fitted?;
         TableProgress::add(&progress.read, fitted.batch.rows() as u64);
         let batch = without_misfits(context, fitted, progress)?;
         if batch.rows() > 0 {
             bytes += batch.size();
-            chunk.push(batch);
+            chunk.batches.push(batch);
+            chunk.taken = taken;
         }
     }
     Ok(chunk)
@@ -157,16 +168,16 @@ impl Writer<'_> {
             self.open.insert(Open::default())
         };
         self.target.savepoint().await?;
-        open.rows += match write_at_once(self.target.as_mut(), &chunk).await {
+        open.rows += match write_at_once(self.target.as_mut(), &chunk.batches).await {
             Ok(rows) => rows,
             Err(e) if e.is_row_fault() => {
                 self.target.rollback_to_savepoint().await?;
-                write_carefully(self.context, self.at, self.target.as_mut(), &chunk).await?
+                write_carefully(self.context, self.at, self.target.as_mut(), &chunk.batches).await?
             }
             Err(e) => return Err(e),
         };
         Failpoint::LoadWritten.reach();
-        open.bytes += chunk.iter().map(Batch::size).sum::<usize>();
+        open.bytes += chunk.batches.iter().map(Batch::size).sum::<usize>();
         // A commit costs each engine the writing of every page that the transaction touched, so a small one
         // makes an existing index expensive; a huge one loses more when interrupted.
         if open.bytes >= self.context.target.abilities().load_bytes { self.commit().await } else { Ok(()) }

@@ -19,10 +19,10 @@ pub(crate) use merge::is_flood;
 pub use pair::{Pair, PairOptions, Preference};
 pub use persist::{Claim, persist};
 pub use plan::{
-    ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, plan,
+    ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, name_at, plan,
     select_tables,
 };
 pub use progress::{Progress, TableProgress};
 pub use resolve::Keep;
 pub use run::{Report, RunOptions, TableReport, run};
-pub use sync::{ChangeOptions, run_changes};
+pub use sync::{ChangeOptions, Direction, agree, run_changes};

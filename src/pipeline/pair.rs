@@ -10,13 +10,13 @@ use super::Progress;
 use super::persist::{Claim, hold};
 use super::plan::{Plan, PlanOptions, plan};
 use super::run::{Report, RunOptions, run};
-use super::sync::{ChangeOptions, run_changes};
+use super::sync::{ChangeOptions, Direction, agree, run_changes};
 use crate::apply::Rejects;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
 use crate::endpoint::{End, LocalReceiver, LocalSender, Mapping, Route};
-use crate::engine::{Database, Lock, Result};
+use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{BatchLimits, Table, TableName};
-use crate::site::{Site, install};
+use crate::site::{Site, install, open};
 
 /// Who prevails at a conflict, by the sync's own names for its ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,32 +98,98 @@ impl Pair {
 
     /// Brings the changes of each end to the other, as far as the sync goes: first those of the target, then those of
     /// the source.
-    pub async fn run(&self) -> Result<Report> {
+    ///
+    /// # Errors
+    /// What concerns no single table.
+    pub async fn run(&mut self) -> Result<Report> {
         let started = Instant::now();
+        for tried in 1.. {
+            match self.run_once().await {
+                Ok(mut report) => {
+                    report.seconds = started.elapsed().as_secs_f64();
+                    return Ok(report);
+                }
+                // It goes on under another name, which is no fault.
+                Err(e) if e.kind == ErrorKind::CursorLost && tried < REOPENED_MAX => {
+                    tracing::warn!("{e}");
+                    self.source = reopened(&self.source).await?;
+                    self.target = reopened(&self.target).await?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Report::nothing())
+    }
+
+    async fn run_once(&self) -> Result<Report> {
         let mut report = Report::nothing();
+        let mut ways = Vec::new();
         if let Some(back) = &self.back {
-            report.join(one_way(&self.target, &self.source, back, &self.options, false).await?);
+            ways.push(Way::open(&self.target, &self.source, back, &self.options, false, &mut report).await?);
         }
         if self.options.push {
-            report.join(one_way(&self.source, &self.target, &self.there, &self.options, true).await?);
+            ways.push(Way::open(&self.source, &self.target, &self.there, &self.options, true, &mut report).await?);
         }
-        report.seconds = started.elapsed().as_secs_f64();
+        // Before anything moves: a database that was restored must not give out versions under its old name.
+        let mut starts = Vec::with_capacity(ways.len());
+        for way in &mut ways {
+            starts.push(agree(&mut way.ends()).await?);
+        }
+        let options = ChangeOptions {
+            limits: self.options.limits,
+            force: self.options.plan.force,
+            stop: self.options.stop.clone(),
+        };
+        for (way, starts) in ways.iter_mut().zip(&starts) {
+            report.join(run_changes(&mut way.ends(), starts, &options).await?);
+        }
         Ok(report)
+    }
+}
+
+/// A pair that turns out to be restored twice in one run has other troubles.
+const REOPENED_MAX: u32 = 4;
+
+async fn reopened(site: &Site) -> Result<Site> {
+    open(&site.database).await?.ok_or_else(|| {
+        Error::new(
+            ErrorKind::SchemaMismatch,
+            format!("the bookkeeping of {} vanished; run this again", site.database.label()),
+        )
+    })
+}
+
+/// Both ends of one direction.
+struct Way {
+    sender: LocalSender,
+    receiver: LocalReceiver,
+    route: Arc<Route>,
+}
+
+impl Way {
+    async fn open(
+        from: &Site,
+        to: &Site,
+        plan: &Plan,
+        options: &PairOptions,
+        push: bool,
+        report: &mut Report,
+    ) -> Result<Self> {
+        let (route, refused) = route(from, to, plan, options, push);
+        report.join(refused);
+        let route = Arc::new(route);
+        let sender = LocalSender::open(from, &route, &options.stop).await?;
+        let receiver = LocalReceiver::open(to, &route).await?;
+        Ok(Self { sender, receiver, route })
+    }
+
+    fn ends(&mut self) -> Direction<'_> {
+        Direction { from: &mut self.sender, to: &mut self.receiver, route: &self.route }
     }
 }
 
 fn names(plan: &Plan, name: impl Fn(&super::TablePlan) -> &TableName) -> Vec<TableName> {
     plan.tables.iter().map(|table| name(table).clone()).collect()
-}
-
-async fn one_way(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, push: bool) -> Result<Report> {
-    let (route, mut report) = route(from, to, plan, options, push);
-    let route = Arc::new(route);
-    let mut sender = LocalSender::open(from, &route, &options.stop).await?;
-    let mut receiver = LocalReceiver::open(to, &route).await?;
-    let options = ChangeOptions { limits: options.limits, stop: options.stop.clone() };
-    report.join(run_changes(&mut sender, &mut receiver, &route, &options).await?);
-    Ok(report)
 }
 
 /// What both ends need to know, and a report of the tables that cannot take part.

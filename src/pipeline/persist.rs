@@ -117,8 +117,8 @@ impl Claim {
         }
         // The old one's connection must be gone before the server gives it to a new one.
         *lock = None;
-        *lock = Some(hold(self.target.as_ref(), NAME, &self.stop, || others(self.target.as_ref())).await?);
-        Ok(())
+        *lock = free(self.target.as_ref(), NAME).await?;
+        if lock.is_some() { Ok(()) } else { Err(Error::new(ErrorKind::Busy, others(self.target.as_ref()))) }
     }
 }
 
@@ -138,12 +138,17 @@ pub(super) async fn hold(
     stop: &CancellationToken,
     held: impl Fn() -> String,
 ) -> Result<Box<dyn Lock>> {
+    persist(stop, || free(target, name)).await?.ok_or_else(|| Error::new(ErrorKind::Busy, held()))
+}
+
+/// The lock, once it is free; `None` when another keeps it.
+async fn free(target: &dyn Database, name: &str) -> Result<Option<Box<dyn Lock>>> {
     // A server notices only after a moment that the holder has died.
     for tried in 1..=HOLD_TRIES {
-        if let Some(lock) = persist(stop, || target.lock(name)).await? {
-            return Ok(lock);
+        if let Some(lock) = target.lock(name).await? {
+            return Ok(Some(lock));
         }
         tokio::time::sleep(Backoff::ROWS.wait(tried, random())).await;
     }
-    Err(Error::new(ErrorKind::Busy, held()))
+    Ok(None)
 }

@@ -15,7 +15,10 @@ use crate::conflict::Origin;
 use crate::endpoint::{Basis, End, Keys, LocalReceiver, LocalSender, Mapping, Parcel, Receiver, Route, Sender};
 use crate::engine::{Error, ErrorKind, Result, WriteOptions};
 use crate::model::{Batch, Clock, Entry, TableName, Vector};
-use crate::site::{Conflict, Site};
+use crate::site::{Conflict, Site, key_id};
+
+/// Changes set aside that are looked through for one.
+const ASIDE_MAX: usize = 100_000;
 
 /// Whose row a person keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,23 +214,25 @@ impl<'a> Seat<'a> {
             ..(*self.route).clone()
         };
         let mut receiver = LocalReceiver::open(self.site, &Arc::new(own)).await?;
-        let applied = receiver.take(&parcel(0, change), Basis::Written).await?;
-        self.taken(&applied)
+        self.taken(&mut receiver, 0, change).await
     }
 
     /// Takes in what the other end sends.
     async fn take(&self, other: &Seat<'_>, change: Changes) -> Result<()> {
         let mut receiver = LocalReceiver::open(self.site, &other.route).await?;
-        let applied = receiver.take(&parcel(other.table, change), Basis::Written).await?;
-        self.taken(&applied)
+        self.taken(&mut receiver, other.table, change).await
     }
 
-    fn taken(&self, applied: &[crate::apply::Applied]) -> Result<()> {
+    async fn taken(&self, receiver: &mut LocalReceiver, at: usize, change: Changes) -> Result<()> {
         let table = &self.mapping().from.name;
+        let id = |keys: &Batch, row| key_id(keys, row, &(0..keys.columns().len()).collect::<Vec<_>>());
+        let key = id(&change.keys, 0);
+        let applied = receiver.take(&parcel(at, change), Basis::Written).await?;
         if applied.iter().any(|a| a.conflicts > 0) {
             return Err(written(table));
         }
-        if applied.iter().any(|a| a.quarantined > 0) {
+        let aside = receiver.aside(at, ASIDE_MAX).await?;
+        if (0..aside.rows()).any(|row| id(&aside, row) == key) {
             let message = format!("{table} refuses the row; 'rowferry quarantine list' says why");
             return Err(Error::new(ErrorKind::Constraint, message));
         }

@@ -12,7 +12,7 @@ use super::persist::{Attempts, Claim};
 use super::plan::{Mode, Plan, TablePlan};
 use super::{Progress, load, merge, unfinished};
 use crate::apply::{Applied, Rejects};
-use crate::capture::{Shape, interrupted};
+use crate::capture::{Room, Shape, interrupted};
 use crate::engine::{Database, Error, ErrorKind, Result, Snapshot, Target, WriteOptions};
 use crate::model::{BatchLimits, Table, TableName};
 use crate::runtime::Failpoint;
@@ -50,11 +50,14 @@ pub struct TableReport {
     pub deleted: u64,
     /// Conflicts, settled or left open.
     pub conflicts: u64,
-    /// Conflicts among them that wait for a person.
+    /// Conflicts that wait for a person, found now or earlier.
     #[serde(skip_serializing_if = "is_zero")]
     pub open: u64,
-    /// Rows that went to the rejects, or changes to the quarantine.
+    /// Rows that went to the rejects, or changes that are in quarantine.
     pub quarantined: u64,
+    /// Changes that wait for a row that someone holds, or for a parent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiting: u64,
     /// What went wrong with this table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -73,8 +76,6 @@ impl TableReport {
         self.updated += applied.updated;
         self.deleted += applied.deleted;
         self.conflicts += applied.conflicts;
-        self.open += applied.open;
-        self.quarantined += applied.quarantined;
     }
 }
 
@@ -129,8 +130,10 @@ impl Report {
             ours.updated += table.updated;
             ours.deleted += table.deleted;
             ours.conflicts += table.conflicts;
-            ours.open += table.open;
+            // Both ends may have recorded the same.
+            ours.open = ours.open.max(table.open);
             ours.quarantined += table.quarantined;
+            ours.waiting += table.waiting;
             ours.error = ours.error.take().or(table.error);
         }
         self.problems.extend(other.problems);
@@ -151,6 +154,8 @@ pub(super) struct Context {
     pub same_engine: bool,
     pub options: RunOptions,
     pub progress: Progress,
+    /// Where rows find room that are larger than a batch.
+    pub room: Room,
     /// A permit for each connection that may write.
     pub writers: Arc<Semaphore>,
     /// Whether nothing of this run has failed yet.
@@ -240,6 +245,7 @@ async fn run_tables(
     let target = claim.target();
     let writers = if plan.serial { 1 } else { target.abilities().writers };
     let writers = Arc::new(Semaphore::new(options.concurrency.clamp(1, writers.max(1))));
+    let room = Room::default();
     let mut failed = Vec::new();
     let mut left: Vec<usize> = (0..plan.tables.len()).collect();
     let mut attempts = Attempts::new(&options.stop);
@@ -254,6 +260,7 @@ async fn run_tables(
                     same_engine: source.abilities().product == target.abilities().product,
                     options: RunOptions { stop: halt, ..options.clone() },
                     progress: progress.clone(),
+                    room: room.clone(),
                     writers: writers.clone(),
                     first_attempt: attempts.is_first(),
                 };
@@ -490,6 +497,7 @@ fn report(plan: &Plan, progress: &Progress, failed: &[(usize, Error)], took: Dur
             deleted: p.deleted.load(Ordering::Relaxed),
             conflicts: 0,
             open: 0,
+            waiting: 0,
             quarantined: p.quarantined.load(Ordering::Relaxed),
             error: failed.iter().find(|(i, _)| *i == at).map(|(_, e)| e.message().to_owned()),
         })

@@ -5,55 +5,113 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use super::merge::is_flood;
 use super::run::{Report, TableReport};
 use crate::capture::interrupted;
-use crate::endpoint::{Basis, Fault, Keys, Outcome, Parcel, Place, Receiver, Route, Sender};
+use crate::endpoint::{
+    Basis, Fault, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender, Start,
+};
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits};
+use crate::runtime::{Backoff, random};
 
 /// How changes are brought over.
 #[derive(Clone)]
 pub struct ChangeOptions {
     /// Bounds of a parcel.
     pub limits: BatchLimits,
+    /// Whether more than half of a table may be deleted.
+    pub force: bool,
     /// Asked to stop.
     pub stop: CancellationToken,
 }
 
-/// How often rows are asked for that are being written.
+/// How often rows are asked for that are being written, or tried that are held.
 pub(super) const TRIES: u32 = 8;
+/// Changes set aside that are tried once more in one run; the others have their turn in the next.
+const ASIDE_MAX: usize = 1_000;
+/// Deletions below this are no flood of any table.
+const DELETED_MIN: u64 = 50;
+/// Keys of deleted rows that are looked at together.
+const DELETED_KEYS: usize = 5_000;
 
-/// Brings the changes of one end to the other, all tables of the route together; one that fails is left out, and the
-/// others go on.
+/// Two ends that are about to go on.
+pub struct Direction<'a> {
+    /// The end that sends.
+    pub from: &'a mut dyn Sender,
+    /// The end that receives.
+    pub to: &'a mut dyn Receiver,
+    /// What both were opened for.
+    pub route: &'a Route,
+}
+
+/// Where each table goes on.
+///
+/// # Errors
+/// `CursorLost` when one of the two turned out to be a database that was restored: both have to be opened anew.
+pub async fn agree(ends: &mut Direction<'_>) -> Result<Vec<Start>> {
+    let mut standing = ends.to.cursors().await?;
+    loop {
+        match ends.from.resume(&standing).await? {
+            Resumed::At(starts) => return Ok(starts),
+            Resumed::ReaderRestored => {
+                let before = std::mem::replace(&mut standing, ends.to.cursors().await?);
+                // Another run may have gone on meanwhile.
+                if standing == before {
+                    ends.to.renew().await?;
+                    return Err(Error::new(
+                        ErrorKind::CursorLost,
+                        format!(
+                            "{} was restored: it had read more of {} than it knows of; it goes on under another name",
+                            ends.route.to.label, ends.route.from.label
+                        ),
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Brings the changes of one end to the other, all tables of the route together, each from where [`agree`] says; one
+/// that fails is left out, and the others go on.
 ///
 /// # Errors
 /// What concerns no single table.
-pub async fn run_changes(
-    from: &mut dyn Sender,
-    to: &mut dyn Receiver,
-    route: &Route,
-    options: &ChangeOptions,
-) -> Result<Report> {
+pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &ChangeOptions) -> Result<Report> {
     let started = Instant::now();
-    let report = |mapping: &crate::endpoint::Mapping| TableReport {
+    let route = ends.route;
+    let report = |mapping: &Mapping| TableReport {
         table: (if route.to_target { &mapping.from } else { &mapping.to }).name.to_string(),
         ..TableReport::default()
     };
+    let place = |(table, start): (usize, &Start)| match start {
+        Start::Place(place) => *place,
+        _ => Place { table, position: 0, token: 0 },
+    };
     let mut run = Run {
-        from,
-        to,
+        from: ends.from,
+        to: ends.to,
         route,
         options,
-        places: (0..route.tables.len()).map(|table| Place { table, position: 0 }).collect(),
+        places: starts.iter().enumerate().map(place).collect(),
         reports: route.tables.iter().map(report).collect(),
         error: None,
     };
-    run.bring_all().await?;
-    let Run { to, reports, error, .. } = run;
+    let moved = run.bring_all(starts).await?;
+    let Run { mut reports, error, .. } = run;
     let written = |t: &TableReport| t.inserted + t.updated + t.deleted > 0;
     let written: Vec<usize> = (0..reports.len()).filter(|&at| written(&reports[at])).collect();
-    let problems = if written.is_empty() { Vec::new() } else { to.verify(&written).await? };
-    let clean = error.is_none() && problems.is_empty() && reports.iter().all(|t| t.quarantined + t.open == 0);
+    let problems = if written.is_empty() { Vec::new() } else { ends.to.verify(&written).await? };
+    for (report, outstanding) in reports.iter_mut().zip(ends.to.outstanding().await?) {
+        let Outstanding { open, quarantined, waiting } = outstanding;
+        (report.open, report.quarantined, report.waiting) = (open, quarantined, waiting);
+    }
+    if moved {
+        agree(ends).await?;
+    }
+    let clean = error.is_none()
+        && problems.is_empty()
+        && reports.iter().all(|report| report.quarantined + report.open + report.waiting == 0);
     Ok(Report {
         status: if clean { "succeeded" } else { "failed" },
         tables: reports,
@@ -95,24 +153,27 @@ impl Run<'_> {
         if self.options.stop.is_cancelled() { Err(interrupted()) } else { Ok(()) }
     }
 
-    async fn bring_all(&mut self) -> Result<()> {
+    /// Whether the receiving end has moved on.
+    async fn bring_all(&mut self, starts: &[Start]) -> Result<bool> {
         self.fold().await?;
-        let cursors = self.to.cursors().await?;
-        for place in &mut self.places {
-            place.position = cursors[place.table].unwrap_or(0);
-        }
-        for table in self.tables().into_iter().filter(|&table| cursors[table].is_none()) {
-            if let Err(fault) = self.meet(table).await {
+        let before = self.places.clone();
+        for table in self.tables() {
+            let basis = match starts[table] {
+                Start::Place(_) | Start::Not => continue,
+                Start::Never => Basis::Meeting,
+                Start::Lost => Basis::Written,
+            };
+            if let Err(fault) = self.meet(table, basis).await {
                 self.leave_out(fault)?;
             }
         }
         self.bring_changes().await?;
         for table in self.tables() {
-            if let Err(fault) = self.bring_refused(table).await {
+            if let Err(fault) = self.bring_aside(table).await {
                 self.leave_out(fault)?;
             }
         }
-        Ok(())
+        Ok(self.places.iter().any(|place| !before.contains(place)))
     }
 
     async fn fold(&mut self) -> Result<()> {
@@ -123,6 +184,7 @@ impl Run<'_> {
     }
 
     async fn bring_changes(&mut self) -> Result<()> {
+        let mut looked = self.options.force;
         while !self.places.is_empty() {
             self.go_on()?;
             let parcel = match self.from.changes(&self.places, self.options.limits).await {
@@ -133,6 +195,12 @@ impl Run<'_> {
                     continue;
                 }
             };
+            if !looked {
+                looked = true;
+                if self.refuse_floods(&parcel).await? {
+                    continue;
+                }
+            }
             if let Err(fault) = self.take_in(&parcel, Basis::Written).await {
                 self.leave_out(fault)?;
                 continue;
@@ -145,17 +213,64 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn take_in(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<()> {
-        let applied = self.to.take(parcel, basis).await?;
-        for ((table, changes), applied) in parcel.changes.iter().zip(applied) {
-            self.reports[*table].add(changes.entries.len(), applied);
+    /// Leaves tables out that would lose more than half of their rows; whether there are any.
+    async fn refuse_floods(&mut self, first: &Parcel) -> Result<bool> {
+        let mut any = false;
+        for place in self.places.clone() {
+            let rows = first.changes.iter().find(|(table, _)| *table == place.table);
+            let few = rows.is_none_or(|(_, changes)| (changes.entries.len() as u64) <= DELETED_MIN);
+            if few && !first.more {
+                continue;
+            }
+            if let Err(fault) = self.refuse_flood(place).await {
+                self.leave_out(fault)?;
+                any = true;
+            }
         }
-        Ok(())
+        Ok(any)
+    }
+
+    async fn refuse_flood(&mut self, start: Place) -> Outcome<()> {
+        let (mut place, mut deleted) = (start, 0);
+        loop {
+            self.go_on()?;
+            let (keys, next) = self.from.deleted(place, DELETED_KEYS).await?;
+            if keys.rows() == 0 {
+                break;
+            }
+            deleted += self.to.rows(place.table, Some(&keys)).await?;
+            place = next;
+        }
+        if deleted <= DELETED_MIN {
+            return Ok(());
+        }
+        let there = self.to.rows(place.table, None).await?;
+        if !is_flood(there, deleted) {
+            return Ok(());
+        }
+        let name = &self.route.tables[place.table].to.name;
+        Err(Fault::at(place.table)(Error::new(
+            ErrorKind::Constraint,
+            format!(
+                "this would delete {deleted} of the {there} rows of {name} of {}, more than half; nothing was changed \
+                 there. If that is right, run it with --force",
+                self.route.to.label
+            ),
+        )))
+    }
+
+    /// How many changes wait for a row that someone holds.
+    async fn take_in(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<u64> {
+        let applied = self.to.take(parcel, basis).await?;
+        for ((table, changes), applied) in parcel.changes.iter().zip(&applied) {
+            self.reports[*table].add(changes.entries.len(), *applied);
+        }
+        Ok(applied.iter().map(|applied| applied.held).sum())
     }
 
     /// Compares all rows of a table and brings over those that the receiving end lacks. Rows that differ are settled as
     /// the route says, those that only the receiving end has stay. Equal rows are one row.
-    async fn meet(&mut self, table: usize) -> Outcome<()> {
+    async fn meet(&mut self, table: usize, basis: Basis) -> Outcome<()> {
         let mut rows = self.from.rows(table, self.options.limits).await?;
         while let Some(batch) = rows.recv().await {
             self.go_on()?;
@@ -164,7 +279,7 @@ impl Run<'_> {
             if !differing.is_empty() {
                 let columns = self.route.tables[table].key.columns.iter().map(|&at| rows.columns()[at].clone());
                 let keys = Batch::new(self.route.tables[table].from_keys.clone(), columns.collect());
-                self.bring(table, keys.select(differing.into_iter())).await?;
+                self.bring(table, keys.select(differing.into_iter()), basis).await?;
             }
         }
         Ok(())
@@ -172,11 +287,11 @@ impl Run<'_> {
 
     /// Settles rows that differ at the first meeting, as they stand now, each with the version that it has: both ends
     /// may have met elsewhere.
-    async fn bring(&mut self, table: usize, mut keys: Batch) -> Outcome<()> {
+    async fn bring(&mut self, table: usize, mut keys: Batch, basis: Basis) -> Outcome<()> {
         for _ in 0..TRIES {
             let current = self.from.current(table, &Keys::Sent(keys.clone())).await?;
             let parcel = Parcel { changes: vec![(table, current.changes)], places: Vec::new(), more: false };
-            self.take_in(&parcel, Basis::Meeting).await?;
+            self.take_in(&parcel, basis).await?;
             if current.left_out.is_empty() {
                 return Ok(());
             }
@@ -190,17 +305,24 @@ impl Run<'_> {
         .into())
     }
 
-    /// What the receiving end refused before is brought once more, as it stands now: what was in its way may be gone.
-    async fn bring_refused(&mut self, table: usize) -> Outcome<()> {
-        let refused = self.to.refused(table).await?;
-        if refused.rows() == 0 {
-            return Ok(());
+    /// What the receiving end has set aside is brought once more, as it stands now: what was in its way may be gone. What
+    /// is held is waited for a moment.
+    async fn bring_aside(&mut self, table: usize) -> Outcome<()> {
+        for tried in 1..=TRIES {
+            self.go_on()?;
+            let aside = self.to.aside(table, ASIDE_MAX).await?;
+            if aside.rows() == 0 {
+                return Ok(());
+            }
+            let current = self.from.current(table, &Keys::Received(aside)).await?;
+            let read = current.changes.entries.len();
+            let parcel = Parcel { changes: vec![(table, current.changes)], places: Vec::new(), more: false };
+            let held = self.take_in(&parcel, Basis::Written).await?;
+            if held == 0 || read == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(Backoff::ROWS.wait(tried, random())).await;
         }
-        let rows = refused.rows();
-        let current = self.from.current(table, &Keys::Received(refused)).await?;
-        // What is not tried now stays refused.
-        self.reports[table].quarantined = (rows - current.changes.entries.len() - current.left_out.len()) as u64;
-        let parcel = Parcel { changes: vec![(table, current.changes)], places: Vec::new(), more: false };
-        self.take_in(&parcel, Basis::Written).await
+        Ok(())
     }
 }

@@ -42,6 +42,27 @@ pub struct Books {
     pub conflicts: Arc<Table>,
     /// Changes that this site refused.
     pub quarantine: Arc<Table>,
+    /// Changes that could not be taken in yet; of the shape of [`Self::quarantine`].
+    pub waiting: Arc<Table>,
+    /// For each time that numbers were given out the last of them, with a token that nobody can guess: a database that
+    /// was restored and counts again gives out other tokens.
+    pub marks: Arc<Table>,
+    /// Who reads this site's changes, and how far.
+    pub readers: Arc<Table>,
+}
+
+/// Changes that were set aside.
+fn aside() -> Vec<ColumnDef> {
+    vec![
+        filled("id", NAME),
+        filled("sync", TEXT),
+        filled("table_name", TEXT),
+        filled("row_key", TEXT),
+        filled("reason", TEXT),
+        ColumnDef::new("image", TEXT),
+        filled("version", bytes(Version::BYTES)),
+        filled("at", NUMBER),
+    ]
 }
 
 impl Books {
@@ -77,7 +98,27 @@ impl Books {
             ),
             cursors: table(
                 "_rowferry_cursors",
-                vec![filled("source", NAME), filled("n", NUMBER), filled("epoch", NUMBER), filled("position", NUMBER)],
+                vec![
+                    filled("source", NAME),
+                    filled("n", NUMBER),
+                    filled("epoch", NUMBER),
+                    filled("position", NUMBER),
+                    filled("token", NUMBER),
+                ],
+                2,
+            ),
+            marks: table("_rowferry_marks", vec![filled("position", NUMBER), filled("token", NUMBER)], 1),
+            readers: table(
+                "_rowferry_readers",
+                vec![
+                    filled("reader", NAME),
+                    filled("reader_n", NUMBER),
+                    filled("reader_epoch", NUMBER),
+                    filled("n", NUMBER),
+                    filled("epoch", NUMBER),
+                    filled("position", NUMBER),
+                    filled("at", NUMBER),
+                ],
                 2,
             ),
             conflicts: table(
@@ -95,27 +136,24 @@ impl Books {
                 ],
                 1,
             ),
-            quarantine: table(
-                "_rowferry_quarantine",
-                vec![
-                    filled("id", NAME),
-                    filled("sync", TEXT),
-                    filled("table_name", TEXT),
-                    filled("row_key", TEXT),
-                    filled("reason", TEXT),
-                    ColumnDef::new("image", TEXT),
-                    filled("version", bytes(Version::BYTES)),
-                    filled("at", NUMBER),
-                ],
-                1,
-            ),
+            quarantine: table("_rowferry_quarantine", aside(), 1),
+            waiting: table("_rowferry_waiting", aside(), 1),
         }
     }
 
     /// All of them, in the order in which they are made.
     #[must_use]
-    pub fn all(&self) -> [&Arc<Table>; 5] {
-        [&self.site, &self.tables, &self.cursors, &self.conflicts, &self.quarantine]
+    pub fn all(&self) -> [&Arc<Table>; 8] {
+        [
+            &self.site,
+            &self.tables,
+            &self.marks,
+            &self.readers,
+            &self.cursors,
+            &self.conflicts,
+            &self.quarantine,
+            &self.waiting,
+        ]
     }
 }
 

@@ -66,6 +66,8 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
         // A first number, so that whoever has read everything stands somewhere.
         let row = SiteRow { id: random().max(1), epoch: 1, seq: 1, format: FORMAT };
         target.write(WriteMode::Insert, &row.batch(&books.site)).await?;
+        let site = assemble(database, row, books.clone(), Vec::new())?;
+        site.mark(target.as_mut(), row.seq).await?;
     }
     target.commit().await?;
     let mut site = open(database).await?.ok_or_else(|| {

@@ -7,6 +7,8 @@ mod books;
 mod cursors;
 mod entries;
 mod install;
+mod marks;
+mod readers;
 mod state;
 
 use std::sync::Arc;
@@ -15,6 +17,7 @@ pub use books::{Book, Books};
 pub use cursors::Cursor;
 pub use entries::{Entries, KeyId, Known, decode, key_id, read};
 pub use install::{install, open, planned, remove};
+pub use readers::{Reader, Verdict};
 pub use state::{Conflict, Quarantined, TableState, conflicts, discard, objects, quarantine, state};
 
 use crate::engine::{Database, Error, ErrorKind, Lookup, Result, RowLock, Target, WriteMode};
@@ -68,7 +71,10 @@ impl Site {
         let last = i64::try_from(count).ok().and_then(|count| row.seq.checked_add(count)).ok_or_else(|| {
             Error::new(ErrorKind::Protocol, format!("{} has no numbers left to give", self.database.label()))
         })?;
-        target.write(WriteMode::Update, &SiteRow { seq: last, ..row }.batch(&self.books.site)).await?;
+        if count > 0 {
+            target.write(WriteMode::Update, &SiteRow { seq: last, ..row }.batch(&self.books.site)).await?;
+            self.mark(target, last).await?;
+        }
         Ok(row.seq + 1)
     }
 }

@@ -40,7 +40,7 @@ impl Two {
     }
 
     async fn sync(&self) -> Report {
-        let pair = Pair::prepare(&self.a.db, &self.b.db, options()).await.unwrap();
+        let mut pair = Pair::prepare(&self.a.db, &self.b.db, options()).await.unwrap();
         let report = pair.run().await.unwrap();
         assert_eq!(report.status, "succeeded", "{report:?}");
         report

@@ -226,3 +226,79 @@ fn moments_at_the_ends_of_time_travel_or_are_rejected_by_name() {
         assert_eq!(output.json()["tables"][0]["read"], 6, "{:?}: {}", b.engine(), output.stdout);
     }
 }
+
+#[test]
+fn invisible_columns_are_copied_and_stay_invisible() {
+    for engine in Engine::available().into_iter().filter(|e| matches!(e, Engine::Mariadb | Engine::Mysql)) {
+        let (a, b) = (TestDb::new(engine), TestDb::new(engine));
+        a.execute(
+            "CREATE TABLE t (id INT PRIMARY KEY, secret INT INVISIBLE, \
+             at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP INVISIBLE, \
+             twice INT GENERATED ALWAYS AS (secret * 2) VIRTUAL INVISIBLE)",
+        );
+        a.execute(
+            "INSERT INTO t (id, secret, at) VALUES (1, 7, '2001-02-03 04:05:06'), (2, NULL, '2001-01-01 00:00:00')",
+        );
+        travels(&a, &b);
+        assert_eq!(b.query("SELECT * FROM t WHERE id = 1"), [[Some("1".to_owned())]], "{engine:?}");
+        assert_eq!(
+            b.value("SELECT CONCAT(secret, ' ', at, ' ', twice) FROM t WHERE id = 1"),
+            "7 2001-02-03 04:05:06 14"
+        );
+        b.execute("UPDATE t SET secret = 8 WHERE id = 1");
+        assert_eq!(b.value("SELECT at > '2002-01-01' FROM t WHERE id = 1"), "1", "{engine:?}");
+        for other in TestDb::on_all().into_iter().filter(|other| other.engine() != engine) {
+            assert!(told(&a, &other).contains("INVISIBLE of secret"), "{}", told(&a, &other));
+            travels(&a, &other);
+            assert_eq!(other.query("SELECT * FROM t WHERE id = 2").concat().len(), 4, "{:?}", other.engine());
+        }
+    }
+}
+
+#[test]
+fn dates_of_any_year_are_keys_in_sqlite() {
+    let days = [
+        "-4712-01-01",
+        "-0044-12-15",
+        "-0044-03-15",
+        "0000-02-29",
+        "2024-02-29",
+        "9999-12-31",
+        "10000-01-01",
+        "123456-07-08",
+    ];
+    let insert = |db: &TestDb, day: &str| db.execute(&format!("INSERT INTO t VALUES ('{day}', '{day} 01:02:03', 1)"));
+    for b in TestDb::on_all().iter().filter(|b| matches!(b.engine(), Engine::Sqlite | Engine::Postgres)) {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute("CREATE TABLE t (day DATE, at TIMESTAMP, n INT, PRIMARY KEY (day, at))");
+        for day in days {
+            insert(&a, day);
+        }
+        travels(&a, b);
+        assert_eq!(b.value("SELECT count(*) FROM t"), days.len().to_string());
+        a.execute(
+            "DELETE FROM t WHERE day IN ('-0044-12-15', '123456-07-08'); UPDATE t SET n = 2 WHERE day = '9999-12-31'",
+        );
+        insert(&a, "-0001-01-01");
+        insert(&a, "54321-01-01");
+        let run = rowferry(&["copy", a.url(), b.url(), "--mode", "mirror", "--format", "json"]);
+        let table = &run.json()["tables"][0];
+        let counts = ["inserted", "updated", "deleted"].map(|what| table[what].as_u64());
+        assert_eq!((run.code, counts), (0, [Some(2), Some(1), Some(2)]), "{:?}: {run:?}", b.engine());
+        travels(&a, b);
+    }
+}
+
+#[test]
+fn a_time_of_day_that_stands_in_an_interval_is_found_equal_from_both_sides() {
+    let (a, b) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Sqlite));
+    a.execute("CREATE TABLE t (id INT PRIMARY KEY, at INTERVAL)");
+    a.execute("INSERT INTO t VALUES (1, '07:45:00'), (2, '00:00:00.5'), (3, NULL), (4, '00:00:00')");
+    b.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, at TIME)");
+    travels(&a, &b);
+    assert_eq!(b.value("SELECT at FROM t WHERE id = 1"), "07:45:00");
+    travels(&b, &a);
+    a.execute("INSERT INTO t VALUES (5, '25:00:00'), (6, '-1:00:00'), (7, '1 day'), (8, '07:45:01')");
+    let run = rowferry(&["copy", a.url(), b.url(), "--format", "json"]);
+    assert_eq!((run.code, &run.json()["tables"][0]["quarantined"]), (1, &3.into()), "{run:?}");
+}

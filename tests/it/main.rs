@@ -17,6 +17,7 @@ mod names;
 mod output;
 mod parcels;
 mod plan;
+mod positions;
 mod random;
 mod resolve;
 mod sample;

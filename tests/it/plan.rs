@@ -1,6 +1,6 @@
 //! What a plan leaves out, makes differently or refuses, and says so.
 
-use crate::support::{Engine, TestDb, rowferry};
+use crate::support::{Engine, TestDb, program, rowferry};
 
 #[test]
 fn a_foreign_key_without_its_parent_is_left_out() {
@@ -150,5 +150,100 @@ fn a_table_without_columns_is_refused_where_there_are_none() {
         assert!(output.stderr.contains("table bare has no columns"), "{output:?}");
         assert!(output.stderr.contains("--exclude 'bare'"), "{output:?}");
         assert_eq!(rowferry(&["copy", a.url(), b.url(), "--exclude", "bare"]).code, 0);
+    }
+}
+
+/// Names of foreign keys, in order.
+fn foreign_keys(db: &TestDb) -> Vec<String> {
+    let sql = if db.engine() == Engine::Postgres {
+        "SELECT conname::text FROM pg_constraint WHERE contype = 'f' ORDER BY 1"
+    } else {
+        "SELECT constraint_name FROM information_schema.referential_constraints WHERE constraint_schema = DATABASE() ORDER BY 1"
+    };
+    db.query(sql).into_iter().flatten().flatten().collect()
+}
+
+#[test]
+fn foreign_keys_keep_their_names_where_these_are_free() {
+    let a = TestDb::new(Engine::Postgres);
+    a.execute(
+        "CREATE TABLE p (id INT PRIMARY KEY); \
+         CREATE TABLE b (id INT PRIMARY KEY, of INT CONSTRAINT belongs REFERENCES p, up INT CONSTRAINT taken REFERENCES p); \
+         CREATE TABLE c (id INT PRIMARY KEY, of INT CONSTRAINT \"Belongs\" REFERENCES p, \
+                         up INT CONSTRAINT \"🚲 of c\" REFERENCES p); \
+         CREATE INDEX \"🚲\" ON c (up)",
+    );
+    for b in TestDb::on_all().into_iter().filter(|b| matches!(b.engine(), Engine::Mariadb | Engine::Mysql)) {
+        b.execute(
+            "CREATE TABLE other (id INT PRIMARY KEY, x INT, CONSTRAINT taken FOREIGN KEY (x) REFERENCES other (id))",
+        );
+        let folder = tempfile::tempdir().expect("a folder");
+        let command = ["copy", a.url(), b.url()];
+        // What a dead run has named keeps its name.
+        let died = program(folder.path(), &command).env("ROWFERRY_FAILPOINT", "foreign-key-added").output();
+        assert_eq!(died.expect("the program").status.code(), None);
+        let output = rowferry(&command);
+        assert_eq!(output.code, 0, "{output:?}");
+        let names = foreign_keys(&b);
+        assert_eq!(names.len(), 5, "{names:?}");
+        for name in ["b_taken", "belongs", "c_Belongs", "taken"] {
+            assert!(names.contains(&name.to_owned()), "{name} of {names:?} at {:?}", b.engine());
+        }
+        assert!(names.iter().any(|name| name.starts_with(" of c_")), "{names:?}");
+    }
+}
+
+#[test]
+fn what_is_left_out_is_told_again_when_a_copy_goes_on() {
+    for b in TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute(
+            "CREATE TABLE parent (id INTEGER PRIMARY KEY); \
+             CREATE TABLE child (id INTEGER PRIMARY KEY, of INTEGER REFERENCES parent (id)); INSERT INTO parent VALUES (7); INSERT INTO child VALUES (1, 7)",
+        );
+        let command = ["copy", a.url(), b.url(), "--tables", "child"];
+        let folder = tempfile::tempdir().expect("a folder");
+        let died = program(folder.path(), &command).env("ROWFERRY_FAILPOINT", "load-committed").output();
+        assert_eq!(died.expect("the program").status.code(), None);
+        let plan = rowferry(&[&command[..], &["--dry-run"]].concat());
+        assert!(plan.stdout.contains("exists") && plan.stdout.contains("left out: foreign key"), "{plan:?}");
+        assert_eq!(rowferry(&command).code, 0);
+        let plan = rowferry(&[&command[..], &["--dry-run"]].concat());
+        assert!(!plan.stdout.contains("left out"), "a finished table is as it is: {plan:?}");
+    }
+}
+
+#[test]
+fn tables_of_other_schemas_are_told_and_go_where_there_are_none() {
+    let a = TestDb::new(Engine::Postgres);
+    a.execute(
+        "CREATE TABLE own (id INT PRIMARY KEY); CREATE SCHEMA s2; CREATE SCHEMA \"s*3\"; CREATE SCHEMA none; \
+         CREATE TABLE s2.p (id INT PRIMARY KEY); CREATE TABLE s2.c (id INT PRIMARY KEY, of INT REFERENCES s2.p); \
+         CREATE TABLE \"s*3\".p (id INT PRIMARY KEY); \
+         INSERT INTO s2.p VALUES (1), (2); INSERT INTO s2.c VALUES (1, 2)",
+    );
+    for b in TestDb::on_all() {
+        let plan = rowferry(&["copy", a.url(), b.url(), "--dry-run"]);
+        assert!(plan.stdout.contains("--tables 's2.*'") && plan.stdout.contains("--tables 's\\*3.*'"), "{plan:?}");
+        assert!(!plan.stdout.contains("schema none"), "{plan:?}");
+        let renamed = rowferry(&["copy", a.url(), b.url(), "--tables", "s2.p", "--dry-run"]);
+        assert_eq!(renamed.stdout.contains("s2.p -> p"), b.engine() != Engine::Postgres, "{renamed:?}");
+        if b.engine() == Engine::Postgres {
+            b.execute("CREATE SCHEMA s2");
+        } else {
+            let both = rowferry(&["copy", a.url(), b.url(), "--tables", "s2.p,s\\*3.p"]);
+            assert_eq!(both.code, 2, "{both:?}");
+            assert!(both.stderr.contains("s2.p and s*3.p would be one table"), "{both:?}");
+        }
+        let run = rowferry(&["copy", a.url(), b.url(), "--tables", "s2.*"]);
+        assert_eq!(run.code, 0, "{:?}: {run:?}", b.engine());
+        assert!(!run.stdout.contains("take no part"), "{run:?}");
+        let at = if b.engine() == Engine::Postgres { "s2.c" } else { "c" };
+        assert_eq!(b.value(&format!("SELECT of FROM {at}")), "2", "{:?}", b.engine());
+        let equal = rowferry(&["diff", a.url(), b.url(), "--tables", "s2.*"]);
+        assert_eq!(equal.code, 0, "{:?}: {equal:?}", b.engine());
+        b.execute(&format!("DELETE FROM {at}"));
+        let repair = rowferry(&["diff", a.url(), b.url(), "--tables", "s2.*", "--repair", "a-to-b"]);
+        assert_eq!(repair.code, 0, "{:?}: {repair:?}", b.engine());
     }
 }

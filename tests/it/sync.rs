@@ -82,7 +82,7 @@ fn quiet_runs_say_nothing_when_all_went_well() {
     b.execute("DROP TABLE t; CREATE TABLE t (id INT NOT NULL PRIMARY KEY, n INT CHECK (n < 2))");
     let output = rowferry_in(all.path(), &["-q", "sync"]);
     assert_eq!(output.code, 1, "{output:?}");
-    assert!(output.stdout.contains("1 rows could not be written"), "{output:?}");
+    assert!(output.stdout.contains("one row could not be written"), "{output:?}");
 }
 
 #[test]

@@ -47,14 +47,14 @@ pub(super) async fn tell(
     let third = Duration::from_secs(seconds.into()) / 3;
     let started = Instant::now();
     let say = |text: String| output.line(format!("   {:4.1} s  {text}", started.elapsed().as_secs_f64()));
-    let pair = Pair::prepare(office, branch, options(stop)).await?;
+    let mut pair = Pair::prepare(office, branch, options(stop)).await?;
     let mut story = Story::default();
     story.changes += moved(&pair.run().await?);
 
     let writers = [Writer::start(office, "head office", 1), Writer::start(branch, "branch", 2)];
     while started.elapsed() < third {
         pause(PAUSE, stop).await?;
-        story.changes += round(&pair, &say).await?;
+        story.changes += round(&mut pair, &say).await?;
     }
     say("the branch goes offline; both go on writing".to_owned());
     let away = Instant::now();
@@ -64,7 +64,7 @@ pub(super) async fn tell(
     let alone = [writers[0].count() - before[0], writers[1].count() - before[1]];
     say(format!("the branch is back after {} writes there and {} at head office", alone[1], alone[0]));
     while started.elapsed() < third * 3 {
-        story.changes += round(&pair, &say).await?;
+        story.changes += round(&mut pair, &say).await?;
         pause(PAUSE, stop).await?;
     }
     for (at, writer) in writers.into_iter().enumerate() {
@@ -82,7 +82,7 @@ pub(super) async fn tell(
     story.won = ["source", "target"].map(|end| found.iter().filter(|c| c.winner == end).count());
     show(&found, output);
     if let Some(one) = found.iter().find(|c| c.source.is_object() && c.target.is_object()) {
-        bring_back(&pair, one, output).await?;
+        bring_back(&mut pair, one, output).await?;
     }
     Ok(story)
 }
@@ -106,7 +106,7 @@ fn moved(report: &Report) -> u64 {
 }
 
 /// One sync; says what it moved.
-async fn round(pair: &Pair, say: &impl Fn(String)) -> Result<u64> {
+async fn round(pair: &mut Pair, say: &impl Fn(String)) -> Result<u64> {
     let report = pair.run().await?;
     let (changes, conflicts) = (moved(&report), report.tables.iter().map(|t| t.conflicts).sum::<u64>());
     let met = if conflicts > 0 { format!(", {conflicts} conflicts settled and recorded") } else { String::new() };
@@ -203,7 +203,7 @@ fn difference(image: &serde_json::Value, other: &serde_json::Value) -> String {
     texts.join(", ")
 }
 
-async fn bring_back(pair: &Pair, conflict: &Conflict, output: &Output) -> Result<()> {
+async fn bring_back(pair: &mut Pair, conflict: &Conflict, output: &Output) -> Result<()> {
     let (keep, word, loser) = if conflict.winner == "source" {
         (Keep::Target, "target", "branch")
     } else {

@@ -192,14 +192,20 @@ fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef 
     let expression = expression.filter(|e| !e.is_empty());
     let generated = expression.is_some();
     let extra = extra.to_ascii_lowercase();
-    let dialect = match expression {
+    let words = match expression {
         Some(expression) => {
             let expression = if flavor.mariadb { expression } else { unescape(&expression) };
             let kept = if extra.contains("virtual") { "VIRTUAL" } else { "STORED" };
             Some(format!("GENERATED ALWAYS AS ({expression}) {kept}"))
         }
-        None => extra.find("on update ").map(|at| extra[at..].to_ascii_uppercase()),
+        None => extra.split_once("on update ").map(|(_, moment)| {
+            let moment = moment.split([' ', ',']).next().unwrap_or_default();
+            format!("ON UPDATE {}", moment.to_ascii_uppercase())
+        }),
     };
+    let words: Vec<String> =
+        words.into_iter().chain(extra.contains("invisible").then(|| "INVISIBLE".to_owned())).collect();
+    let dialect = (!words.is_empty()).then(|| words.join(" "));
     ColumnDef {
         native: if is_json { "json".to_owned() } else { native_of(&native, &logical) },
         nullable: nullable == "YES",

@@ -15,6 +15,7 @@ mod target;
 mod tests;
 mod types;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -116,6 +117,15 @@ impl Database for Mysql {
         let result = rehearse::rehearse(&mut conn, self.label(), tables).await;
         conn.disconnect().await.map_err(error::convert)?;
         result
+    }
+
+    async fn foreign_key_names(&self) -> Result<Option<BTreeSet<String>>> {
+        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let sql = "SELECT constraint_name FROM information_schema.referential_constraints \
+                   WHERE constraint_schema = DATABASE()";
+        let names: Vec<String> = conn.query(sql).await.map_err(error::convert)?;
+        conn.disconnect().await.map_err(error::convert)?;
+        Ok(Some(names.iter().map(|name| name.to_lowercase()).collect()))
     }
 
     fn drop_ddl(&self, name: &TableName) -> String {

@@ -333,13 +333,14 @@ fn column_sql(column: &ColumnDef, numbered: bool, left_out: &mut Vec<String>) ->
     if words.is_empty() { sql } else { format!("{sql} {words}") }
 }
 
-/// Keeps a name within the 64 characters of the server.
-fn short(name: &str) -> String {
-    if name.chars().count() <= 64 {
+/// The name where the server can hold it, else one that tells of it.
+fn fitting(name: &str) -> String {
+    let held = |c: &char| *c != '\0' && u32::from(*c) <= 0xFFFF;
+    if name.chars().count() <= 64 && name.chars().all(|c| held(&c)) && !name.ends_with(' ') {
         return name.to_owned();
     }
     let hash = xxhash_rust::xxh3::xxh3_64(name.as_bytes());
-    format!("{}_{hash:016x}", name.chars().take(47).collect::<String>())
+    format!("{}_{hash:016x}", name.chars().filter(held).take(47).collect::<String>())
 }
 
 fn index_list(table: &Table, index: &Index) -> String {
@@ -393,8 +394,8 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
     for index in &table.indexes {
         let list = index_list(table, index);
         match &index.native {
-            None if index.unique => lines.push(format!("UNIQUE INDEX {} ({list})", quote(&short(&index.name)))),
-            None => later.push(format!("ADD INDEX {} ({list})", quote(&short(&index.name)))),
+            None if index.unique => lines.push(format!("UNIQUE INDEX {} ({list})", quote(&fitting(&index.name)))),
+            None => later.push(format!("ADD INDEX {} ({list})", quote(&fitting(&index.name)))),
             Some(native) if native.contains("INDEX `") && !native.starts_with("CREATE") => {
                 later.push(format!("ADD {native}"));
             }
@@ -408,7 +409,7 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
     if !later.is_empty() {
         out.after_rows.push(format!("ALTER TABLE {name} {}", later.join(", ")));
     }
-    for (n, key) in table.foreign_keys.iter().enumerate() {
+    for key in &table.foreign_keys {
         let mut action = |action: ForeignKeyAction| match action {
             ForeignKeyAction::SetDefault => {
                 out.left_out
@@ -419,17 +420,9 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
         };
         let (on_delete, on_update) = (action(key.on_delete), action(key.on_update));
         let list = |c: &[String]| c.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
-        let constraint = if key.name.is_empty() {
-            format!("{}_fk{n}", table.name.name)
-        } else if key.name.starts_with(&table.name.name) {
-            key.name.clone()
-        } else {
-            // Constraint names belong to the schema here and to the table elsewhere.
-            format!("{}_{}", table.name.name, key.name)
-        };
         out.foreign_keys.push(format!(
             "ALTER TABLE {name} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {on_delete} ON UPDATE {on_update}",
-            quote(&short(&constraint)),
+            quote(&fitting(&key.name)),
             list(&key.columns),
             table_sql(&key.parent),
             list(&key.parent_columns),

@@ -16,6 +16,12 @@ const TABLES: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n
     AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
     ORDER BY c.relname::text COLLATE \"C\"";
 
+const OTHER_SCHEMAS: &str = "SELECT DISTINCT n.nspname::text COLLATE \"C\" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND n.nspname <> $1 \
+    AND left(n.nspname::text, 3) <> 'pg_' AND n.nspname <> 'information_schema' \
+    AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+    ORDER BY 1";
+
 const TABLE: &str = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.relkind IN ('r', 'p') AND n.nspname = $1 AND c.relname = $2";
 
@@ -87,6 +93,12 @@ pub(super) async fn tables(client: &Client, own: &str, schema: Option<&str>) -> 
     let rows = client.query(TABLES, &[&wanted]).await.map_err(|e| error::from(&e))?;
     let shown = if wanted == own { "" } else { wanted };
     Ok(rows.iter().map(|r| TableName::qualified(shown, r.get::<_, String>(0))).collect())
+}
+
+/// Schemas that hold tables, but the own one and the server's.
+pub(super) async fn other_schemas(client: &Client, own: &str) -> Result<Vec<String>> {
+    let rows = client.query(OTHER_SCHEMAS, &[&own]).await.map_err(|e| error::from(&e))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// A table, `None` when missing.

@@ -19,7 +19,12 @@ const PINNED: &str = "SET timezone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET Inte
     SET extra_float_digits = 3; SET bytea_output = hex; SET xmloption = content; SET statement_timeout = 0; \
     SET lock_timeout = '60s'; SET idle_in_transaction_session_timeout = 0; SET client_min_messages = warning; \
     SET standard_conforming_strings = on; SET client_encoding = 'UTF8'; SET lc_monetary = 'C'; \
-    SET default_transaction_read_only = off; SET jit = off";
+    SET default_transaction_read_only = off; SET jit = off; SET tcp_keepalives_idle = 30; \
+    SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3";
+
+/// What servers from 14 on have, and not on every system, for a session that writes: a long statement ends soon after
+/// its client has died, for the next run would wait for what it holds; and nobody ends the session because it is idle.
+const WATCHED: [&str; 2] = ["SET client_connection_check_interval = '2s'", "SET idle_session_timeout = 0"];
 
 /// Told when a URL has a parameter that neither the driver nor we know.
 const KNOWN: &str = "; it may be schema, sslmode, sslrootcert, connect_timeout, application_name, options, host, \
@@ -77,6 +82,9 @@ impl Connector {
             let known = if cause.contains("unknown option") { KNOWN } else { "" };
             wrong(format!("{e}{cause}{known}"))
         })?;
+        if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+            return Err(wrong("an '@' in the user or the password must be written as %40".to_owned()));
+        }
         if config.get_hosts().is_empty() {
             config.host("localhost");
         }
@@ -210,6 +218,16 @@ impl Connector {
         self.unreachable(&cause)
     }
 
+    /// A session that writes, or holds a lock.
+    pub(super) async fn lasting(&self, schema: &str) -> Result<Session> {
+        let session = self.session(Some(schema)).await?;
+        for sql in WATCHED {
+            // A server that cannot do it goes without; a lost connection shows itself with the next statement.
+            let _ = session.client.batch_execute(sql).await;
+        }
+        Ok(session)
+    }
+
     /// The URL names a schema that is not there.
     pub(super) fn missing_schema(&self, schema: &str) -> Error {
         Error::new(
@@ -322,6 +340,8 @@ mod tests {
         assert_eq!(c.timeout.as_secs(), 3);
         assert_eq!(c.place, "h:1234");
         assert!(Connector::parse("postgres://h/d?sslmode=maybe").is_err());
+        let told = Connector::parse("postgres://u:s3cr@et@h/d").err().unwrap();
+        assert!(told.message().contains("%40") && !told.message().contains("et@"), "{told}");
     }
 
     #[test]

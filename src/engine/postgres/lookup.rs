@@ -9,8 +9,9 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::catalog::select_list;
 use super::codec::{Wire, decode, write_text};
+use super::source::unmoved;
 use super::target::Writer;
-use super::types::{bare, ident, literal, table_name};
+use super::types::{bare, ident, table_name};
 use super::{error, log};
 use crate::engine::{Error, ErrorKind, Lookup, Result, RowLock};
 use crate::model::{Batch, Cell, Column, ColumnDef, LogicalType, Table};
@@ -147,26 +148,7 @@ async fn collect(writer: &Writer, table: &Table, sql: &str, given: Option<&Given
             }
         }
     }
-    if writer.point { unmoved(writer, table).await } else { Ok(()) }
-}
-
-/// A point shows a table that was truncated since as empty, and one that was made since too. Once the table has been
-/// read, its lock keeps both from happening.
-async fn unmoved(writer: &Writer, table: &Table) -> Result<()> {
-    let name = literal(&table_name(&writer.shared.schema, &table.name));
-    // `pg_class` as it was at the point, and what holds now.
-    let sql = format!(
-        "SELECT count(*) FROM (SELECT {name}::regclass::oid UNION SELECT relid FROM pg_partition_tree({name})) r(oid) \
-         LEFT JOIN pg_class c USING (oid) WHERE c.oid IS NULL OR c.relfilenode <> pg_relation_filenode(r.oid)"
-    );
-    let row = writer.session.client.query_one(&sql, &[]).await.map_err(|e| error::from(&e))?;
-    if row.get::<_, i64>(0) == 0 {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Busy,
-        format!("table {} was truncated or made anew while it was read: read it again", table.name),
-    ))
+    if writer.point { unmoved(&writer.session.client, &writer.shared, table).await } else { Ok(()) }
 }
 
 #[async_trait]

@@ -167,6 +167,11 @@ impl Database for Postgres {
         rehearse::rehearse(&session.client, self.label(), tables).await.map_err(|e| self.lost(e))
     }
 
+    async fn other_schemas(&self) -> Result<Vec<String>> {
+        let session = self.shared.session().await?;
+        catalog::other_schemas(&session.client, &self.shared.schema).await.map_err(|e| self.lost(e))
+    }
+
     fn drop_ddl(&self, name: &TableName) -> String {
         format!("DROP TABLE {}", types::table_name(&self.shared.schema, name))
     }
@@ -192,7 +197,7 @@ impl Database for Postgres {
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {
-        let session = self.shared.session().await?;
+        let session = self.shared.connector.lasting(&self.shared.schema).await?;
         // One name space for each database.
         let key = xxh3_64(format!("rowferry\0{name}\0{}", self.shared.schema).as_bytes()).cast_signed();
         let sql = "SELECT pg_try_advisory_lock($1)";

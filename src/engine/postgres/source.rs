@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio_postgres::CopyOutStream;
+use tokio_postgres::{Client, CopyOutStream};
 
 use super::catalog::{ALONE, select_list};
 use super::codec::{Wire, decode, write_text};
@@ -94,7 +94,16 @@ impl Source for Reader {
 
     async fn read<'a>(&'a mut self, request: &ReadRequest) -> Result<Box<dyn BatchStream + 'a>> {
         let sql = format!("COPY ({}) TO STDOUT (FORMAT binary)", select(&self.shared, request)?);
-        let answer = self.session().await?.client.copy_out(&sql).await;
+        let shared = self.shared.clone();
+        let client = &self.session().await?.client;
+        // Before the first row, so that nobody is told of rows that only seem to be gone.
+        // No LOCK TABLE: that asks for a right on the whole table, where one on columns may be all there is.
+        let lock = format!("SELECT FROM {} LIMIT 0", from(&shared, &request.table));
+        if let Err(e) = client.batch_execute(&lock).await {
+            return Err(self.failed(&request.table, &e));
+        }
+        unmoved(client, &shared, &request.table).await?;
+        let answer = client.copy_out(&sql).await;
         let stream = answer.map_err(|e| self.failed(&request.table, &e))?;
         let wires = request.table.columns.iter().map(|c| Wire::of(&c.logical)).collect();
         Ok(Box::new(Rows {
@@ -110,6 +119,25 @@ impl Source for Reader {
             over: false,
         }))
     }
+}
+
+/// A point shows a table that was truncated or rewritten since as empty, and one that was made since too. Once the
+/// table is locked, as reading it does, neither can happen any more.
+pub(super) async fn unmoved(client: &Client, shared: &Shared, table: &Table) -> Result<()> {
+    let name = literal(&table_name(&shared.schema, &table.name));
+    // `pg_class` as it was at the point, and what holds now.
+    let sql = format!(
+        "SELECT count(*) FROM (SELECT {name}::regclass::oid UNION SELECT relid FROM pg_partition_tree({name})) r(oid) \
+         LEFT JOIN pg_class c USING (oid) WHERE c.oid IS NULL OR c.relfilenode <> pg_relation_filenode(r.oid)"
+    );
+    let row = client.query_one(&sql, &[]).await.map_err(|e| error::from(&e))?;
+    if row.get::<_, i64>(0) == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Busy,
+        format!("table {} was truncated or made anew while it was read: read it again", table.name),
+    ))
 }
 
 /// The table without those that inherit from it: each is a table of its own.

@@ -48,7 +48,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Opens one.
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self> {
-        let session = shared.session().await?;
+        let session = shared.connector.lasting(&shared.schema).await?;
         let staging = HashMap::new();
         Ok(Self { shared, session, point: false, copy: None, staging, numbered: 0, in_transaction: false })
     }

@@ -47,13 +47,50 @@ fn hold_point(conn: &Connection) -> rusqlite::Result<()> {
 
 /// An expression whose order is that of [`cell_order`]: for a column as it is wherever possible,
 /// so that its index serves.
-fn order_expression(column: &ColumnDef, operand: &str) -> String {
+fn order_expression(column: &ColumnDef, operand: &str, far_years: bool) -> String {
     let is_number_text = affinity(&column.native) == Affinity::Text
         && matches!(column.logical, LogicalType::Decimal { .. } | LogicalType::Int { .. });
     if is_number_text {
         return decimal_order(operand);
     }
+    if far_years && is_dated(column) {
+        return date_order(operand);
+    }
     if column.collation.is_some() { format!("{operand} COLLATE BINARY") } else { operand.to_owned() }
+}
+
+/// Whether the column's values are texts that begin with a date.
+fn is_dated(column: &ColumnDef) -> bool {
+    matches!(column.logical, LogicalType::Date | LogicalType::Timestamp { .. })
+}
+
+/// Whether a key of the table has a date whose text is not ordered as it is: one of a year before 0 or beyond 9999.
+fn has_far_years(conn: &Connection, request: &ReadRequest) -> rusqlite::Result<bool> {
+    let table = &*request.table;
+    let ordered = request.ordered || request.rows != Selection::All;
+    let key = table.row_key().filter(|_| ordered).map_or_else(Vec::new, |key| key.columns);
+    let dated = key.iter().map(|&at| &table.columns[at]).filter(|column| is_dated(column));
+    let far: Vec<String> = dated
+        .map(|column| quote(&column.name))
+        .map(|name| format!("(typeof({name}) = 'text' AND substr({name}, 5, 1) <> '-')"))
+        .collect();
+    if far.is_empty() {
+        return Ok(false);
+    }
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {})", quote_table(&table.name), far.join(" OR "));
+    conn.query_row(&sql, [], |row| row.get(0))
+}
+
+/// Text that sorts by bytes as the dates and moments do, of any year.
+fn date_order(x: &str) -> String {
+    let year = format!("CAST(substr({x}, 1, instr({x}, '-') - 1) AS INTEGER)");
+    let dash = format!("instr(substr({x}, 2), '-')");
+    let before = format!("CAST(substr({x}, 2, {dash} - 1) AS INTEGER)");
+    format!(
+        "CASE WHEN {x} = '-infinity' THEN '0' WHEN {x} = 'infinity' THEN '3' \
+         WHEN substr({x}, 1, 1) = '-' THEN '1' || printf('%07d', 9999999 - {before}) || substr({x}, {dash} + 1) \
+         ELSE '2' || printf('%07d', {year}) || substr({x}, instr({x}, '-')) END"
+    )
 }
 
 /// Text that sorts by bytes as the decimals sort by size: sign, number of whole digits, digits;
@@ -96,7 +133,7 @@ struct Plan {
     ordered: bool,
 }
 
-fn plan(request: &ReadRequest) -> Result<Plan> {
+fn plan(request: &ReadRequest, far_years: bool) -> Result<Plan> {
     let table = &*request.table;
     let mut sql = String::from("SELECT ");
     for (at, column) in table.columns.iter().enumerate() {
@@ -126,8 +163,8 @@ fn plan(request: &ReadRequest) -> Result<Plan> {
             for (&at, value) in key.iter().zip(values) {
                 bounds.push((at, value.clone()));
                 let column = &table.columns[at];
-                left.push(order_expression(column, &quote(&column.name)));
-                right.push(order_expression(column, &format!("?{}", bounds.len())));
+                left.push(order_expression(column, &quote(&column.name), far_years));
+                right.push(order_expression(column, &format!("?{}", bounds.len()), far_years));
             }
             conditions.push(format!("({}) {operator} ({})", left.join(", "), right.join(", ")));
         }
@@ -136,8 +173,9 @@ fn plan(request: &ReadRequest) -> Result<Plan> {
         let _ = write!(sql, " WHERE {}", conditions.join(" AND "));
     }
     if request.ordered {
+        let columns = key.iter().map(|&at| &table.columns[at]);
         let order: Vec<String> =
-            key.iter().map(|&at| order_expression(&table.columns[at], &quote(&table.columns[at].name))).collect();
+            columns.map(|column| order_expression(column, &quote(&column.name), far_years)).collect();
         let _ = write!(sql, " ORDER BY {}", order.join(", "));
     }
     Ok(Plan { sql, bounds, key, ordered: request.ordered })
@@ -195,8 +233,7 @@ impl KeyWatch {
             return Err(Error::new(
                 ErrorKind::BadData,
                 format!(
-                    "table {} has key values of several types, or dates beyond the years 0 to 9999, that cannot be ordered as \
-                     other engines do",
+                    "table {} has key values of several types, which cannot be ordered as other engines do",
                     table.name
                 ),
             ));
@@ -221,12 +258,13 @@ impl KeyWatch {
 /// What goes over to the stream; `None` tells an end from a thread that died.
 type Sent = Result<Option<Batch>>;
 
-fn run(conn: &Connection, request: &ReadRequest, plan: &Plan, out: &mpsc::Sender<Sent>) -> Result<()> {
+fn run(conn: &Connection, request: &ReadRequest, out: &mpsc::Sender<Sent>) -> Result<()> {
     let table = &request.table;
     let failed = |e| during(format_args!("cannot read table {}", table.name))(e);
     hold_point(conn).map_err(failed)?;
+    let plan = plan(request, has_far_years(conn, request).map_err(failed)?)?;
     let mut statement = conn.prepare_cached(&plan.sql).map_err(failed)?;
-    bind_bounds(&mut statement, table, plan).map_err(failed)?;
+    bind_bounds(&mut statement, table, &plan).map_err(failed)?;
     let mut builder = BatchBuilder::new(table.clone(), request.limits);
     let mut watch = KeyWatch {
         key: plan.key.iter().map(|&at| (at, Binder::new(&table.columns[at]))).collect(),
@@ -273,7 +311,7 @@ impl Source for FileSource {
 
     async fn check(&mut self, request: &ReadRequest) -> Result<()> {
         request.filter.as_deref().map_or(Ok(()), |f| filter::check(f, QUOTING))?;
-        let plan = plan(request)?;
+        let plan = plan(request, false)?;
         let table = request.table.clone();
         self.worker
             .call(move |conn| {
@@ -283,12 +321,14 @@ impl Source for FileSource {
     }
 
     async fn read<'a>(&'a mut self, request: &ReadRequest) -> Result<Box<dyn BatchStream + 'a>> {
-        let plan = plan(request)?;
+        // What cannot be asked for is told before anything is read.
+        plan(request, false)?;
         let request = request.clone();
-        let (out, batches) = mpsc::channel(2);
+        // One is read while one waits.
+        let (out, batches) = mpsc::channel(1);
         self.worker
             .spawn(move |conn| {
-                let end = run(conn, &request, &plan, &out).map(|()| None);
+                let end = run(conn, &request, &out).map(|()| None);
                 let _ = out.blocking_send(end);
             })
             .await?;

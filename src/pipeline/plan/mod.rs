@@ -110,6 +110,8 @@ pub struct Plan {
     pub mode: Mode,
     /// Whether tables must go one after another, parents first.
     pub serial: bool,
+    /// What could surprise, beyond single tables.
+    pub notes: Vec<String>,
 }
 
 /// How alike the two databases are.
@@ -157,11 +159,14 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
     let ours = unfinished::tables(target).await?;
     let snapshot = source.snapshot().await?;
     let mut reader = snapshot.source().await?;
-    let renamed = |t: &Table| options.renamed.get(&t.name.to_string()).cloned().unwrap_or_else(|| t.name.clone());
+    let renamed = |t: &Table| {
+        let told = options.renamed.get(&t.name.to_string()).cloned();
+        told.unwrap_or_else(|| name_at(source, target, &t.name))
+    };
     let tables: Vec<(Table, TableName)> =
         sort_parents_first(tables).into_iter().map(|t| (renamed(&t), t)).map(|(name, t)| (t, name)).collect();
     refuse_twins(target, &tables)?;
-    let parents = parents(source, target, &tables).await?;
+    let mut parents = parents(source, target, &tables).await?;
     let mut plans = Vec::with_capacity(tables.len());
     for (table, name) in tables {
         if one_database && name == table.name {
@@ -176,7 +181,7 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
         // A name that cannot be there need not be looked for, and a server may stumble over it.
         let existing = if target.name_fault(&name.name).is_some() { None } else { target.describe(&name).await? };
         let mut plan =
-            plan_table(target, table, name, existing, &ours, (options.create, ends, source.zone(), &parents))?;
+            plan_table(target, table, name, existing, &ours, (options.create, ends, source.zone(), &mut parents))?;
         plan.filter =
             options.filters.iter().find(|(n, _)| *n == plan.source.name.to_string()).map(|(_, filter)| filter.clone());
         let request = ReadRequest {
@@ -220,7 +225,30 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
         ));
     }
     let serial = !silent && plans.iter().any(|p| !p.create && !p.target.foreign_keys.is_empty());
-    Ok(Plan { tables: plans, mode: options.mode, serial })
+    Ok(Plan { tables: plans, mode: options.mode, serial, notes: notes(source, options).await? })
+}
+
+/// What a run over all tables leaves out, as its user may not expect.
+async fn notes(source: &dyn Database, options: &PlanOptions) -> Result<Vec<String>> {
+    if !options.tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let elsewhere = source.other_schemas().await?;
+    let named = |schema: &String| {
+        format!("the tables of schema {schema} take no part; name them with --tables '{}.*'", exact_pattern(schema))
+    };
+    Ok(elsewhere.iter().map(named).collect())
+}
+
+/// The name that a table of the source's has at the target unless it is told otherwise. A schema other than the own one
+/// means something to the same engine only.
+#[must_use]
+pub fn name_at(source: &dyn Database, target: &dyn Database, name: &TableName) -> TableName {
+    if source.abilities().product == target.abilities().product {
+        name.clone()
+    } else {
+        TableName::new(name.name.clone())
+    }
 }
 
 fn plan_table(
@@ -229,7 +257,7 @@ fn plan_table(
     name: TableName,
     existing: Option<Table>,
     ours: &BTreeSet<String>,
-    (may_create, ends, zone, parents): (bool, Ends, &Zone, &Parents),
+    (may_create, ends, zone, parents): (bool, Ends, &Zone, &mut Parents),
 ) -> Result<TablePlan> {
     let Wanted { table: wanted, losses, notes } = shape::wanted(target, &source, &name, ends, parents);
     let interrupted = ours.contains(&name.to_string());
@@ -246,7 +274,8 @@ fn plan_table(
         }
         refuse_names(target, &wanted)?;
     }
-    let mut notes = if create { notes } else { Vec::new() };
+    // Of an interrupted run's table all is said again: nobody may have read it the first time.
+    let mut notes = if create || interrupted { notes } else { Vec::new() };
     let ddl = if create {
         Some(target.ddl(&wanted))
     } else if interrupted {

@@ -1,13 +1,36 @@
-//! Where the tables are, at the target, that foreign keys refer to.
+//! What foreign keys meet at the target: where the tables are that they refer to, and which names are free.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::{Database, ErrorKind, Result};
 use crate::model::{Table, TableName};
 
-/// A table's name at the target, by the name that foreign keys of the source call it by; what is missing here is not
-/// at the target and will not be.
-pub(super) type Parents = BTreeMap<TableName, TableName>;
+/// What is known of the target's side.
+pub(super) struct Parents {
+    /// A table's name at the target, by the name that foreign keys of the source call it by; what is missing here is
+    /// not at the target and will not be.
+    names: BTreeMap<TableName, TableName>,
+    /// Names of foreign keys that are taken, where that matters.
+    taken: Option<BTreeSet<String>>,
+}
+
+impl Parents {
+    /// Where a parent is.
+    pub(super) fn get(&self, parent: &TableName) -> Option<&TableName> {
+        self.names.get(parent)
+    }
+
+    /// The name that the `n`th foreign key of `table` gets: its own while it is free, else with the table's before it.
+    pub(super) fn key_name(&mut self, table: &str, n: usize, own: &str) -> String {
+        // Named by place, so that what an interrupted run left over keeps its name.
+        let own = if own.is_empty() { format!("{table}_fk{n}") } else { own.to_owned() };
+        let Some(taken) = &mut self.taken else { return own };
+        let longer = [own.clone(), format!("{table}_{own}")].into_iter();
+        let numbered = (2..).map(|again| format!("{table}_{own}_{again}"));
+        let mut free = longer.chain(numbered).filter(|name| taken.insert(name.to_lowercase()));
+        free.next().unwrap_or(own)
+    }
+}
 
 /// Looks up the parents of these tables, each with its name at the target: among themselves, then at the target.
 pub(super) async fn parents(
@@ -18,7 +41,7 @@ pub(super) async fn parents(
     let letters = source.abilities().table_names;
     let folded = |name: &TableName| (name.schema.clone(), letters.fold(&name.name));
     let planned: BTreeMap<_, &TableName> = tables.iter().map(|(table, name)| (folded(&table.name), name)).collect();
-    let mut parents = Parents::new();
+    let mut parents = BTreeMap::new();
     for key in tables.iter().flat_map(|(table, _)| &table.foreign_keys) {
         if parents.contains_key(&key.parent) {
             continue;
@@ -29,7 +52,7 @@ pub(super) async fn parents(
             parents.insert(key.parent.clone(), key.parent.clone());
         }
     }
-    Ok(parents)
+    Ok(Parents { names: parents, taken: target.foreign_key_names().await? })
 }
 
 async fn is_there(target: &dyn Database, name: &TableName) -> Result<bool> {

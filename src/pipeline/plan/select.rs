@@ -58,6 +58,13 @@ pub fn exact_pattern(name: &str) -> String {
     })
 }
 
+/// The name that a pattern without `*` and `?` matches.
+fn plain_name(pattern: &str) -> String {
+    let mut chars = pattern.chars();
+    std::iter::from_fn(|| chars.next().and_then(|c| if c == '\\' { chars.next().or(Some(c)) } else { Some(c) }))
+        .collect()
+}
+
 /// Names of a database's tables that match one of these patterns, each with or without its schema.
 ///
 /// # Errors
@@ -66,7 +73,7 @@ pub async fn matching_tables(database: &dyn Database, own: &[TableName], pattern
     let found: Vec<TableName> = own.iter().filter(|n| matches_pattern(pattern, &n.name)).cloned().collect();
     match pattern.split_once('.') {
         Some((schema, rest)) if found.is_empty() => {
-            let mut elsewhere = match database.tables(Some(schema)).await {
+            let mut elsewhere = match database.tables(Some(&plain_name(schema))).await {
                 // An engine without schemas has names with dots, and this is none of them.
                 Err(e) if e.kind == ErrorKind::SchemaMismatch => Vec::new(),
                 other => other?,
@@ -176,6 +183,7 @@ mod tests {
         }
         for name in ["a*b?", "\\", "x\\*", "plain"] {
             assert!(matches_pattern(&exact_pattern(name), name));
+            assert_eq!(plain_name(&exact_pattern(name)), name);
             assert!(!matches_pattern(&exact_pattern(name), &format!("{name}x")));
         }
     }

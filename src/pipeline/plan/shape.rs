@@ -18,7 +18,13 @@ pub(super) struct Wanted {
 }
 
 /// The table as `target` would make it from `source`'s.
-pub(super) fn wanted(target: &dyn Database, source: &Table, name: &TableName, ends: Ends, parents: &Parents) -> Wanted {
+pub(super) fn wanted(
+    target: &dyn Database,
+    source: &Table,
+    name: &TableName,
+    ends: Ends,
+    parents: &mut Parents,
+) -> Wanted {
     let (mut losses, mut notes) = (Vec::new(), Vec::new());
     let original = source;
     let source = &carried(source, ends, &mut notes);
@@ -29,10 +35,7 @@ pub(super) fn wanted(target: &dyn Database, source: &Table, name: &TableName, en
         table.triggers.clear();
     }
     for (n, key) in table.foreign_keys.iter_mut().enumerate() {
-        // Named by place, so that what an interrupted run left over keeps its name.
-        if key.name.is_empty() {
-            key.name = format!("{}_fk{}", name.name, n + 1);
-        }
+        key.name = parents.key_name(&name.name, n + 1, &key.name);
     }
     table.foreign_keys.retain_mut(|key| {
         let Some(parent) = parents.get(&key.parent) else {
@@ -141,6 +144,17 @@ pub(super) fn refuse_twins(target: &dyn Database, tables: &[(Table, TableName)])
     for (source, name) in tables {
         let folded = (name.schema.clone(), abilities.table_names.fold(&name.name));
         if let Some(twin) = seen.insert(folded, &source.name) {
+            if twin.name == source.name.name {
+                return Err(Error::new(
+                    ErrorKind::SchemaMismatch,
+                    format!(
+                        "tables {twin} and {} would be one table at {}, which does not have their schemas; copy them \
+                         one by one into databases of their own",
+                        source.name,
+                        target.label()
+                    ),
+                ));
+            }
             return Err(twins(target, &format!("tables {twin} and {}", source.name), "table"));
         }
     }

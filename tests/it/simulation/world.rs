@@ -238,8 +238,9 @@ impl Node {
         Ok(met.collect())
     }
 
-    async fn quarantine(&self) -> rowferry::engine::Result<BTreeMap<Place, String>> {
-        let records = self.texts(&Books::new(self.db.as_ref()).quarantine).await?;
+    /// What is set aside here: in quarantine, or waiting.
+    async fn aside(&self, book: &Arc<Table>) -> rowferry::engine::Result<BTreeMap<Place, String>> {
+        let records = self.texts(book).await?;
         Ok(records.iter().map(|r| (self.place(r[2].as_ref(), r[3].as_ref()), r[4].clone().unwrap())).collect())
     }
 
@@ -480,13 +481,16 @@ impl<'a> World<'a> {
 
     async fn check(&self) -> Result<(), Fault> {
         let reading = || fault("reading the end");
-        let (mut rows, mut entries, mut met, mut refused) = (Vec::new(), Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut rows, mut entries, mut met) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut refused, mut waiting) = (BTreeMap::new(), BTreeMap::new());
         for node in &self.nodes {
             let stand = node.rows().await.map_err(reading())?;
             entries.push(node.entries(&stand).await.map_err(reading())?);
             rows.push(stand);
             met.extend(node.conflicts().await.map_err(reading())?);
-            refused.extend(node.quarantine().await.map_err(reading())?);
+            let books = Books::new(node.db.as_ref());
+            refused.extend(node.aside(&books.quarantine).await.map_err(reading())?);
+            waiting.extend(node.aside(&books.waiting).await.map_err(reading())?);
         }
         let mut faults: Vec<String> = Vec::new();
         if self.scenario.lone_writer {
@@ -494,7 +498,7 @@ impl<'a> World<'a> {
             faults.extend(false_ones.map(|m| format!("one alone writes, and yet: {m:?}")));
             faults.extend(refused.iter().map(|r| format!("one alone writes, and yet: {r:?}")));
         }
-        let exempt: BTreeSet<Place> = refused.keys().copied().collect();
+        let exempt: BTreeSet<Place> = refused.keys().chain(waiting.keys()).copied().collect();
         let (first, first_entries) = (&rows[0], &entries[0]);
         for (at, (rows, entries)) in rows.iter().zip(&entries).enumerate().skip(1) {
             let places: BTreeSet<&Place> = [first.keys(), rows.keys()]

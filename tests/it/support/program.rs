@@ -81,6 +81,14 @@ impl Running {
         self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()))
     }
 
+    /// The most memory that it has had so far, in KiB; 0 where the system does not say.
+    pub fn peak_kib(&self) -> u64 {
+        let status = self.child.as_ref().map(|child| format!("/proc/{}/status", child.id()));
+        let text = status.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+
     /// Ends it at once, as `kill -9` does.
     pub fn kill(mut self) {
         let mut child = self.child.take().expect("it runs");

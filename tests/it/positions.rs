@@ -1,0 +1,168 @@
+//! A database that was restored, or copied, is noticed, and nothing is lost by it.
+
+use std::path::Path;
+
+use crate::support::{Engine, TestDb, assert_equal, rowferry_in};
+
+const TABLE: &str = "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(40))";
+
+fn config(folder: &Path, databases: &[(&str, &TestDb)], syncs: &[(&str, &str)]) {
+    let databases: String =
+        databases.iter().map(|(name, db)| format!("  {name}: {{ url: \"{}\" }}\n", db.url())).collect();
+    let syncs: String = syncs
+        .iter()
+        .map(|(a, b)| format!("  {a}{b}: {{ source: {a}, target: {b}, direction: bidirectional, tables: [t] }}\n"))
+        .collect();
+    std::fs::write(folder.join("rowferry.yaml"), format!("node: test\ndatabases:\n{databases}syncs:\n{syncs}"))
+        .expect("written");
+}
+
+/// Everything in a database: its rows and what is noted of them; put back later as from a backup.
+struct Backup(Vec<(String, String, Vec<Vec<Option<String>>>)>);
+
+impl Backup {
+    fn of(db: &TestDb) -> Self {
+        let mut tables = db.own_tables();
+        tables.sort();
+        tables.push("t".to_owned());
+        let saved = |table: String| {
+            let (columns, text) = columns(db, &table);
+            let rows = db.query(&format!("SELECT {text} FROM {table}"));
+            (table, columns, rows)
+        };
+        // SQLite names triggers beside them.
+        tables.retain(|table| !columns(db, table).0.is_empty());
+        Self(tables.into_iter().map(saved).collect())
+    }
+
+    fn restore(&self, db: &TestDb) {
+        // The log last: what putting rows back has noted is no part of the backup.
+        for (table, ..) in &self.0 {
+            db.execute(&format!("DELETE FROM {table}"));
+        }
+        for (table, columns, rows) in self.0.iter().rev() {
+            for row in rows {
+                let values: Vec<String> = row
+                    .iter()
+                    .map(|value| match value {
+                        None => "NULL".to_owned(),
+                        Some(text) => text.clone(),
+                    })
+                    .collect();
+                db.execute(&format!("INSERT INTO {table} ({columns}) VALUES ({})", values.join(", ")));
+            }
+        }
+        let logs = self.0.iter().filter(|(table, ..)| table.starts_with("_rowferry_log"));
+        for (table, _, rows) in logs {
+            assert!(rows.is_empty(), "nothing was under way");
+            db.execute(&format!("DELETE FROM {table}"));
+        }
+    }
+}
+
+/// The columns of a table, and expressions that give each value as a literal.
+fn columns(db: &TestDb, table: &str) -> (String, String) {
+    let sql = match db.engine() {
+        Engine::Sqlite => format!("SELECT name FROM pragma_table_info('{table}')"),
+        Engine::Postgres => format!(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = '{table}' ORDER BY ordinal_position"
+        ),
+        Engine::Mariadb | Engine::Mysql => format!(
+            "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() \
+             AND table_name = '{table}' ORDER BY ordinal_position"
+        ),
+    };
+    let names: Vec<String> = db.query(&sql).into_iter().flatten().flatten().collect();
+    let quote = |name: &String| {
+        if matches!(db.engine(), Engine::Mariadb | Engine::Mysql) { format!("`{name}`") } else { format!("\"{name}\"") }
+    };
+    let literal = |name: &String| {
+        let name = quote(name);
+        match db.engine() {
+            Engine::Sqlite => format!("quote({name})"),
+            Engine::Postgres => format!("quote_nullable({name})"),
+            Engine::Mariadb | Engine::Mysql => format!(
+                "CASE WHEN {name} IS NULL THEN NULL ELSE CONCAT('X''', HEX(CAST({name} AS CHAR CHARACTER SET binary)), '''') END"
+            ),
+        }
+    };
+    let list = |of: &dyn Fn(&String) -> String| names.iter().map(of).collect::<Vec<_>>().join(", ");
+    (list(&quote), list(&literal))
+}
+
+fn sync(folder: &Path, what: &str) -> String {
+    let output = rowferry_in(folder, &["sync", what]);
+    assert_eq!(output.code, 0, "{what}: {output:?}");
+    output.stderr
+}
+
+/// Restored after it has sent and received; then both ends go on writing under keys that the lost time knew.
+#[test]
+fn a_restored_database_loses_nothing_that_anybody_else_has() {
+    for engine in Engine::available() {
+        for restored in [0, 1] {
+            let ends = [TestDb::new(engine), TestDb::new(engine)];
+            let folder = tempfile::tempdir().expect("a folder");
+            config(folder.path(), &[("a", &ends[0]), ("b", &ends[1])], &[("a", "b")]);
+            ends[0].execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'one'), (2, 'two'), (3, 'three')"));
+            sync(folder.path(), "ab");
+            ends[0].execute("UPDATE t SET note = 'at a, kept' WHERE id = 1");
+            sync(folder.path(), "ab");
+            sync(folder.path(), "ab");
+            let backup = Backup::of(&ends[restored]);
+            ends[restored].execute("UPDATE t SET note = 'sent, then lost' WHERE id = 2; DELETE FROM t WHERE id = 3");
+            ends[restored].execute("INSERT INTO t VALUES (4, 'sent too')");
+            sync(folder.path(), "ab");
+            sync(folder.path(), "ab");
+            backup.restore(&ends[restored]);
+            // It counts on past the number that the other end has read.
+            for at in 0..9 {
+                ends[restored].execute(&format!("INSERT INTO t VALUES (1{at}, 'after')"));
+            }
+            ends[restored].execute("UPDATE t SET note = 'after' WHERE id = 2");
+            let said = sync(folder.path(), "ab");
+            assert!(said.contains("restored"), "{engine:?} {restored}: not noticed: {said}");
+            sync(folder.path(), "ab");
+            assert_equal(&ends[0], &ends[1]);
+            assert_eq!(ends[0].value("SELECT count(*) FROM t WHERE note = 'after'"), "10", "{engine:?} {restored}");
+            assert_eq!(ends[0].value("SELECT note FROM t WHERE id = 4"), "sent too", "{engine:?} {restored}");
+            assert_eq!(ends[0].value("SELECT count(*) FROM t WHERE id = 3"), "0", "{engine:?} {restored}");
+            // Row 2 was written on both sides of the gap, neither knowing of the other.
+            let met: Vec<String> = ends.iter().map(|e| e.value("SELECT count(*) FROM _rowferry_conflicts")).collect();
+            assert!(met.iter().any(|count| count == "1"), "{engine:?} {restored}: {met:?}");
+            assert_eq!(sync(folder.path(), "ab"), "", "{engine:?} {restored}: it comes to rest");
+        }
+    }
+}
+
+/// A copy of a file, with all that is noted in it, takes part beside the original.
+#[test]
+fn a_copied_file_becomes_a_site_of_its_own() {
+    for engine in Engine::available() {
+        let [office, laptop, copy] = [TestDb::new(engine), TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite)];
+        let folder = tempfile::tempdir().expect("a folder");
+        let all = [("office", &office), ("laptop", &laptop), ("copy", &copy)];
+        config(folder.path(), &all, &[("laptop", "office"), ("copy", "office")]);
+        laptop.execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'one'), (2, 'two')"));
+        sync(folder.path(), "laptopoffice");
+        sync(folder.path(), "laptopoffice");
+        let path = |db: &TestDb| db.url().trim_start_matches("sqlite:").to_owned();
+        laptop.query("PRAGMA wal_checkpoint(TRUNCATE)");
+        std::fs::copy(path(&laptop), path(&copy)).expect("copied");
+        laptop.execute("INSERT INTO t VALUES (3, 'laptop'); UPDATE t SET note = 'laptop' WHERE id = 1");
+        copy.execute("INSERT INTO t VALUES (4, 'copy'); UPDATE t SET note = 'copy' WHERE id = 2");
+        let mut said = String::new();
+        for _ in 0..4 {
+            said += &sync(folder.path(), "laptopoffice");
+            said += &sync(folder.path(), "copyoffice");
+        }
+        assert!(said.contains("is a copy"), "{engine:?}: not noticed: {said}");
+        assert_equal(&laptop, &office);
+        assert_equal(&copy, &office);
+        assert_eq!(office.value("SELECT count(*) FROM t"), "4");
+        assert_eq!(office.value("SELECT count(*) FROM t WHERE note IN ('laptop', 'copy')"), "4");
+        assert_eq!(sync(folder.path(), "laptopoffice") + &sync(folder.path(), "copyoffice"), "", "it comes to rest");
+        let id = |db: &TestDb| db.value("SELECT id FROM _rowferry_site");
+        assert_ne!(id(&laptop), id(&copy), "{engine:?}: two databases under one name");
+    }
+}
