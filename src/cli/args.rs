@@ -336,4 +336,7 @@ pub(crate) struct DemoArgs {
     /// How long both sites write
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
+    /// Answer over HTTP at this address while they do, such as 127.0.0.1:8080
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
 }

@@ -1,6 +1,7 @@
 //! `rowferry demo`.
 
 mod apart;
+mod api;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ fn folder(demo: &DemoArgs) -> Result<(PathBuf, bool)> {
         demo.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("rowferry-demo-{}", std::process::id())));
     std::fs::create_dir_all(&dir)
         .map_err(|e| Error::new(ErrorKind::Denied, format!("the folder {} cannot be made: {e}", dir.display())))?;
-    for name in ["head-office.db", "branch.db"] {
+    for name in ["head-office.db", "branch.db", "demo-state.db"] {
         if dir.join(name).exists() {
             return Err(Error::new(
                 ErrorKind::Usage,
@@ -73,7 +74,7 @@ async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationTo
     output.line("");
     output.line("5. rowferry diff head-office branch --repair a-to-b: only those rows are written");
     if let Some(plan) = repair_plan(office.as_ref(), branch.as_ref(), &found).await? {
-        execute_quietly(&office, &branch, &plan, dir, output, &stop).await?;
+        execute_quietly(&office, &branch, &plan, dir, &stop).await?;
     }
 
     output.line("");
@@ -81,7 +82,14 @@ async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationTo
         "6. A bidirectional sync of customers and products, for {} seconds, while both sites write:",
         demo.seconds
     ));
+    let api = match &demo.listen {
+        Some(listen) => Some(api::Api::start(dir, listen, output).await?),
+        None => None,
+    };
     let story = apart::tell(&office, &branch, demo.seconds, output, &stop).await?;
+    if let Some(api) = api {
+        api.end().await?;
+    }
     let after = compare(&office, &branch, &stop).await?;
     let rows: u64 = after.tables.iter().map(|t| t.rows_a).sum();
     let seconds = started.elapsed().as_secs_f64();
@@ -137,16 +145,18 @@ async fn copy(
 ) -> Result<()> {
     let options = PlanOptions { create: true, count: true, ..PlanOptions::default() };
     let plan = plan(from.as_ref(), to.as_ref(), &options).await?;
-    execute_quietly(from, to, &plan, dir, output, stop).await
+    let rows: u64 = plan.tables.iter().map(|table| table.rows).sum();
+    execute_quietly(from, to, &plan, dir, stop).await?;
+    output.line(format!("   {} tables, {rows} rows", plan.tables.len()));
+    Ok(())
 }
 
-/// Runs a plan; the document of the demo is the last word, not this one's.
+/// Runs a plan without a word; the demo has its own.
 async fn execute_quietly(
     from: &Arc<dyn Database>,
     to: &Arc<dyn Database>,
     plan: &crate::pipeline::Plan,
     dir: &Path,
-    output: &Output,
     stop: &CancellationToken,
 ) -> Result<()> {
     let options = RunOptions {
@@ -158,7 +168,7 @@ async fn execute_quietly(
         stop: stop.clone(),
     };
     let claim = Claim::take(to, stop).await?;
-    match execute(from, &claim, plan, options, &output.without_documents()).await? {
+    match execute(from, &claim, plan, options, &Output::silent()).await? {
         Outcome::Done => Ok(()),
         Outcome::Short | Outcome::Failed(_) => {
             Err(Error::new(ErrorKind::BadData, "a row of the demo could not be written"))

@@ -28,11 +28,6 @@ impl Output {
         Self { format: args.format, quiet: args.quiet, documents: true, told, fault }
     }
 
-    /// The same, for a step of a longer tale whose last document is the only one.
-    pub(crate) fn without_documents(&self) -> Self {
-        Self { documents: false, told: self.told.clone(), fault: self.fault.clone(), ..*self }
-    }
-
     /// One that says nothing on stdout.
     pub(crate) fn silent() -> Self {
         let (told, fault) = (Arc::default(), Arc::default());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rowferry::sample;
 
-use crate::support::{Engine, TestDb, assert_equal, rowferry, rowferry_in};
+use crate::support::{Engine, Node, TestDb, assert_equal, rowferry, rowferry_in};
 
 /// The sample shop in a new SQLite database.
 fn shop() -> TestDb {
@@ -285,6 +285,24 @@ fn the_demo_ends_equal() {
     for written in [&told["writes"]["head_office"], &told["writes"]["branch"], &told["changes"], &told["conflicts"]] {
         assert!(written.as_u64() > Some(0), "{told}");
     }
+}
+
+#[test]
+fn the_demo_answers_while_it_runs_and_leaves_its_files_where_it_was_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let args = ["demo", "--scale", "1", "--seconds", "3", "--dir", "here", "--listen", "127.0.0.1:0"];
+    let node = Node::of(folder.path(), &args);
+    node.wait_for("curl -H");
+    let said = node.said();
+    let key = said.split("X-API-Key: ").nth(1).and_then(|rest| rest.split('\'').next()).expect("a key").to_owned();
+    let answer = node.get("/api/status", &key);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(node.get("/api/status", "no key").status, 401);
+    node.wait_for("Both databases are equal");
+    assert!(folder.path().join("here/branch.db").is_file());
+    let again = rowferry_in(folder.path(), &args);
+    assert_eq!(again.code, 2, "{again:?}");
+    assert!(again.stderr.contains("exists already"), "{again:?}");
 }
 
 #[test]

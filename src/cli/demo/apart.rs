@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(400);
 /// Between two writes of a site.
 const BREATH: Duration = Duration::from_millis(25);
 /// Customers that both sites know and write.
-const SHARED: u64 = 30;
+const SHARED: u64 = 120;
 /// Conflicts that are shown one by one.
 const SHOWN: usize = 5;
 

@@ -29,7 +29,13 @@ impl Node {
     /// Starts one with the configuration that stands in `folder`.
     #[track_caller]
     pub fn start(folder: &Path) -> Self {
-        let mut command = program(folder, &["serve"]);
+        Self::of(folder, &["serve"])
+    }
+
+    /// Starts a command that listens, and says where.
+    #[track_caller]
+    pub fn of(folder: &Path, args: &[&str]) -> Self {
+        let mut command = program(folder, args);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let mut node = Self { child, address: String::new(), said: Arc::default() };
         let (send, lines) = mpsc::channel();
