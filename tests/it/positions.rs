@@ -18,7 +18,10 @@ fn config(folder: &Path, databases: &[(&str, &TestDb)], syncs: &[(&str, &str)]) 
 }
 
 /// Everything in a database: its rows and what is noted of them; put back later as from a backup.
-struct Backup(Vec<(String, String, Vec<Vec<Option<String>>>)>);
+struct Backup(Vec<Saved>);
+
+/// A table, its columns as SQL lists them, and its rows.
+type Saved = (String, String, Vec<Vec<Option<String>>>);
 
 impl Backup {
     fn of(db: &TestDb) -> Self {

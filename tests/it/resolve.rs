@@ -178,8 +178,9 @@ fn a_one_way_sync_is_resolved_at_both_ends_too() {
 
 #[test]
 fn rows_that_differ_when_two_databases_meet_are_resolved() {
-    for engine in Engine::available() {
-        let pair = Ends::new(engine, PLAIN, "direction: bidirectional, conflict: manual");
+    let entries = ["direction: bidirectional, conflict: manual", "direction: bidirectional"];
+    for (engine, entry) in Engine::available().into_iter().flat_map(|engine| entries.map(|entry| (engine, entry))) {
+        let pair = Ends::new(engine, PLAIN, entry);
         pair.a.execute("INSERT INTO t VALUES (1, 'at A', 1), (2, 'same', 2)");
         pair.b.execute("INSERT INTO t VALUES (1, 'at B', 1), (2, 'same', 2)");
         pair.run(&["sync"]);
