@@ -137,32 +137,33 @@ fn end_sessions(target: &TestDb) -> bool {
     !busy.is_empty()
 }
 
+/// Runs a copy and ends what it does at the server; whether it met that at all: a session may be done by then.
+fn ended_and_made_again(source: &TestDb, engine: Engine) -> bool {
+    let target = TestDb::new(engine);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut child = program(folder.path(), &["copy", source.url(), target.url()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program");
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !end_sessions(&target) {
+        assert_eq!(child.try_wait().expect("a state"), None, "it ended before it was caught at {engine:?}");
+        assert!(Instant::now() < deadline, "it never wrote to {engine:?}");
+    }
+    let output = child.wait_with_output().expect("an end");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{engine:?}: {said}");
+    assert_equal(source, &target);
+    assert_eq!(target.own_tables(), Vec::<String>::new());
+    said.contains("trying again in")
+}
+
 #[test]
 fn a_lost_connection_is_made_again() {
     let source = family(150_000);
-    for target in TestDb::on_all().into_iter().filter(|db| db.engine() != Engine::Sqlite) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut child = program(folder.path(), &["copy", source.url(), target.url()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program");
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while !end_sessions(&target) {
-            assert_eq!(
-                child.try_wait().expect("a state"),
-                None,
-                "it ended before it was caught at {:?}",
-                target.engine()
-            );
-            assert!(Instant::now() < deadline, "it never wrote to {:?}", target.engine());
-        }
-        let output = child.wait_with_output().expect("an end");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("trying again in"), "{:?}: {said}", target.engine());
-        assert_eq!(output.status.code(), Some(0), "{:?}: {said}", target.engine());
-        assert_equal(&source, &target);
-        assert_eq!(target.own_tables(), Vec::<String>::new());
+    for engine in Engine::available().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        assert!((0..5).any(|_| ended_and_made_again(&source, engine)), "{engine:?}: it never noticed");
     }
 }
 
