@@ -214,6 +214,11 @@ impl Staged<'_> {
         let Incoming { intake, terms, .. } = self.incoming;
         let (fitted, standing) = (&self.fitted, &self.standing);
         self.known = read(target, &intake.book, &fitted.keys).await?;
+        let came = |change: &&Change| {
+            let alive = self.known.get(&change.id).is_some_and(|known| known.entry.digest.is_some());
+            alive && !standing.places.contains_key(&change.id)
+        };
+        intake.refuse_newcomers(target, &fitted.keys, fitted.changes.iter().filter(came).map(|c| c.at)).await?;
         for change in &fitted.changes {
             let local = intake.local(self.known.get(&change.id), standing, change.id);
             let mut decision = terms.decide(local.as_ref(), &change.entry, origin);
@@ -353,6 +358,8 @@ impl Staged<'_> {
             records.waits((&self.fitted.keys, change.at), row, &change.entry, reason);
         }
         let mut refused = self.write_rows(target, &orphans).await?;
+        let came = self.fitted.changes.iter().filter(|c| !self.stands(c) && refused.contains_key(&c.id));
+        self.incoming.intake.refuse_newcomers(target, &self.fitted.keys, came.map(|c| c.at)).await?;
         for change in &self.fitted.changes {
             let Some(reason) = refused.get(&change.id) else { continue };
             let row = change.row.map(|row| (&self.fitted.rows, row));
@@ -414,6 +421,28 @@ impl Intake {
         let places: HashMap<KeyId, usize> = (0..rows.rows()).map(|row| (key_id(&rows, row, key), row)).collect();
         let held = places.keys().filter(|id| !locked.contains(id)).copied().collect();
         Ok((Held { rows, places }, held))
+    }
+
+    /// Rows that came to these keys after those of the batch were locked are not held, and no decision was taken upon
+    /// them.
+    ///
+    /// # Errors
+    /// `Busy` when there is one: everything begins anew then.
+    async fn refuse_newcomers(
+        &self,
+        target: &mut dyn Target,
+        keys: &Batch,
+        absent: impl Iterator<Item = usize>,
+    ) -> Result<()> {
+        let absent = keys.select(absent.collect::<Vec<_>>().into_iter());
+        let table = &self.book.logged.table;
+        if absent.rows() == 0 || target.lookup(table, &absent, RowLock::None).await?.rows() == 0 {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Busy,
+            format!("rows of {} were inserted by another transaction meanwhile", table.name),
+        ))
     }
 
     /// The local entry, its digest that of the synced columns.
@@ -480,7 +509,7 @@ fn by_name(batch: &Batch, table: &Arc<Table>) -> Batch {
 /// The entry of a row that was written. What the target's own triggers made of it is a new version of this site, or two
 /// sites would hold different rows under one version.
 fn as_it_stands(mut entry: Entry, synced: Option<Digest>, whole: Option<Digest>, origin: &Origin) -> Entry {
-    let written = Written { wall: origin.now, born: false, digest: synced };
+    let written = Written { wall: origin.now, born: false, digest: synced, columns: &[] };
     if let Folded::New(other) = fold(Some(&entry), &written, origin) {
         entry = other;
     }

@@ -65,7 +65,7 @@ impl Records {
         let versions = [local.map_or(Version::BASE, |e| e.version), incoming.version];
         let (one, other) = (versions[0].min(versions[1]), versions[0].max(versions[1]));
         let id = if open {
-            self.open_id(key)
+            self.row_id(key)
         } else {
             text_digest(&format!("{} {} {} {one} {other}", self.sync, key.0.table.name, object(key)))
         };
@@ -91,19 +91,19 @@ impl Records {
     }
 
     fn texts_aside(&self, key: Row<'_>, reason: &str) -> [String; 5] {
-        [self.aside_id(key), self.sync.clone(), key.0.table.name.to_string(), object(key), reason.to_owned()]
+        [self.row_id(key), self.sync.clone(), key.0.table.name.to_string(), object(key), reason.to_owned()]
     }
 
     /// Takes back what was set aside under these keys before: what comes now takes its place. Looks which conflicts are
     /// open under them.
     pub async fn withdraw(&mut self, target: &mut dyn Target, keys: &Batch) -> Result<()> {
         for table in [&self.books.quarantine, &self.books.waiting] {
-            let there = of_keys(target, table, keys, |key| self.aside_id(key)).await?;
+            let there = of_keys(target, table, keys, |key| self.row_id(key)).await?;
             if there.rows() > 0 {
                 target.write(WriteMode::Delete, &there).await?;
             }
         }
-        let there = of_keys(target, &self.books.conflicts, keys, |key| self.open_id(key)).await?;
+        let there = of_keys(target, &self.books.conflicts, keys, |key| self.row_id(key)).await?;
         for row in 0..there.rows() {
             if let (Cell::Bytes(id), Cell::Bytes(b"open")) = (there.cell(row, 0), there.cell(row, WINNER)) {
                 self.open.insert(String::from_utf8_lossy(id).into_owned(), there.select(std::iter::once(row)));
@@ -115,12 +115,12 @@ impl Records {
     /// Whether a conflict under this key waits for a person.
     #[must_use]
     pub fn is_open(&self, key: Row<'_>) -> bool {
-        !self.open.is_empty() && self.open.contains_key(&self.open_id(key))
+        !self.open.is_empty() && self.open.contains_key(&self.row_id(key))
     }
 
     /// What was open under this key is settled: this side's row stands.
     pub fn settle(&mut self, key: Row<'_>, row: Side) {
-        let Some(record) = self.open.remove(&self.open_id(key)) else { return };
+        let Some(record) = self.open.remove(&self.row_id(key)) else { return };
         let winner = if (row == Side::Local) == self.to_target { "target" } else { "source" };
         for (at, column) in self.conflicts.iter_mut().enumerate().filter(|(at, _)| *at != AT) {
             if at == WINNER {
@@ -131,15 +131,10 @@ impl Records {
         }
     }
 
-    /// One for each row, so that what comes later replaces it: of one row only one conflict is open.
-    fn open_id(&self, key: Row<'_>) -> String {
+    /// One for each row, so that what comes later replaces it, also where the sync's ends were exchanged meanwhile: of
+    /// one row only one conflict is open, and only one change is set aside.
+    fn row_id(&self, key: Row<'_>) -> String {
         text_digest(&format!("{} {} {}", self.sync, key.0.table.name, object(key)))
-    }
-
-    /// One for each row and direction, so that a later refusal replaces an earlier one.
-    fn aside_id(&self, key: Row<'_>) -> String {
-        let way = if self.to_target { "push" } else { "pull" };
-        text_digest(&format!("{} {way} {} {}", self.sync, key.0.table.name, object(key)))
     }
 
     /// Writes them, with the time. One that is there already, of an earlier try, is replaced.
@@ -219,7 +214,7 @@ pub async fn keys_aside(target: &mut dyn Target, site: &Site, sync: &str, book: 
                 let ours = (found.cell(row, 0), found.cell(row, 1))
                     == (Cell::Bytes(sync.as_bytes()), Cell::Bytes(table.as_bytes()));
                 let Cell::Bytes(text) = found.cell(row, 2) else { continue };
-                // A sync whose ends were exchanged since may have refused it in both directions.
+                // Nor is one tried twice that both waits and was refused.
                 if !ours || seen.len() >= limit || !seen.insert(text.to_vec()) {
                     continue;
                 }
@@ -313,6 +308,8 @@ fn last_of_each(batch: &Batch) -> Batch {
 fn name(terms: Terms, to_target: bool) -> &'static str {
     match terms {
         Terms::Written(Rule { policy: Policy::LastWriteWins, .. }) => "last-write-wins",
+        Terms::Written(Rule { policy: Policy::MergeColumns, .. }) => "merge-columns",
+        Terms::Written(Rule { policy: Policy::KeepExisting, .. }) => "keep-existing",
         Terms::Written(Rule { policy: Policy::Manual, .. }) | Terms::Meeting(FirstRun::Manual) => "manual",
         Terms::Written(Rule { policy: Policy::Prefer(side), .. }) | Terms::Meeting(FirstRun::Prefer(side)) => {
             if (side == Side::Local) == to_target { "target-wins" } else { "source-wins" }

@@ -124,7 +124,7 @@ async fn fold_table(
         let seq = first + i64::try_from(row).unwrap_or(0);
         let previous = known.get(id);
         let digest = standing.get(id).copied();
-        let told = Written { wall: line.wall, born: line.born && !line.stood, digest };
+        let told = Written { wall: line.wall, born: line.born && !line.stood, digest, columns: &[] };
         let entry = if line.ours_alone {
             // Loaded by rowferry without a version: it counts as older than any.
             previous.map_or_else(|| base(digest), |known| Some(known.entry.clone()))

@@ -223,8 +223,8 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
     };
     if sync.mode == SyncMode::Incremental {
         ends::by_triggers(sync)?;
-        if matches!(sync.conflict, Conflict::MergeColumns | Conflict::KeepExisting) {
-            return unsupported("conflict: merge-columns or keep-existing");
+        if sync.conflict == Conflict::MergeColumns {
+            return unsupported("conflict: merge-columns");
         }
         for table in &sync.tables {
             let chosen = table.columns.is_some() || !table.exclude.is_empty() || table.filter.is_some();
@@ -324,7 +324,9 @@ pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &Cance
             Conflict::SourceWins => Preference::Source,
             Conflict::TargetWins => Preference::Target,
             Conflict::Manual => Preference::Manual,
-            Conflict::LastWriteWins | Conflict::MergeColumns | Conflict::KeepExisting => Preference::Later,
+            Conflict::KeepExisting => Preference::Keep,
+            // What merges columns is refused before.
+            Conflict::LastWriteWins | Conflict::MergeColumns => Preference::Later,
         },
         first_run: match sync.first_run {
             FirstRun::SourceWins => Preference::Source,

@@ -1,5 +1,6 @@
 //! What a feed brings for a key meets what stands there.
 
+use super::merge::merge;
 use super::{Origin, Policy, Rule, Side};
 use crate::model::{Entry, Version};
 
@@ -12,6 +13,8 @@ pub enum Relation {
     Newer,
     /// Neither knew of the other, and both came to the same content.
     Equal,
+    /// Neither knew of the other, and no column was changed by both.
+    Merged,
     /// Two sites gave one number to two rows. This one was born later, and gets another number at the site where it was
     /// born; what meets it elsewhere waits until that move arrives.
     TwoRows {
@@ -29,6 +32,9 @@ pub struct Decision {
     pub relation: Relation,
     /// Whose row stands there afterwards: the incoming one is written, the local one stays as it is.
     pub row: Side,
+    /// Where columns were merged: whose value each of them has, when they are not all that of `row`. The digest of the
+    /// entry is then that of neither.
+    pub columns: Option<Vec<Side>>,
     /// The entry afterwards.
     pub entry: Entry,
     /// Whether anything of the entry changed. Then it gets a new `seq` and travels on; if not, its way ends here, which
@@ -43,18 +49,29 @@ pub struct Decision {
 #[must_use]
 pub fn decide(local: Option<&Entry>, incoming: &Entry, rule: Rule, origin: &Origin) -> Decision {
     let Some(local) = local else {
-        return Decision { relation: Relation::Newer, row: Side::Incoming, entry: incoming.clone(), changed: true };
+        return Decision::of_row(Relation::Newer, Side::Incoming, incoming.clone(), true);
     };
+    if rule.policy == Policy::MergeColumns {
+        return merge(local, incoming, rule.generated_keys, origin);
+    }
     let relation = relation(local, incoming, rule.generated_keys);
     let (row, entry) = match relation {
         Relation::Known => (Side::Local, joined(local, incoming)),
         Relation::Newer => (Side::Incoming, joined(incoming, local)),
         Relation::Equal => (Side::Local, higher(local, incoming).1),
         Relation::TwoRows { .. } => (Side::Local, local.clone()),
-        Relation::Conflict => settle(local, incoming, rule.policy, origin),
+        Relation::Merged | Relation::Conflict => settle(local, incoming, rule.policy, origin),
     };
     let changed = entry != *local;
-    Decision { relation, row, entry, changed }
+    Decision::of_row(relation, row, entry, changed)
+}
+
+impl Decision {
+    /// One that leaves the row as one of the two sides had it.
+    #[must_use]
+    pub fn of_row(relation: Relation, row: Side, entry: Entry, changed: bool) -> Self {
+        Self { relation, row, columns: None, entry, changed }
+    }
 }
 
 /// How two entries of one key stand to each other.
@@ -70,11 +87,17 @@ pub fn relation(local: &Entry, incoming: &Entry, generated_keys: bool) -> Relati
         Relation::Newer
     } else if local.digest == incoming.digest {
         Relation::Equal
-    } else if generated_keys && !local.vector.holds(incoming.birth) && !incoming.vector.holds(local.birth) {
-        Relation::TwoRows { moves: if local.birth > incoming.birth { Side::Local } else { Side::Incoming } }
+    } else if generated_keys && let Some(moves) = later_born(local, incoming) {
+        Relation::TwoRows { moves }
     } else {
         Relation::Conflict
     }
+}
+
+/// Whose row was born later, where the two are two: neither side knew that the other's was born.
+pub(super) fn later_born(local: &Entry, incoming: &Entry) -> Option<Side> {
+    let two = !local.vector.holds(incoming.birth) && !incoming.vector.holds(local.birth);
+    two.then_some(if local.birth > incoming.birth { Side::Local } else { Side::Incoming })
 }
 
 fn settle(local: &Entry, incoming: &Entry, policy: Policy, origin: &Origin) -> (Side, Entry) {
@@ -83,7 +106,8 @@ fn settle(local: &Entry, incoming: &Entry, policy: Policy, origin: &Origin) -> (
         Policy::LastWriteWins if local.version == incoming.version => {
             (Side::Local, preferred(local, incoming, Side::Local, 0, origin))
         }
-        Policy::LastWriteWins => higher(local, incoming),
+        Policy::LastWriteWins | Policy::MergeColumns => higher(local, incoming),
+        Policy::KeepExisting => (Side::Local, joined(local, incoming)),
         Policy::Prefer(side) => (side, preferred(local, incoming, side, origin.now, origin)),
         // Not joined: whatever knew both would pass for the outcome of a decision that nobody has taken.
         Policy::Manual => (Side::Local, local.clone()),
@@ -99,6 +123,7 @@ pub(super) fn preferred(local: &Entry, incoming: &Entry, side: Side, wall: i64, 
     let mut entry = joined(winner, loser);
     entry.version = origin.version(wall, local.version.clock.max(incoming.version.clock));
     entry.vector.add(entry.version);
+    entry.columns.iter_mut().for_each(|mark| mark.version = entry.version);
     entry
 }
 

@@ -33,7 +33,7 @@ pub enum FirstRun {
 pub fn first_run(local: Option<Standing<'_>>, incoming: Standing<'_>, rule: FirstRun, origin: &Origin) -> Decision {
     let Some(local) = local else {
         let entry = incoming.entry.clone();
-        return Decision { relation: Relation::Newer, row: Side::Incoming, entry, changed: true };
+        return Decision::of_row(Relation::Newer, Side::Incoming, entry, true);
     };
     let (ours, theirs) = (local.entry, incoming.entry);
     let knows = |one: &Entry, other: &Entry| other.version != Version::BASE && one.vector.holds(other.version);
@@ -63,7 +63,7 @@ pub fn first_run(local: Option<Standing<'_>>, incoming: Standing<'_>, rule: Firs
         (Relation::Conflict, row, entry)
     };
     let changed = entry != *ours;
-    Decision { relation, row, entry, changed }
+    Decision::of_row(relation, row, entry, changed)
 }
 
 fn later(local: &Standing<'_>, incoming: &Standing<'_>) -> Option<Side> {

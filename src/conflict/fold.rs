@@ -1,6 +1,6 @@
 //! Log → version: what was written to a key since its last fold, however often, becomes one version.
 
-use crate::model::{Clock, Digest, Entry, Site, Vector, Version};
+use crate::model::{Clock, Digest, Entry, Mark, Site, Vector, Version};
 
 /// The site that gives a version, at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -23,13 +23,15 @@ impl Origin {
 
 /// What the log says of one key, and what stands there now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
+pub struct Written<'a> {
     /// When it was last written, in microseconds since 1970 by the database's clock.
     pub wall: i64,
     /// Whether an insert was logged and nothing that says that a row stood there before it.
     pub born: bool,
     /// Digest of the row that stands there now; `None` when there is none.
     pub digest: Option<Digest>,
+    /// Digests of its values, where rows are merged column by column; else none.
+    pub columns: &'a [Digest],
 }
 
 /// The outcome of a fold. **Either way the key gets a new `seq`**: while its log was not yet folded, it may have been
@@ -49,7 +51,7 @@ pub enum Folded {
 /// between two folds, the log cannot tell. A row under a tombstone is a new birth. One that stood before and stands now
 /// is the same row, though it may have been deleted and inserted in between, as `REPLACE` does.
 #[must_use]
-pub fn fold(previous: Option<&Entry>, written: &Written, origin: &Origin) -> Folded {
+pub fn fold(previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) -> Folded {
     if previous.is_some_and(|entry| entry.digest == written.digest) {
         return Folded::Same;
     }
@@ -62,5 +64,17 @@ pub fn fold(previous: Option<&Entry>, written: &Written, origin: &Origin) -> Fol
     };
     let mut vector = previous.map_or_else(Vector::default, |entry| entry.vector.clone());
     vector.add(version);
-    Folded::New(Entry { version, birth, vector, digest: written.digest })
+    let columns = marks(previous, written, version);
+    Folded::New(Entry { version, birth, vector, digest: written.digest, columns })
+}
+
+/// A column that holds what it held keeps its mark, however often it was written.
+fn marks(previous: Option<&Entry>, written: &Written<'_>, version: Version) -> Vec<Mark> {
+    let before = |at: usize| previous.and_then(|entry| entry.columns.get(at));
+    let columns = written.columns.iter().enumerate().filter(|_| written.digest.is_some());
+    let mark = |(at, &digest): (usize, &Digest)| match before(at) {
+        Some(mark) if mark.digest == digest => *mark,
+        _ => Mark { version, digest },
+    };
+    columns.map(mark).collect()
 }

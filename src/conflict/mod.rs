@@ -25,6 +25,7 @@
 mod decide;
 mod first_run;
 mod fold;
+mod merge;
 mod policy;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,10 @@ pub enum Side {
 pub enum Policy {
     /// The higher version. Nothing is minted: every site comes to the same end in every order of arrival.
     LastWriteWins,
+    /// Of each column the higher version: only a column that both sides changed is a conflict. Nothing is minted.
+    MergeColumns,
+    /// What stands at the site that decides, under the version that it has: for one way only.
+    KeepExisting,
     /// This side, under a *new* version above both: with its old one it would be overturned at a third site. What
     /// `source-wins` and `target-wins` mean to the site that decides.
     Prefer(Side),

@@ -351,8 +351,7 @@ impl Writing<'_> {
                 site: crate::model::Site { id, epoch: 0 },
             };
             let incoming = Entry { version, ..Entry::base(digest) };
-            let decision =
-                Decision { relation: Relation::Conflict, row: Side::Local, entry: incoming.clone(), changed: false };
+            let decision = Decision::of_row(Relation::Conflict, Side::Local, incoming.clone(), false);
             let ours = stands.map(|row| (stored, row));
             records.conflict((keys, *row), ours, Some((batch, *row)), &decision, (None, &incoming));
         }

@@ -21,5 +21,5 @@ pub use table::{
 pub use text::{parse, render, render_float, shorten};
 pub use types::LogicalType;
 pub use value::{Value, padded, temporal};
-pub use version::{BadVersion, Clock, Entry, Site, Vector, Version};
+pub use version::{BadVersion, Clock, Entry, Mark, Site, Vector, Version};
 pub use zone::{Shift, Zone};

@@ -203,6 +203,15 @@ impl FromStr for Vector {
     }
 }
 
+/// Who wrote a column of a row last, and what was left there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// The write.
+    pub version: Version,
+    /// Digest of the value.
+    pub digest: Digest,
+}
+
 /// What one site knows of one row, present or deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
@@ -214,6 +223,8 @@ pub struct Entry {
     pub vector: Vector,
     /// Digest of the content; `None` when the row is deleted and this is its tombstone.
     pub digest: Option<Digest>,
+    /// Where rows are merged column by column, one for each column of the content; a tombstone has none.
+    pub columns: Vec<Mark>,
 }
 
 impl Entry {
@@ -221,7 +232,7 @@ impl Entry {
     #[must_use]
     pub fn base(digest: Digest) -> Self {
         let vector = Vector::default();
-        Self { version: Version::BASE, birth: Version::BASE, vector, digest: Some(digest) }
+        Self { version: Version::BASE, birth: Version::BASE, vector, digest: Some(digest), columns: Vec::new() }
     }
 }
 

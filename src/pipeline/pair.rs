@@ -29,6 +29,8 @@ pub enum Preference {
     Target,
     /// Neither: a person decides.
     Manual,
+    /// Whoever receives, which goes one way only.
+    Keep,
 }
 
 /// An incremental sync.
@@ -201,10 +203,12 @@ pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, 
         Preference::Source => Policy::Prefer(side(true)),
         Preference::Target => Policy::Prefer(side(false)),
         Preference::Manual => Policy::Manual,
+        Preference::Keep => Policy::KeepExisting,
     };
     let first_run = match options.first_run {
         Preference::Source => FirstRun::Prefer(side(true)),
         Preference::Target => FirstRun::Prefer(side(false)),
+        Preference::Keep => FirstRun::Prefer(Side::Local),
         Preference::Later | Preference::Manual => FirstRun::Manual,
     };
     let mut report = Report::nothing();

@@ -196,7 +196,7 @@ impl<'a> Seat<'a> {
         vector.add(version);
         Ok(Changes {
             keys,
-            entries: vec![Entry { version, birth, vector, digest: None }],
+            entries: vec![Entry { version, birth, vector, digest: None, columns: Vec::new() }],
             row_of: vec![(rows.rows() > 0).then_some(0)],
             rows,
         })

@@ -7,5 +7,5 @@ mod system;
 
 pub use backoff::Backoff;
 pub use failpoint::Failpoint;
-pub use random::random;
+pub use random::{random, simulate_random};
 pub use system::{Hangup, notify, private_file};

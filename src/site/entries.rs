@@ -57,7 +57,10 @@ pub fn decode(book: &Book, batch: &Batch, row: usize) -> Result<Known> {
     };
     let Cell::Int(seq) = batch.cell(row, at + 4) else { return Err(damaged()) };
     let vector = Vector::from_bytes(bytes(at + 2)?).map_err(|_| damaged())?;
-    Ok(Known { entry: Entry { version: version(at)?, birth: version(at + 1)?, vector, digest }, seq })
+    Ok(Known {
+        entry: Entry { version: version(at)?, birth: version(at + 1)?, vector, digest, columns: Vec::new() },
+        seq,
+    })
 }
 
 /// Rows of the versions table, to be written.
@@ -79,7 +82,7 @@ impl Entries {
         for column in 0..at {
             self.columns[column].push_cell(keys.cell(row, column));
         }
-        let Entry { version, birth, vector, digest } = &known.entry;
+        let Entry { version, birth, vector, digest, columns: _ } = &known.entry;
         self.columns[at].push_bytes(&version.to_bytes());
         self.columns[at + 1].push_bytes(&birth.to_bytes());
         self.columns[at + 2].push_bytes(&vector.to_bytes());

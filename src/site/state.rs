@@ -92,7 +92,7 @@ pub struct Conflict {
 /// A change that was refused.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Quarantined {
-    /// One for each row, sync and direction.
+    /// One for each row and sync.
     pub id: String,
     /// The sync.
     pub sync: String,

@@ -165,6 +165,41 @@ fn the_program_syncs_both_ways_and_says_what_it_did() {
     }
 }
 
+#[test]
+fn a_row_that_is_there_already_stays_under_keep_existing() {
+    for engine in Engine::available() {
+        let (from, to) = (TestDb::new(Engine::Sqlite), TestDb::new(engine));
+        let table = "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(20))";
+        from.execute(&format!("{table}; INSERT INTO t VALUES (1, 'from'), (2, 'from')"));
+        to.execute(&format!("{table}; INSERT INTO t VALUES (2, 'to'), (3, 'to')"));
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "node: test\ndatabases:\n  a: {{ url: \"{}\" }}\n  b: {{ url: \"{}\" }}\nsyncs:\n  \
+             s: {{ source: a, target: b, direction: push, conflict: keep-existing, tables: [t] }}\n",
+            from.url(),
+            to.url()
+        );
+        std::fs::write(folder.path().join("rowferry.yaml"), config).unwrap();
+        let sync = |expected: [&str; 4]| {
+            let output = rowferry_in(folder.path(), &["sync"]);
+            assert_eq!(output.code, 0, "{engine:?}: {}{}", output.stderr, output.stdout);
+            let notes = (1..=4).map(|id| to.value(&format!("SELECT coalesce(max(note), '') FROM t WHERE id = {id}")));
+            assert_eq!(notes.collect::<Vec<_>>(), expected, "{engine:?}");
+        };
+        sync(["from", "to", "to", ""]);
+        // What both write stays as the target has it, also at the next write; what only the source writes arrives.
+        to.execute("UPDATE t SET note = 'mine' WHERE id = 1");
+        from.execute("UPDATE t SET note = 'again' WHERE id = 1; INSERT INTO t VALUES (4, 'new')");
+        sync(["mine", "to", "to", "new"]);
+        from.execute("UPDATE t SET note = 'newer' WHERE id IN (1, 4)");
+        sync(["mine", "to", "to", "newer"]);
+        let records = rowferry_in(folder.path(), &["conflicts", "list", "--format", "json"]).json();
+        let kept =
+            records.as_array().unwrap().iter().filter(|c| c["policy"] == "keep-existing" && c["winner"] == "target");
+        assert_eq!(kept.count(), 2, "{engine:?}: {records}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_at_a_time_brings_two_databases_in_step() {
     for engine in Engine::available() {

@@ -51,7 +51,10 @@ pub(super) fn check_sync(
         ));
     }
     let conflict = raw.conflict.unwrap_or_default();
+    let keeps = conflict == Conflict::KeepExisting;
     let first_run = raw.first_run.unwrap_or(match direction {
+        Direction::Push if keeps => FirstRun::TargetWins,
+        Direction::Pull if keeps => FirstRun::SourceWins,
         Direction::Push => FirstRun::SourceWins,
         Direction::Pull => FirstRun::TargetWins,
         Direction::Bidirectional => FirstRun::Manual,

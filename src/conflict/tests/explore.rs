@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::digest::{Map, digest};
-use super::lane::{Arrival, Lane, Step};
+use super::judge::Judge;
+use super::lane::{Arrival, Lane, Settling, Step};
 use super::rules::Rules;
 use super::world::{Event, Lanes, Start, World};
 
@@ -19,8 +20,9 @@ pub(super) struct Scope {
     /// Batches that arrive between the writes, at most.
     pub(super) batches: usize,
     pub(super) pairs: Pairs,
-    /// The site that wins every conflict that it meets; `None`: the last write does.
-    pub(super) preferred: Option<usize>,
+    /// Along which of these everything may have arrived: then all sites must be equal.
+    pub(super) quiet: &'static [Pairs],
+    pub(super) settling: Settling,
     /// Whether one of the batches that arrive after the last write comes again, at any time.
     pub(super) again: bool,
 }
@@ -40,10 +42,9 @@ impl Count {
 
 /// Goes every way, and checks every place on it. Places that two ways share are gone on from once.
 pub(super) fn all(scope: Scope, rules: &dyn Rules) -> Result<Count, Fault> {
-    let mut lanes = Lanes::new(rules);
-    let world = World::new(scope.start, scope.preferred, &mut lanes);
-    let mut search =
-        Search { scope, rules, lanes, worlds: Map::default(), orders: Map::default(), ended: Map::default() };
+    let mut lanes = Lanes::new(Judge::new(rules, scope.settling));
+    let world = World::new(scope.start, &mut lanes);
+    let mut search = Search { scope, lanes, worlds: Map::default(), orders: Map::default(), ended: Map::default() };
     search.histories(world, scope.writes, scope.batches)
 }
 
@@ -73,7 +74,6 @@ impl fmt::Display for Fault {
 
 struct Search<'a> {
     scope: Scope,
-    rules: &'a dyn Rules,
     lanes: Lanes<'a>,
     /// By key: in how many orders everything can arrive.
     ended: Map<usize, u128>,
@@ -124,7 +124,7 @@ impl Search<'_> {
         if let Some(orders) = self.ended.get(&key) {
             return Ok(*orders);
         }
-        let lane = self.lanes.get(key).clone();
+        let lane = *self.lanes.get(key);
         let orders = self.orders(&lane)?;
         self.ended.insert(key, orders);
         Ok(orders)
@@ -137,15 +137,16 @@ impl Search<'_> {
             Some(None) => return Err(Fault::new("batches go round without end")),
             Some(Some(orders)) => return Ok(*orders),
         };
-        lane.check_algebra(self.rules).map_err(Fault::new)?;
+        self.lanes.judge.check_algebra(lane.entries()).map_err(Fault::new)?;
         let mut orders = 0;
-        if lane.is_quiet(self.scope.pairs) {
-            lane.check_quiet().map_err(Fault::new)?;
-            if self.rules.are_sound() {
-                lane.check_vector().map_err(Fault::new)?;
+        if self.scope.quiet.iter().any(|pairs| lane.is_quiet(pairs)) {
+            let judge = &self.lanes.judge;
+            lane.check_quiet(judge).map_err(Fault::new)?;
+            if judge.are_sound() {
+                lane.check_vector(judge).map_err(Fault::new)?;
             }
-            orders += 1;
         }
+        orders += u128::from(lane.is_quiet(self.scope.pairs));
         for arrival in lane.arrivals(self.scope.pairs, self.scope.again) {
             orders += self.orders_after(lane, arrival).map_err(|fault| fault.after(arrival))?;
         }
@@ -154,8 +155,8 @@ impl Search<'_> {
     }
 
     fn orders_after(&mut self, lane: &Lane, arrival: Arrival) -> Result<u128, Fault> {
-        let mut next = lane.clone();
-        next.take(Step::Arrive(arrival), self.rules).map_err(Fault::new)?;
+        let mut next = *lane;
+        next.take(Step::Arrive(arrival), &self.lanes.judge).map_err(Fault::new)?;
         self.orders(&next)
     }
 }
@@ -170,15 +171,15 @@ pub(super) fn sample(scope: Scope, rules: &dyn Rules, seed: u64) -> Result<(), F
 }
 
 fn walk(scope: Scope, rules: &dyn Rules, dice: &mut Dice, way: &mut Vec<Event>) -> Result<(), String> {
-    let mut lanes = Lanes::new(rules);
-    let mut world = World::new(scope.start, scope.preferred, &mut lanes);
+    let mut lanes = Lanes::new(Judge::new(rules, scope.settling));
+    let mut world = World::new(scope.start, &mut lanes);
     let mut writes_left = scope.writes;
     for _ in 0..1_000 {
         let arrivals = world.arrivals(scope.pairs, scope.again, &lanes);
         let writes = if writes_left > 0 { world.writes(usize::MAX, &lanes) } else { Vec::new() };
         let events = if arrivals.is_empty() || !writes.is_empty() && dice.below(2) == 0 { writes } else { arrivals };
         if events.is_empty() {
-            return world.keys.iter().try_for_each(|key| lanes.get(*key).check_quiet());
+            return world.keys.iter().try_for_each(|key| lanes.get(*key).check_quiet(&lanes.judge));
         }
         let event = events[dice.below(events.len())];
         writes_left -= usize::from(matches!(event, Event::Write { .. }));

@@ -10,7 +10,7 @@ fn origin(id: u64) -> Origin {
 }
 
 fn written(previous: Option<&Entry>, site: u64, wall: i64, content: Option<u128>) -> Entry {
-    let written = Written { wall, born: previous.is_none(), digest: content.map(Digest) };
+    let written = Written { wall, born: previous.is_none(), digest: content.map(Digest), columns: &[] };
     match fold(previous, &written, &origin(site)) {
         Folded::New(entry) => entry,
         Folded::Same => panic!("the contents are the same"),
@@ -104,7 +104,7 @@ fn a_birth_lasts_as_long_as_its_row() {
     assert_eq!([updated.birth, deleted.birth], [born.version; 2]);
     let again = written(Some(&deleted), 1, 40, Some(1));
     assert_eq!(again.birth, again.version);
-    let standing = Written { wall: 10, born: false, digest: Some(Digest(1)) };
+    let standing = Written { wall: 10, born: false, digest: Some(Digest(1)), columns: &[] };
     let Folded::New(standing) = fold(None, &standing, &origin(1)) else { panic!("a first version") };
     assert_eq!(standing.birth, Version::BASE);
 }
@@ -118,7 +118,7 @@ fn a_birth_lasts_as_long_as_its_row() {
 fn a_purged_tombstone_raises_the_clock_and_claims_nothing() {
     let gone = written(Some(&Entry::base(Digest(0))), 1, 900, None);
     let here = Origin { floor: gone.version.clock, ..origin(2) };
-    let insert = Written { wall: 100, born: true, digest: Some(Digest(2)) };
+    let insert = Written { wall: 100, born: true, digest: Some(Digest(2)), columns: &[] };
     let Folded::New(inserted) = fold(None, &insert, &here) else { panic!("a first version") };
     assert!(inserted.version > gone.version);
     let elsewhere = written(None, 1, 50, Some(1));
@@ -130,7 +130,7 @@ fn a_purged_tombstone_raises_the_clock_and_claims_nothing() {
 fn a_restored_site_does_not_pass_for_known() {
     let lost = written(None, 1, 10, Some(1));
     let restored = Origin { site: Site { id: 1, epoch: 1 }, ..origin(1) };
-    let insert = Written { wall: 10, born: true, digest: Some(Digest(2)) };
+    let insert = Written { wall: 10, born: true, digest: Some(Digest(2)), columns: &[] };
     let Folded::New(again) = fold(None, &insert, &restored) else { panic!("a first version") };
     assert_eq!(meet(Policy::LastWriteWins, &lost, &again, 2).relation, Relation::Conflict);
 }

@@ -9,7 +9,7 @@ pub(super) trait Rules {
         false
     }
 
-    fn fold(&self, previous: Option<&Entry>, written: &Written, origin: &Origin) -> Folded {
+    fn fold(&self, previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) -> Folded {
         fold(previous, written, origin)
     }
 
@@ -72,7 +72,30 @@ pub(super) enum Broken {
     TombstoneForgotten,
     /// A preferred row keeps its version.
     PreferenceMintsNothing,
+    /// The higher version's row stands as a whole.
+    RowsNotColumns,
+    /// Of a row whose version is known nothing is looked at.
+    ColumnsOfTheKnownLeftOut,
+    /// The columns of whichever is newer stand.
+    ColumnsOfTheNewer,
+    /// An update marks the columns that it left as they were.
+    AllColumnsMarked,
+    /// A new mark has seen nothing but itself.
+    ColumnsForgetVector,
 }
+
+/// Those that show where columns are merged.
+pub(super) const BROKEN_MERGES: [Broken; 9] = [
+    Broken::RowsNotColumns,
+    Broken::ColumnsOfTheKnownLeftOut,
+    Broken::ColumnsOfTheNewer,
+    Broken::AllColumnsMarked,
+    Broken::ColumnsForgetVector,
+    Broken::NoJoinWhenKnown,
+    Broken::NoJoinAfterConflict,
+    Broken::JoinNotAnnounced,
+    Broken::DeletesIgnored,
+];
 
 /// Those that show where the last write wins.
 pub(super) const BROKEN: [Broken; 20] = [
@@ -99,7 +122,7 @@ pub(super) const BROKEN: [Broken; 20] = [
 ];
 
 impl Rules for Broken {
-    fn fold(&self, previous: Option<&Entry>, written: &Written, origin: &Origin) -> Folded {
+    fn fold(&self, previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) -> Folded {
         match (self, fold(previous, written, origin)) {
             (Self::FoldIgnoresDigest, Folded::Same) => {
                 let unlike = previous.map(|entry| Entry { digest: other_digest(entry), ..entry.clone() });
@@ -115,7 +138,11 @@ impl Rules for Broken {
                 entry.vector.add(entry.version);
                 Folded::New(entry)
             }
-            (Self::FoldForgetsVector, Folded::New(entry)) => Folded::New(alone(entry)),
+            (Self::AllColumnsMarked, Folded::New(mut entry)) => {
+                entry.columns.iter_mut().for_each(|mark| mark.version = entry.version);
+                Folded::New(entry)
+            }
+            (Self::FoldForgetsVector | Self::ColumnsForgetVector, Folded::New(entry)) => Folded::New(alone(entry)),
             (Self::TombstoneForgotten, Folded::New(entry)) if previous.is_some_and(|p| p.digest.is_none()) => {
                 Folded::New(alone(entry))
             }
@@ -149,7 +176,15 @@ impl Rules for Broken {
             return decided(decision.relation, decision.row, entry.clone(), local);
         }
         let higher = if local.version >= incoming.version { Side::Local } else { Side::Incoming };
+        let columns_of = |side: Side| {
+            let whose = if side == Side::Incoming { incoming } else { local };
+            let entry = Entry { columns: whose.columns.clone(), digest: whose.digest, ..decision.entry.clone() };
+            decided(decision.relation, side, entry, local)
+        };
         match self {
+            Self::RowsNotColumns if decision.relation == Relation::Merged => columns_of(higher),
+            Self::ColumnsOfTheKnownLeftOut if decision.relation == Relation::Known => columns_of(Side::Local),
+            Self::ColumnsOfTheNewer if decision.relation == Relation::Newer => columns_of(Side::Incoming),
             Self::VectorAgainstVector => {
                 let (known, newer) = (includes(local, incoming), includes(incoming, local));
                 let relation = match (known, newer) {
@@ -219,7 +254,7 @@ impl Rules for Broken {
 
 fn decided(relation: Relation, row: Side, entry: Entry, local: &Entry) -> Decision {
     let changed = entry != *local;
-    Decision { relation, row, entry, changed }
+    Decision { relation, row, columns: None, entry, changed }
 }
 
 fn includes(one: &Entry, other: &Entry) -> bool {

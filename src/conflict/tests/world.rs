@@ -1,8 +1,8 @@
 //! Two keys, and what applications do to them at three sites.
 
 use super::digest::{Map, digest};
-use super::lane::{Arrival, Lane, SITES, Step};
-use super::rules::Rules;
+use super::judge::Judge;
+use super::lane::{Arrival, Lane, SITES, Settling, Step};
 
 pub(super) const KEYS: usize = 2;
 
@@ -42,15 +42,15 @@ pub(super) enum Start {
 
 /// Every key that was met. What follows from a step is worked out once: many worlds differ in one key only.
 pub(super) struct Lanes<'a> {
-    rules: &'a dyn Rules,
+    pub(super) judge: Judge<'a>,
     all: Vec<Lane>,
     numbers: Map<u128, usize>,
     after: Map<(usize, Step), usize>,
 }
 
 impl<'a> Lanes<'a> {
-    pub(super) fn new(rules: &'a dyn Rules) -> Self {
-        Self { rules, all: Vec::new(), numbers: Map::default(), after: Map::default() }
+    pub(super) fn new(judge: Judge<'a>) -> Self {
+        Self { judge, all: Vec::new(), numbers: Map::default(), after: Map::default() }
     }
 
     pub(super) fn get(&self, lane: usize) -> &Lane {
@@ -70,8 +70,8 @@ impl<'a> Lanes<'a> {
         if let Some(after) = self.after.get(&(lane, step)) {
             return Ok(*after);
         }
-        let mut next = self.all[lane].clone();
-        next.take(step, self.rules)?;
+        let mut next = self.all[lane];
+        next.take(step, &self.judge)?;
         let next = self.number(next);
         self.after.insert((lane, step), next);
         Ok(next)
@@ -81,6 +81,7 @@ impl<'a> Lanes<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct World {
     pub(super) keys: [usize; KEYS],
+    merges: bool,
     written: [bool; KEYS],
     key_changed: bool,
     /// Whether the keys differ, but for their names, before the first write.
@@ -88,14 +89,17 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(start: Start, preferred: Option<usize>, lanes: &mut Lanes) -> Self {
+    pub(super) fn new(start: Start, lanes: &mut Lanes) -> Self {
+        let judge = &lanes.judge;
         let first = match start {
-            Start::Empty => Lane::new(None, preferred),
-            Start::Standing => Lane::new(Some((0, 0)), preferred),
-            Start::Born => Lane::born(preferred, lanes.rules),
+            Start::Empty => Lane::new(None, judge),
+            Start::Standing => Lane::new(Some((0, 0)), judge),
+            Start::Born => Lane::born(judge),
         };
-        let keys = [first, Lane::new(None, preferred)].map(|lane| lanes.number(lane));
-        Self { keys, written: [false; KEYS], key_changed: false, keys_differ: start != Start::Empty }
+        let second = Lane::new(None, judge);
+        let merges = judge.settling == Settling::Columns;
+        let keys = [first, second].map(|lane| lanes.number(lane));
+        Self { keys, merges, written: [false; KEYS], key_changed: false, keys_differ: start != Start::Empty }
     }
 
     /// Whether this is more than two histories of one key beside each other: these are enumerated by themselves, for no
@@ -150,6 +154,8 @@ impl World {
         let before = lanes.get(self.keys[key]).row(site);
         let row = match op {
             Op::Insert => Some((0, 0)),
+            // Where columns are merged, each of the two kinds of update writes one of them.
+            Op::Update if self.merges => before.map(|(_, b)| (own, b)),
             Op::Update => Some((own, own)),
             Op::PartialUpdate => before.map(|(a, _)| (a, 9)),
             Op::Delete | Op::ChangeKey => None,

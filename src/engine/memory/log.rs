@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::store::{Held, Row, Stored};
 use super::types::{Statement, map_column};
-use crate::engine::{ChangeLog, Logged, Result};
+use crate::engine::{ChangeLog, Logged};
 use crate::model::{Cell, ColumnDef, Identity, Key, LogicalType, Table, TableName};
 
 const NUMBER: LogicalType = LogicalType::Int { bits: 64, unsigned: false };
@@ -51,11 +51,11 @@ pub(super) struct Trigger {
 }
 
 /// A line for one write of a row.
-pub(super) fn line(log: &Held, trigger: &Trigger, row: &Row, operation: u8, now: i64, labelled: bool) -> Result<Row> {
-    let mut values = vec![Stored::new(Cell::Int(log.numbered + 1))];
+pub(super) fn line(log: &Held, trigger: &Trigger, row: &Row, operation: u8, now: i64, labelled: bool) -> Row {
+    let mut values = vec![Stored::new(Cell::Int(log.next_number()))];
     values.extend(trigger.key.iter().map(|&c| row[c].clone()));
     values.push(Stored::new(Cell::Bytes(&[operation])));
     values.push(Stored::new(Cell::Int(now)));
     values.push(Stored::new(Cell::Int(labelled.into())));
-    Ok(Arc::new(values))
+    Arc::new(values)
 }

@@ -5,31 +5,44 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
-use super::store::{Row, Stored, table};
+use super::store::{Row, Stored};
 use super::target::Writer;
+use super::transaction::{Turn, free};
 use crate::engine::{Lookup, Result, RowLock};
 use crate::model::{Batch, Cell, Column, Table};
 
 #[async_trait]
 impl Lookup for Writer {
-    /// One transaction writes at a time, so that no row is ever held by another.
-    async fn lookup(&mut self, wanted: &Arc<Table>, keys: &Batch, _lock: RowLock) -> Result<Batch> {
-        self.within(|transaction| {
-            let held = table(&transaction.tables, &wanted.name)?;
+    async fn lookup(&mut self, wanted: &Arc<Table>, keys: &Batch, lock: RowLock) -> Result<Batch> {
+        let (mut key, mut found) = (0, Vec::new());
+        self.within(|others, own| {
+            let name = &wanted.name;
+            let held = own.view(others.committed, name)?;
             let columns = keys.table.columns.iter().map(|c| held.position(&c.name)).collect::<Result<Vec<usize>>>()?;
-            let mut found = Vec::new();
-            for row in 0..keys.rows() {
+            while key < keys.rows() {
                 let values: Vec<(usize, Stored)> =
-                    columns.iter().enumerate().map(|(at, &c)| (c, Stored::new(keys.cell(row, at)))).collect();
-                found.extend(held.find_all(&values));
+                    columns.iter().enumerate().map(|(at, &c)| (c, Stored::new(keys.cell(key, at)))).collect();
+                let mut numbers = held.find_all(&values);
+                match lock {
+                    RowLock::None => {}
+                    RowLock::Wait => free!(numbers.iter().find_map(|number| others.of_row(name, *number))),
+                    RowLock::SkipHeld => numbers.retain(|number| others.of_row(name, *number).is_none()),
+                }
+                found.extend(numbers.iter().map(|number| held.rows[number].clone()));
+                if lock != RowLock::None {
+                    let part = own.part(others.committed, name);
+                    part.hold(&numbers);
+                }
+                key += 1;
             }
-            shown(wanted, |name| held.position(name), &found)
+            shown(wanted, |name| held.position(name), &found).map(Turn::Done)
         })
+        .await
     }
 
     async fn scan(&mut self, wanted: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
-        self.within(|transaction| {
-            let held = table(&transaction.tables, &wanted.name)?;
+        self.within(|others, own| {
+            let held = own.view(others.committed, &wanted.name)?;
             let mut rows: Vec<Row> = held.rows.values().cloned().collect();
             if let Some((column, bound)) = above {
                 let column = held.position(&wanted.columns[column].name)?;
@@ -41,8 +54,9 @@ impl Lookup for Writer {
                 rows.sort_by_key(number);
             }
             rows.truncate(limit);
-            shown(wanted, |name| held.position(name), &rows)
+            shown(wanted, |name| held.position(name), &rows).map(Turn::Done)
         })
+        .await
     }
 
     async fn now(&mut self) -> Result<i64> {

@@ -2,8 +2,8 @@
 //!
 //! What runs on it does the same each time, so that many sites can be simulated from one seed. It
 //! keeps the engines' contract and nothing beyond: there is no SQL, and so no conditions on rows.
-//! A point to read at is the list of tables as it stands; whoever writes copies a table first. One
-//! transaction writes at a time, the next waits for its turn.
+//! A point to read at is the list of tables as it stands; whoever writes copies a table first.
+//! Transactions stand beside each other as they do on the servers: see `transaction`.
 
 mod lock;
 mod log;
@@ -11,6 +11,7 @@ mod lookup;
 mod source;
 mod store;
 mod target;
+mod transaction;
 mod types;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 
 use self::lock::Locks;
-use self::store::Store;
+use self::transaction::Store;
 use super::{
     Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Result, Snapshot, TableDdl,
     Target,
@@ -46,7 +47,23 @@ impl Memory {
     pub fn set_now(&self, micros: i64) {
         self.store.now.store(micros, Ordering::Relaxed);
     }
+
+    /// What is committed now, kept.
+    #[must_use]
+    pub fn backup(&self) -> Backup {
+        Backup(self.store.committed())
+    }
+
+    /// Puts a backup, of this database or another, in place of all that stands here. Whatever was open is gone.
+    pub fn restore(&self, backup: &Backup) {
+        self.store.state().restore(backup.0.clone());
+        self.store.ended.notify_waiters();
+    }
 }
+
+/// The tables of a database as they once stood.
+#[derive(Clone)]
+pub struct Backup(Arc<store::Tables>);
 
 #[async_trait]
 impl Database for Memory {

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{self, AtomicI64, AtomicU64};
 
 use super::log::Trigger;
 use crate::engine::{Error, ErrorKind, Result};
@@ -12,31 +12,14 @@ use crate::model::{Cell, Key, LogicalType, Table, TableName, Value, cell_order, 
 /// All tables at one point.
 pub(super) type Tables = BTreeMap<TableName, Arc<Held>>;
 
-/// What the clones of a database share.
-#[derive(Default)]
-pub(super) struct Store {
-    committed: Mutex<Arc<Tables>>,
-    /// What the database's clock shows, in microseconds since 1970.
-    pub(super) now: AtomicI64,
-    /// Whose turn it is to write.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl Store {
-    /// The tables as last committed.
-    pub(super) fn committed(&self) -> Arc<Tables> {
-        self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Makes these the tables; only with the turn in hand.
-    pub(super) fn commit(&self, tables: Tables) {
-        *self.committed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tables);
-    }
-}
-
 /// The table of this name.
 pub(super) fn table<'a>(tables: &'a Tables, name: &TableName) -> Result<&'a Arc<Held>> {
-    tables.get(name).ok_or_else(|| Error::new(ErrorKind::SchemaMismatch, format!("there is no table {name}")))
+    tables.get(name).ok_or_else(|| missing(name))
+}
+
+/// There is none.
+pub(super) fn missing(name: &TableName) -> Error {
+    Error::new(ErrorKind::SchemaMismatch, format!("there is no table {name}"))
 }
 
 /// A value at rest, exactly as its cell was.
@@ -81,7 +64,7 @@ pub(super) type Row = Arc<Vec<Stored>>;
 
 /// Values of key columns, in the order of [`cell_order`].
 #[derive(Clone)]
-struct KeyValue(Arc<Vec<(LogicalType, Stored)>>);
+pub(super) struct KeyValue(Arc<Vec<(LogicalType, Stored)>>);
 
 impl Ord for KeyValue {
     fn cmp(&self, other: &Self) -> Ordering {
@@ -113,6 +96,15 @@ struct Unique {
     rows: BTreeMap<KeyValue, u64>,
 }
 
+/// What a table has given out, to whatever transaction: never twice, whether or not that one commits.
+#[derive(Default)]
+struct Given {
+    /// Numbers of rows.
+    rows: AtomicU64,
+    /// The last number given to a row that came without one.
+    numbered: AtomicI64,
+}
+
 /// A table with its rows.
 #[derive(Clone)]
 pub(super) struct Held {
@@ -122,10 +114,7 @@ pub(super) struct Held {
     /// By the order in which they came.
     pub(super) rows: BTreeMap<u64, Row>,
     unique: Vec<Unique>,
-    /// Numbers of rows given so far.
-    came: u64,
-    /// The last number given to a row that came without one.
-    pub(super) numbered: i64,
+    given: Arc<Given>,
 }
 
 impl Held {
@@ -142,7 +131,22 @@ impl Held {
             )
         })?;
         let unique = keys.into_iter().map(|columns| Unique { columns, rows: BTreeMap::new() }).collect();
-        Ok(Self { table: Arc::new(table), trigger: None, rows: BTreeMap::new(), unique, came: 0, numbered: 0 })
+        Ok(Self { table: Arc::new(table), trigger: None, rows: BTreeMap::new(), unique, given: Arc::default() })
+    }
+
+    /// A number for a row that comes.
+    pub(super) fn next_row(&self) -> u64 {
+        self.given.rows.fetch_add(1, atomic::Ordering::Relaxed)
+    }
+
+    /// A value for a column that numbers itself.
+    pub(super) fn next_number(&self) -> i64 {
+        self.given.numbered.fetch_add(1, atomic::Ordering::Relaxed) + 1
+    }
+
+    /// Whatever numbers itself goes on above the highest number in this column.
+    pub(super) fn number_above(&self, column: usize) {
+        self.given.numbered.fetch_max(self.highest(column), atomic::Ordering::Relaxed);
     }
 
     /// Position of a column.
@@ -152,17 +156,9 @@ impl Held {
         })
     }
 
-    /// Takes a row in.
-    pub(super) fn insert(&mut self, row: Row) -> Result<()> {
-        self.check(&row, None)?;
-        self.came += 1;
-        self.place(self.came, row);
-        Ok(())
-    }
-
-    /// Puts another row in place of this one.
-    pub(super) fn replace(&mut self, number: u64, row: Row) -> Result<()> {
-        self.check(&row, Some(number))?;
+    /// Puts a row under a number, in place of what stood there.
+    pub(super) fn put(&mut self, number: u64, row: Row) -> Result<()> {
+        self.check(&row, number)?;
         self.remove(number);
         self.place(number, row);
         Ok(())
@@ -178,7 +174,8 @@ impl Held {
         }
     }
 
-    fn place(&mut self, number: u64, row: Row) {
+    /// As [`Self::put`], where nothing can forbid it.
+    pub(super) fn place(&mut self, number: u64, row: Row) {
         for unique in &mut self.unique {
             if let Some(value) = key_value(&self.table, &unique.columns, &row) {
                 unique.rows.insert(value, number);
@@ -187,15 +184,21 @@ impl Held {
         self.rows.insert(number, row);
     }
 
-    /// Whether nothing forbids this row, in place of `old` where that is given.
-    fn check(&self, row: &Row, old: Option<u64>) -> Result<()> {
+    /// What a row has in each unique key, told apart by the key's place; without those that hold a NULL.
+    pub(super) fn key_values(&self, row: &Row) -> impl Iterator<Item = (usize, KeyValue)> {
+        let values = self.unique.iter().map(|unique| key_value(&self.table, &unique.columns, row));
+        values.enumerate().filter_map(|(at, value)| Some((at, value?))).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Whether nothing forbids this row in place of `old`.
+    fn check(&self, row: &Row, old: u64) -> Result<()> {
         let refused = |why: String| Err(Error::new(ErrorKind::Constraint, format!("table {}: {why}", self.table.name)));
         if let Some((column, _)) = self.table.columns.iter().zip(row.iter()).find(|(c, v)| !c.nullable && v.is_null()) {
             return refused(format!("{} must not be NULL", column.name));
         }
         for unique in &self.unique {
             let Some(value) = key_value(&self.table, &unique.columns, row) else { continue };
-            if unique.rows.get(&value).is_some_and(|there| Some(*there) != old) {
+            if unique.rows.get(&value).is_some_and(|there| *there != old) {
                 let parts = unique.columns.iter().map(|&c| {
                     let column = &self.table.columns[c];
                     let text = render(&column.logical, row[c].cell()).unwrap_or_default();
@@ -224,16 +227,16 @@ impl Held {
     }
 
     /// All rows with these values, NULL being equal to NULL.
-    pub(super) fn find_all(&self, wanted: &[(usize, Stored)]) -> Vec<Row> {
+    pub(super) fn find_all(&self, wanted: &[(usize, Stored)]) -> Vec<u64> {
         let columns: Vec<usize> = wanted.iter().map(|(column, _)| *column).collect();
         if self.unique.iter().any(|u| u.columns == columns) && !wanted.iter().any(|(_, value)| value.is_null()) {
-            return self.find(wanted).map(|number| self.rows[&number].clone()).into_iter().collect();
+            return self.find(wanted).into_iter().collect();
         }
         let logical = |column: usize| &self.table.columns[column].logical;
-        let equal = |row: &&Row| {
+        let equal = |row: &Row| {
             wanted.iter().all(|(c, value)| cell_order(logical(*c), row[*c].cell(), value.cell()) == Ordering::Equal)
         };
-        self.rows.values().filter(equal).cloned().collect()
+        self.rows.iter().filter(|(_, row)| equal(row)).map(|(number, _)| *number).collect()
     }
 
     /// Order of two rows by these columns.
@@ -244,7 +247,7 @@ impl Held {
     }
 
     /// The highest whole number in a column.
-    pub(super) fn highest(&self, column: usize) -> i64 {
+    fn highest(&self, column: usize) -> i64 {
         let number = |row: &Row| match row[column].cell() {
             Cell::Int(v) => Some(v),
             Cell::UInt(v) => Some(i64::try_from(v).unwrap_or(i64::MAX)),

@@ -1,47 +1,32 @@
-//! Writing: on a copy of the tables, which a commit makes the tables of all.
+//! Writing: beside others, each row and value in its own hands until the end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::OwnedMutexGuard;
 
 use super::log::{Trigger, line};
-use super::store::{Held, Row, Store, Stored, Tables, table};
+use super::store::{Held, KeyValue, Row, Stored, Tables, missing, table};
+use super::transaction::{Others, Store, Transaction, Turn, free, protocol};
 use super::types::Statement;
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Column, ColumnDef, DefaultValue, Table, TableName, parse};
 
+/// No statement waits for another transaction longer than this.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// A connection that writes.
 pub(super) struct Writer {
     pub(super) store: Arc<Store>,
-    transaction: Option<Transaction>,
+    /// The open transaction.
+    transaction: Option<u64>,
 }
 
-pub(super) struct Transaction {
-    pub(super) tables: Tables,
-    /// The tables as they were when it began.
-    before: Arc<Tables>,
-    savepoint: Option<Tables>,
-    /// Nothing more is taken until it is rolled back.
-    failed: bool,
-    options: WriteOptions,
-    _turn: OwnedMutexGuard<()>,
-}
-
-impl Transaction {
-    /// Whether this table or one that it refers to was written.
-    fn touches(&self, held: &Held) -> bool {
-        let written = |name: &TableName| match (self.before.get(name), self.tables.get(name)) {
-            (Some(before), Some(now)) => !Arc::ptr_eq(before, now),
-            (before, now) => before.is_some() || now.is_some(),
-        };
-        written(&held.table.name) || held.table.foreign_keys.iter().any(|key| written(&key.parent))
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.end();
     }
-}
-
-fn protocol(message: &str) -> Error {
-    Error::new(ErrorKind::Protocol, message)
 }
 
 impl Writer {
@@ -50,54 +35,105 @@ impl Writer {
         Self { store, transaction: None }
     }
 
-    /// The transaction, which must stand.
-    fn open(&mut self) -> Result<&mut Transaction> {
-        match &mut self.transaction {
-            None => Err(protocol("there is no transaction")),
-            Some(t) if t.failed => Err(protocol("the transaction has failed and can only be rolled back")),
-            Some(t) => Ok(t),
+    fn end(&mut self) {
+        if let Some(number) = self.transaction.take() {
+            self.store.state().end(number);
+            self.store.ended.notify_waiters();
         }
     }
 
-    /// Does this in the transaction, which fails with it.
-    pub(super) fn within<T>(&mut self, work: impl FnOnce(&mut Transaction) -> Result<T>) -> Result<T> {
-        let transaction = self.open()?;
-        let result = work(transaction);
-        transaction.failed = result.is_err();
-        result
+    fn commit_now(&mut self) {
+        if let Some(number) = self.transaction.take() {
+            self.store.state().commit(number);
+            self.store.ended.notify_waiters();
+        }
+    }
+
+    /// Does this in the transaction, as often as it takes until nobody is in its way.
+    pub(super) async fn within<T>(
+        &mut self,
+        mut work: impl FnMut(&Others<'_>, &mut Transaction) -> Result<Turn<T>>,
+    ) -> Result<T> {
+        let number = self.transaction.ok_or_else(|| protocol("there is no transaction"))?;
+        loop {
+            let ended = self.store.ended.notified();
+            match self.store.state().within(number, &mut work)? {
+                Turn::Done(done) => return Ok(done),
+                Turn::Wait(_) => {}
+            }
+            if tokio::time::timeout(WAIT_MAX, ended).await.is_err() {
+                self.store.state().fail(number);
+                return Err(Error::new(ErrorKind::Busy, "another transaction holds what this one needs"));
+            }
+        }
+    }
+
+    /// Does this in the transaction, or in one of its own where there is none.
+    async fn alone<T>(
+        &mut self,
+        work: impl FnMut(&Others<'_>, &mut Transaction) -> Result<Turn<T>> + Send,
+    ) -> Result<T> {
+        if self.transaction.is_some() {
+            return self.within(work).await;
+        }
+        self.transaction = Some(self.store.state().begin(WriteOptions::default()));
+        let done = self.within(work).await;
+        match done {
+            Ok(_) => self.commit_now(),
+            Err(_) => self.end(),
+        }
+        done
     }
 }
 
-fn run(tables: &mut Tables, statement: Statement) -> Result<()> {
+/// The tables that a statement changes.
+fn tables_of(statement: &Statement) -> Vec<&TableName> {
+    match statement {
+        Statement::Create(made) => vec![&made.name],
+        Statement::Drop(name) => vec![name],
+        Statement::Log { table, log, .. } => vec![table, &log.name],
+        Statement::Unlog { table, log } => vec![table, log],
+    }
+}
+
+/// Runs a statement with its tables in hand.
+fn run(others: &Others<'_>, own: &mut Transaction, statement: &Statement) -> Result<Turn<()>> {
+    for name in tables_of(statement) {
+        free!(others.of_table(name));
+    }
     match statement {
         Statement::Create(made) => {
-            if tables.contains_key(&made.name) {
+            if own.view(others.committed, &made.name).is_ok() {
                 let message = format!("there is a table {} already", made.name);
                 return Err(Error::new(ErrorKind::SchemaMismatch, message));
             }
-            tables.insert(made.name.clone(), Arc::new(Held::new(made)?));
+            own.set(others.committed, &made.name, Some(Held::new(made.clone())?));
         }
         Statement::Drop(name) => {
-            table(tables, &name)?;
-            tables.remove(&name);
+            own.view(others.committed, name)?;
+            own.set(others.committed, name, None);
         }
         Statement::Log { table: name, log, key } => {
-            let key = key.iter().map(|c| table(tables, &name)?.position(c)).collect::<Result<Vec<usize>>>()?;
-            if let Some(held) = tables.get_mut(&name) {
-                Arc::make_mut(held).trigger = Some(Trigger { log: log.name.clone(), key });
+            let mut held = (*own.view(others.committed, name)?).clone();
+            let key = key.iter().map(|c| held.position(c)).collect::<Result<Vec<usize>>>()?;
+            held.trigger = Some(Trigger { log: log.name.clone(), key });
+            if own.view(others.committed, &log.name).is_err() {
+                own.set(others.committed, &log.name, Some(Held::new(log.clone())?));
             }
-            if !tables.contains_key(&log.name) {
-                tables.insert(log.name.clone(), Arc::new(Held::new(log)?));
-            }
+            own.set(others.committed, name, Some(held));
         }
         Statement::Unlog { table: name, log } => {
-            if let Some(held) = tables.get_mut(&name) {
-                Arc::make_mut(held).trigger = None;
+            if let Ok(held) = own.view(others.committed, name) {
+                let mut held = (*held).clone();
+                held.trigger = None;
+                own.set(others.committed, name, Some(held));
             }
-            tables.remove(&log);
+            if own.view(others.committed, log).is_ok() {
+                own.set(others.committed, log, None);
+            }
         }
     }
-    Ok(())
+    Ok(Turn::Done(()))
 }
 
 /// A batch's columns that are written, as (position in the batch, position in the table).
@@ -120,43 +156,53 @@ fn wanted(batch: &Batch, columns: &[(usize, usize)], row: usize) -> Vec<(usize, 
     out.into_iter().map(|(at, column)| (column, Stored::new(batch.cell(row, at)))).collect()
 }
 
-/// Writes, and notes each row with what was done to it.
-fn write(held: &mut Held, mode: WriteMode, batch: &Batch, noted: &mut Vec<(u8, Row)>) -> Result<u64> {
+fn without(these: &[(usize, KeyValue)], those: &[(usize, KeyValue)]) -> Vec<(usize, KeyValue)> {
+    these.iter().filter(|key| !those.contains(key)).cloned().collect()
+}
+
+/// Writes the row of a batch, with what its table's trigger notes; how many rows it found.
+fn write_row(
+    (others, own): (&Others<'_>, &mut Transaction),
+    mode: WriteMode,
+    batch: &Batch,
+    row: usize,
+    now: i64,
+) -> Result<Turn<u64>> {
+    let name = &batch.table.name;
+    let part = own.part(others.committed, name);
+    let held = part.view.as_deref().ok_or_else(|| missing(name))?;
     let columns = written(held, &batch.table)?;
-    if mode == WriteMode::Update && batch.table.row_key().is_none() {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("table {} has no key to find rows by", batch.table.name),
-        ));
-    }
-    let mut affected = 0;
-    for row in 0..batch.rows() {
-        if mode == WriteMode::Insert {
-            let new = new_row(held, batch, &columns, row)?;
-            held.insert(new.clone())?;
-            noted.push((b'I', new));
-            affected += 1;
-            continue;
-        }
-        let Some(number) = held.find(&wanted(batch, &columns, row)) else { continue };
-        affected += 1;
-        if mode == WriteMode::Delete {
-            noted.push((b'D', held.rows[&number].clone()));
-            held.remove(number);
-            continue;
-        }
-        let mut changed = (*held.rows[&number]).clone();
+    let (operation, number, old, new) = if mode == WriteMode::Insert {
+        (b'I', held.next_row(), None, Some(new_row(held, batch, &columns, row)?))
+    } else {
+        let Some(number) = held.find(&wanted(batch, &columns, row)) else { return Ok(Turn::Done(0)) };
+        free!(others.of_row(name, number));
+        let old = held.rows[&number].clone();
+        let mut changed = (*old).clone();
         for &(at, column) in columns.iter().filter(|(at, _)| batch.cell(row, *at) != Cell::Absent) {
             changed[column] = Stored::new(batch.cell(row, at));
         }
-        let changed = Arc::new(changed);
-        held.replace(number, changed.clone())?;
-        noted.push((b'U', changed));
+        let new = (mode == WriteMode::Update).then(|| Arc::new(changed));
+        (if new.is_some() { b'U' } else { b'D' }, number, Some(old), new)
+    };
+    let keys = |row: Option<&Row>| row.map(|row| held.key_values(row).collect::<Vec<_>>()).unwrap_or_default();
+    let (given, taken) = (keys(old.as_ref()), keys(new.as_ref()));
+    let (mut moved, new_ones) = (without(&given, &taken), without(&taken, &given));
+    free!(others.of_keys(name, &new_ones));
+    moved.extend(new_ones);
+    let (trigger, noted) = (held.trigger.clone(), new.clone().or(old));
+    part.write(number, new, moved)?;
+    if let (Some(trigger), Some(noted)) = (trigger, noted) {
+        let labelled = own.options.labelled;
+        let log = own.part(others.committed, &trigger.log);
+        if let Some(held) = log.view.clone() {
+            log.write(held.next_row(), Some(line(&held, &trigger, &noted, operation, now, labelled)), Vec::new())?;
+        }
     }
-    Ok(affected)
+    Ok(Turn::Done(1))
 }
 
-fn new_row(held: &mut Held, batch: &Batch, columns: &[(usize, usize)], row: usize) -> Result<Row> {
+fn new_row(held: &Held, batch: &Batch, columns: &[(usize, usize)], row: usize) -> Result<Row> {
     let mut values: Vec<Option<Stored>> = vec![None; held.table.columns.len()];
     for &(at, column) in columns {
         let cell = batch.cell(row, at);
@@ -166,9 +212,8 @@ fn new_row(held: &mut Held, batch: &Batch, columns: &[(usize, usize)], row: usiz
     let filled = values.into_iter().zip(&table.columns).map(|(value, column)| match value {
         Some(value) => Ok(value),
         None if column.identity.is_some() => {
-            held.numbered += 1;
             let mut number = Column::default();
-            parse(&column.logical, &held.numbered.to_string(), &mut number)
+            parse(&column.logical, &held.next_number().to_string(), &mut number)
                 .map_err(|why| Error::new(ErrorKind::BadData, format!("{}.{}: {why}", table.name, column.name)))?;
             Ok(Stored::new(number.cell(0)))
         }
@@ -213,19 +258,36 @@ fn orphans(tables: &Tables, held: &Held) -> Result<Vec<String>> {
     Ok(out)
 }
 
-fn verify(tables: &mut Tables, wanted: &[Arc<Table>]) -> Result<Vec<String>> {
+fn verify(others: &Others<'_>, own: &mut Transaction, wanted: &[Arc<Table>]) -> Result<Vec<String>> {
+    let tables = own.tables(others.committed);
     let mut out = Vec::new();
     for wanted in wanted {
-        let held = table(tables, &wanted.name)?.clone();
-        out.extend(orphans(tables, &held)?);
-        let numbered = held.table.columns.iter().position(|c| c.identity.is_some()).map(|c| held.highest(c));
-        if let Some(highest) = numbered.filter(|highest| *highest > held.numbered)
-            && let Some(held) = tables.get_mut(&wanted.name)
-        {
-            Arc::make_mut(held).numbered = highest;
+        let held = table(&tables, &wanted.name)?;
+        out.extend(orphans(&tables, held)?);
+        if let Some(column) = held.table.columns.iter().position(|c| c.identity.is_some()) {
+            held.number_above(column);
         }
     }
     Ok(out)
+}
+
+/// Whether a transaction may end so: what it wrote refers to nothing that is not there, and nothing refers to what it
+/// took away.
+fn sound(others: &Others<'_>, own: &mut Transaction) -> Result<()> {
+    if own.options.defer_foreign_keys {
+        return Ok(());
+    }
+    let tables = own.tables(others.committed);
+    let touched = |held: &&Arc<Held>| {
+        let parents = held.table.foreign_keys.iter().map(|key| &key.parent);
+        parents.chain([&held.table.name]).any(|name| own.has_written(name))
+    };
+    for held in tables.values().filter(touched) {
+        if let Some(orphan) = orphans(&tables, held)?.first() {
+            return Err(Error::new(ErrorKind::Constraint, orphan.clone()));
+        }
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -234,31 +296,32 @@ impl Target for Writer {
         if self.transaction.is_some() {
             return Err(protocol("there is a transaction already"));
         }
-        let turn = self.store.turn.clone().lock_owned().await;
-        let before = self.store.committed();
-        let tables = (*before).clone();
-        self.transaction = Some(Transaction { tables, before, savepoint: None, failed: false, options, _turn: turn });
+        self.transaction = Some(self.store.state().begin(options));
         Ok(())
     }
 
     async fn write(&mut self, mode: WriteMode, batch: &Batch) -> Result<u64> {
         let now = self.store.now.load(Ordering::Relaxed);
-        self.within(|t| {
-            table(&t.tables, &batch.table.name)?;
-            let Some(held) = t.tables.get_mut(&batch.table.name) else { return Ok(0) };
-            let mut noted = Vec::new();
-            let affected = write(Arc::make_mut(held), mode, batch, &mut noted)?;
-            if let Some(trigger) = held.trigger.clone()
-                && let Some(log) = t.tables.get_mut(&trigger.log)
-            {
-                let log = Arc::make_mut(log);
-                for (operation, row) in noted {
-                    log.insert(line(log, &trigger, &row, operation, now, t.options.labelled)?)?;
-                    log.numbered += 1;
-                }
+        let (mut row, mut affected) = (0, 0);
+        self.within(|others, own| {
+            own.view(others.committed, &batch.table.name)?;
+            if own.only_reads() {
+                return Err(protocol("a transaction that only reads cannot write"));
             }
-            Ok(affected)
+            if mode == WriteMode::Update && batch.table.row_key().is_none() {
+                let message = format!("table {} has no key to find rows by", batch.table.name);
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
+            while row < batch.rows() {
+                match write_row((others, own), mode, batch, row, now)? {
+                    Turn::Done(found) => affected += found,
+                    Turn::Wait(holder) => return Ok(Turn::Wait(holder)),
+                }
+                row += 1;
+            }
+            Ok(Turn::Done(affected))
         })
+        .await
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -266,63 +329,34 @@ impl Target for Writer {
     }
 
     async fn savepoint(&mut self) -> Result<()> {
-        self.within(|t| {
-            t.savepoint = Some(t.tables.clone());
-            Ok(())
-        })
+        let number = self.transaction.ok_or_else(|| protocol("there is no transaction"))?;
+        self.store.state().savepoint(number, true)
     }
 
     async fn rollback_to_savepoint(&mut self) -> Result<()> {
-        let set = self.transaction.as_mut().and_then(|t| t.savepoint.clone().map(|tables| (t, tables)));
-        let (transaction, tables) = set.ok_or_else(|| protocol("no savepoint is set"))?;
-        transaction.tables = tables;
-        transaction.failed = false;
+        let number = self.transaction.ok_or_else(|| protocol("there is no transaction"))?;
+        self.store.state().savepoint(number, false)?;
+        self.store.ended.notify_waiters();
         Ok(())
     }
 
     async fn commit(&mut self) -> Result<()> {
-        self.within(|t| {
-            if t.options.defer_foreign_keys {
-                return Ok(());
-            }
-            for held in t.tables.values().filter(|held| t.touches(held)) {
-                if let Some(orphan) = orphans(&t.tables, held)?.first() {
-                    return Err(Error::new(ErrorKind::Constraint, orphan.clone()));
-                }
-            }
-            Ok(())
-        })?;
-        if let Some(transaction) = self.transaction.take() {
-            self.store.commit(transaction.tables);
-        }
+        self.within(|others, own| sound(others, own).map(Turn::Done)).await?;
+        self.commit_now();
         Ok(())
     }
 
     async fn rollback(&mut self) -> Result<()> {
-        self.transaction = None;
+        self.end();
         Ok(())
     }
 
     async fn execute(&mut self, statement: &str) -> Result<()> {
         let statement = Statement::parse(statement)?;
-        if self.transaction.is_some() {
-            return self.within(|t| run(&mut t.tables, statement));
-        }
-        let _turn = self.store.turn.lock().await;
-        let mut tables = (*self.store.committed()).clone();
-        run(&mut tables, statement)?;
-        self.store.commit(tables);
-        Ok(())
+        self.alone(|others, own| run(others, own, &statement)).await
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {
-        if self.transaction.is_some() {
-            return self.within(|t| verify(&mut t.tables, tables));
-        }
-        let _turn = self.store.turn.lock().await;
-        let mut all = (*self.store.committed()).clone();
-        let found = verify(&mut all, tables)?;
-        self.store.commit(all);
-        Ok(found)
+        self.alone(|others, own| verify(others, own, tables).map(Turn::Done)).await
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub type Place = (usize, i64);
 
 /// One write of one row by an application: the content that it found and the one that it left, by their names; `None`
-/// where no row stood, or stands.
+/// where no row stood, or stands. The same twice: written, and left as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     pub place: Place,
@@ -29,12 +29,21 @@ pub struct Oracle {
 }
 
 impl Oracle {
+    fn changes(&self) -> impl Iterator<Item = &Written> {
+        self.written.iter().filter(|w| w.found != w.left)
+    }
+
+    /// Whether someone wrote this content over itself: where the row had no version that is a write like any other.
+    fn is_affirmed(&self, place: Place, content: &str) -> bool {
+        self.written.iter().any(|w| w.place == place && w.found == w.left && w.left.as_deref() == Some(content))
+    }
+
     /// Whether the content `later` was made upon `earlier`, directly or over others. Contents have names of their own, so
     /// nothing but an absent row stands twice.
     fn descends(&self, place: Place, later: &str, earlier: &str) -> bool {
         let mut at = later;
         while let Some(written) =
-            self.written.iter().find(|w| w.place == place && w.left.as_deref() == Some(at) && w.found.is_some())
+            self.changes().find(|w| w.place == place && w.left.as_deref() == Some(at) && w.found.is_some())
         {
             at = written.found.as_deref().unwrap();
             if at == earlier {
@@ -48,19 +57,20 @@ impl Oracle {
     /// everywhere, `exempt` the places where a site holds something in quarantine.
     pub fn faults(&self, rows: &BTreeMap<Place, String>, met: &[Met], exempt: &BTreeSet<Place>) -> Vec<String> {
         let mut faults = Vec::new();
-        for written in self.written.iter().filter(|w| !exempt.contains(&w.place)) {
+        for written in self.changes().filter(|w| !exempt.contains(&w.place)) {
             let place = written.place;
             let at_place = || met.iter().filter(move |m| m.place == place);
             let preferred = at_place().any(|m| m.policy != "last-write-wins");
             if let Some(found) = &written.found
                 && rows.get(&place) == Some(found)
                 && !preferred
+                && !self.is_affirmed(place, found)
             {
                 faults.push(format!("{place:?}: {found} came back, though {:?} replaced it", written.left));
             }
             let replaced = match &written.left {
-                Some(_) => self.written.iter().any(|w| w.place == place && w.found == written.left),
-                None => self.written.iter().any(|w| w.place == place && w.found.is_none()),
+                Some(_) => self.changes().any(|w| w.place == place && w.found == written.left),
+                None => self.changes().any(|w| w.place == place && w.found.is_none()),
             };
             let lost = at_place().any(|m| m.contents.contains(&written.left));
             if !replaced && !lost && rows.get(&place) != written.left.as_ref() {
@@ -72,6 +82,7 @@ impl Oracle {
             met.iter().filter(|m| m.policy != "last-write-wins").map(|m| m.place).collect();
         for met in met.iter().filter(|m| !preferred.contains(&m.place)) {
             if let [Some(one), Some(other)] = &met.contents
+                && ![one, other].into_iter().any(|content| self.is_affirmed(met.place, content))
                 && (self.descends(met.place, one, other) || self.descends(met.place, other, one))
             {
                 faults.push(format!("{:?}: {one} and {other} are no conflict", met.place));

@@ -20,52 +20,57 @@ impl Random {
     }
 }
 
-/// What an application does in one transaction; rows are named by their key.
+/// What an application does to rows, which are named by their key.
 #[derive(Debug, Clone, Copy)]
 pub enum Write {
-    /// A row that is not there, with a value in the unique column.
+    /// A row that is not there, with a value in the column between key and note.
     Insert(i64, i64),
     /// All columns.
     Update(i64, i64),
-    /// All columns but the unique one.
+    /// All columns but the one in the middle.
     Partial(i64),
+    /// What stands there once more: noted, and nothing new.
+    Same(i64),
     Delete(i64),
     DeleteAndInsert(i64, i64),
     /// The row goes on under another key.
     Move(i64, i64),
-    /// Two rows exchange their unique values.
+    /// Two rows exchange their values in the middle.
     Swap(i64, i64),
 }
 
-/// A write at a site.
+/// A write, and how many steps the transaction stays open before it.
 #[derive(Debug, Clone, Copy)]
-pub struct SiteWrite {
-    pub site: usize,
+pub struct Operation {
+    pub after: usize,
     /// Which of the tables.
     pub table: usize,
     pub write: Write,
-    /// How far time went on since the step before, in microseconds.
-    pub later: i64,
-    /// A name that no other write has.
-    pub name: usize,
 }
 
-/// One thing after the other.
+/// What begins.
 #[derive(Debug, Clone)]
-pub enum Step {
-    Write(SiteWrite),
-    Sync {
-        edge: usize,
-        /// The other end is the sync's source.
-        turned: bool,
-        push_only: bool,
-        /// The process dies at this point.
-        dies_after: Option<usize>,
-        /// What an application does meanwhile, after so many points.
-        meanwhile: Option<(usize, SiteWrite)>,
-        /// Another sync at the same time.
-        beside: Option<usize>,
-    },
+pub enum Deed {
+    /// An application's transaction, which stays open `open` steps after its last write.
+    Transaction { site: usize, operations: Vec<Operation>, open: usize, rolls_back: bool },
+    /// A sync; the process dies after so many turns.
+    Sync { edge: usize, turned: bool, push_only: bool, dies_after: Option<usize> },
+    /// A batch that was taken in comes again, though others came since: the receiving site forgets how far it was.
+    Again { edge: usize, turned: bool },
+    /// Someone sets a site's clock, in microseconds off the others'.
+    Clock { site: usize, skew: i64 },
+}
+
+/// One thing after the other, each while those before may be under way.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Names what is written here: no other step has it.
+    pub name: usize,
+    pub deed: Deed,
+    /// How far time went on since the step before, in microseconds.
+    pub later: i64,
+    /// How many turns all that is under way has before the next step, whose, the dice say.
+    pub turns: usize,
 }
 
 /// What the tables look like.
@@ -96,6 +101,12 @@ pub struct Scenario {
 }
 
 const KEYS: usize = 6;
+/// As many turns as are needed.
+pub const ALL: usize = 1_000_000;
+const SKEWS: [i64; 5] = [0, 0, 3_600_000_000, -3_600_000_000, 86_400_000_000 * 365];
+/// So much happens in a run, at least.
+pub const OPERATIONS_MIN: usize = 200;
+pub const SYNCS_MIN: usize = 50;
 
 fn edges(random: &mut Random, sites: usize) -> Vec<(usize, usize)> {
     let chain = (1..sites).map(|site| (site - 1, site));
@@ -131,11 +142,10 @@ impl Scenario {
         let sites = 2 + random.below(3);
         let edges = edges(&mut random, sites);
         let lone_writer = random.once_in(5);
-        let far = [0, 0, 3_600_000_000, -3_600_000_000, 86_400_000_000 * 365];
         let mut scenario = Self {
             seed,
             sites,
-            skews: (0..sites).map(|_| far[random.below(far.len())]).collect(),
+            skews: (0..sites).map(|_| SKEWS[random.below(SKEWS.len())]).collect(),
             shape: if random.once_in(3) { Shape::Family } else { Shape::Unique },
             first: if lone_writer { vec![Vec::new(); sites] } else { first_rows(&mut random, sites) },
             batch: 1 + random.below(4),
@@ -143,46 +153,62 @@ impl Scenario {
             edges,
             steps: Vec::new(),
         };
-        for name in 0..10 + random.below(25) {
-            let step = scenario.step(&mut random, name * 2);
-            scenario.steps.push(step);
+        let (mut operations, mut syncs) = (0, 0);
+        while operations < OPERATIONS_MIN || syncs < SYNCS_MIN {
+            let deed = scenario.deed(&mut random);
+            match &deed {
+                Deed::Transaction { operations: more, .. } => operations += more.len(),
+                Deed::Sync { .. } => syncs += 1,
+                Deed::Again { .. } | Deed::Clock { .. } => {}
+            }
+            let later = [0, 1, 1_000_000][random.below(3)];
+            let turns = [0, 10, 60, ALL][random.below(4)];
+            let turns = if turns == ALL { ALL } else { random.below(turns + 1) };
+            scenario.steps.push(Step { name: scenario.steps.len(), deed, later, turns });
         }
         scenario
     }
 
-    fn step(&self, random: &mut Random, name: usize) -> Step {
-        if random.once_in(2) {
-            return Step::Write(self.write(random, name));
-        }
-        let edge = random.below(self.edges.len());
-        Step::Sync {
-            edge,
-            turned: random.once_in(3),
-            push_only: random.once_in(4),
-            dies_after: random.once_in(3).then(|| 1 + random.below(120)),
-            meanwhile: random.once_in(3).then(|| (random.below(90), self.write(random, name + 1))),
-            beside: random.once_in(5).then(|| random.below(self.edges.len())).filter(|beside| *beside != edge),
+    fn deed(&self, random: &mut Random) -> Deed {
+        match random.below(20) {
+            0..9 => Deed::Transaction {
+                site: self.writer(random),
+                operations: (0..=random.below(7)).map(|_| self.operation(random)).collect(),
+                open: [0, 0, 1, 2, 8][random.below(5)],
+                rolls_back: random.once_in(10),
+            },
+            9..18 => Deed::Sync {
+                edge: random.below(self.edges.len()),
+                turned: random.once_in(3),
+                push_only: random.once_in(4),
+                dies_after: random.once_in(3).then(|| 1 + random.below(150)),
+            },
+            18 => Deed::Again { edge: random.below(self.edges.len()), turned: random.once_in(2) },
+            _ => Deed::Clock { site: random.below(self.sites), skew: SKEWS[random.below(SKEWS.len())] },
         }
     }
 
-    fn write(&self, random: &mut Random, name: usize) -> SiteWrite {
+    fn writer(&self, random: &mut Random) -> usize {
+        if self.lone_writer { 0 } else { random.below(self.sites) }
+    }
+
+    fn operation(&self, random: &mut Random) -> Operation {
         let key = |random: &mut Random| i64::try_from(1 + random.below(KEYS)).unwrap();
         let (one, two) = (key(random), key(random));
-        let write = match random.below(9) {
+        let write = match random.below(11) {
             0 | 1 => Write::Insert(one, two),
             2 | 3 => Write::Update(one, two),
-            4 => Write::Partial(one),
-            5 => Write::Delete(one),
-            6 => Write::DeleteAndInsert(one, two),
-            7 => Write::Move(one, two),
+            4 | 5 => Write::Partial(one),
+            6 => Write::Same(one),
+            7 => Write::Delete(one),
+            8 => Write::DeleteAndInsert(one, two),
+            9 => Write::Move(one, two),
             _ => Write::Swap(one, two),
         };
-        SiteWrite {
-            site: if self.lone_writer { 0 } else { random.below(self.sites) },
+        Operation {
+            after: [0, 0, 0, 0, 1, 3][random.below(6)],
             table: if self.shape == Shape::Family { random.below(2) } else { 0 },
             write,
-            later: [0, 1, 1_000_000][random.below(3)],
-            name,
         }
     }
 }
