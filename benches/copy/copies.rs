@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::ends::{Bench, End, Side};
-use super::process::{Run, children, ok, piped};
-use super::tables::{ORDERS, Sample, WIDE};
-use super::{Outcome, median};
+use crate::ends::{Bench, End, Side};
+use crate::process::{Run, children, ok, piped};
+use crate::tables::{ORDERS, Sample, WIDE};
+use crate::{Outcome, median};
 
 /// What stands beside rowferry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

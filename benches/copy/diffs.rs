@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use super::ends::{Bench, End, Side};
-use super::process::{ok, rowferry, text};
-use super::tables::ORDERS;
-use super::{Outcome, median};
+use crate::ends::{Bench, End, Side};
+use crate::process::{ok, rowferry, text};
+use crate::tables::ORDERS;
+use crate::{Outcome, median};
 
 /// Rows that differ, evenly scattered.
 const DIFFERENT: u32 = 1_000;

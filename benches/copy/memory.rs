@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::Outcome;
-use super::ends::{Bench, End, Side};
-use super::tables::{HUGE, LARGE, NARROW, Sample};
+use crate::Outcome;
+use crate::ends::{Bench, End, Side};
+use crate::tables::{HUGE, LARGE, NARROW, Sample};
 
 /// Each engine as source and as target.
 const RING: [(&str, End, End); 4] = [

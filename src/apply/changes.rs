@@ -7,15 +7,17 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::Fill;
 use super::record::Records;
 use super::retry::{Retry, put};
+use super::sharing::{Sharing, What};
 use crate::capture::{Changes, Fault, FittedBatch, Noted, Outcome, Shape, fit_batch, fold_keys};
 use crate::conflict::{
-    Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, first_run, fold,
+    Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, first_run, fold, part,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
 use crate::model::{Batch, Cell, Clock, Digest, Entry, Table, row_digest};
-use crate::site::{Book, Entries, KeyId, Known, Site, key_id, read};
+use crate::site::{Book, Entries, KeyId, Known, Site, Through, key_id, read};
 
 /// What a batch of changes did to a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +44,10 @@ pub struct Intake {
     pub rows: Shape,
     /// The form of the changes' keys.
     pub keys: Shape,
+    /// What new rows get besides.
+    pub fill: Fill,
+    /// Where only rows come that meet a condition.
+    pub through: Option<Through>,
     /// What its rows refer to.
     pub parents: Vec<Parent>,
 }
@@ -96,6 +102,18 @@ struct Change {
     /// Row of the rows; `None` for a tombstone.
     row: Option<usize>,
     entry: Entry,
+    /// Whether the row stands at the sending end without meeting the condition.
+    left: bool,
+}
+
+impl Change {
+    fn what(&self) -> What {
+        match self.row {
+            Some(_) => What::Row,
+            None if self.left => What::Left,
+            None => What::Deleted,
+        }
+    }
 }
 
 /// Changes in the receiver's form.
@@ -121,6 +139,7 @@ struct Staged<'a> {
     known: HashMap<KeyId, Known>,
     /// By place in the changes that were fitted.
     decisions: Vec<Decision>,
+    sharing: Option<Sharing>,
     retry: Retry,
     applied: Applied,
 }
@@ -184,6 +203,7 @@ async fn stage<'a>(incoming: Incoming<'a>, target: &mut dyn Target, records: &mu
         standing,
         known: HashMap::new(),
         decisions: Vec::new(),
+        sharing: None,
         retry: Retry::default(),
         applied,
     })
@@ -212,7 +232,12 @@ async fn fold_noted(site: &Site, all: &[Staged<'_>], target: &mut dyn Target) ->
 impl Staged<'_> {
     async fn decide(&mut self, target: &mut dyn Target, origin: &Origin, records: &mut Records) -> Result<()> {
         let Incoming { intake, terms, .. } = self.incoming;
-        let (fitted, standing) = (&self.fitted, &self.standing);
+        let (fitted, standing, is_part) = (&self.fitted, &self.standing, intake.is_part());
+        if let Some(through) = intake.through {
+            let ids = fitted.changes.iter().map(|change| change.id);
+            self.sharing = Some(Sharing::read(&intake.site, target, through, ids).await?);
+        }
+        records.under(terms);
         self.known = read(target, &intake.book, &fitted.keys).await?;
         let came = |change: &&Change| {
             let alive = self.known.get(&change.id).is_some_and(|known| known.entry.digest.is_some());
@@ -220,8 +245,23 @@ impl Staged<'_> {
         };
         intake.refuse_newcomers(target, &fitted.keys, fitted.changes.iter().filter(came).map(|c| c.at)).await?;
         for change in &fitted.changes {
-            let local = intake.local(self.known.get(&change.id), standing, change.id);
-            let mut decision = terms.decide(local.as_ref(), &change.entry, origin);
+            let known = self.known.get(&change.id);
+            let local = intake.local(known.filter(|known| !known.is_parted()), standing, change.id);
+            // What was here when its row left comes back from others that got it from here.
+            let returns = |known: &Known| known.is_parted() && known.entry.vector.holds(change.entry.version);
+            if self.sharing.is_none() && known.is_some_and(returns) {
+                let (relation, row, entry) = (Relation::Known, Side::Local, change.entry.clone());
+                self.decisions.push(Decision { relation, row, columns: None, entry, changed: false });
+                continue;
+            }
+            let decide = |incoming: &Entry| {
+                let decision = terms.decide(local.as_ref(), incoming, origin);
+                if is_part { part(decision, local.as_ref(), incoming, origin) } else { decision }
+            };
+            let mut decision = match &mut self.sharing {
+                Some(sharing) => sharing.decide((change.id, change.what()), local.as_ref(), &change.entry, decide),
+                None => decide(&change.entry),
+            };
             let key = (&fitted.keys, change.at);
             let clash = matches!(decision.relation, Relation::Conflict | Relation::TwoRows { .. });
             if !clash {
@@ -231,6 +271,9 @@ impl Staged<'_> {
                 decision.row = Side::Local;
                 decision.changed = false;
                 decision.entry = local.clone();
+                if let Some(sharing) = &mut self.sharing {
+                    sharing.keep(change.id);
+                }
             } else {
                 self.applied.conflicts += 1;
             }
@@ -277,8 +320,9 @@ impl Staged<'_> {
         let new: Vec<usize> = wins().filter(|c| !self.stands(c)).filter_map(|c| c.row).collect();
         let (changed, new) = (self.fitted.rows.select(changed.into_iter()), self.fitted.rows.select(new.into_iter()));
         self.put(target, WriteMode::Update, changed).await?;
-        self.put(target, WriteMode::Insert, new).await?;
-        let outcome = std::mem::take(&mut self.retry).finish(target).await?;
+        self.put(target, WriteMode::Insert, self.incoming.intake.fill.complete(new)).await?;
+        let whole = &self.incoming.intake.book.logged.table;
+        let outcome = std::mem::take(&mut self.retry).finish(target, whole).await?;
         for (mode, rows) in outcome.written {
             self.applied.count(mode, rows);
         }
@@ -375,6 +419,12 @@ impl Staged<'_> {
             .collect();
         let intake = self.incoming.intake;
         intake.write_entries(target, &self.fitted.keys, &settled, &self.known, origin).await?;
+        if let Some(sharing) = self.sharing.take() {
+            let ids: Vec<(KeyId, usize)> = self.fitted.changes.iter().map(|change| (change.id, change.at)).collect();
+            let keys = (&self.fitted.keys, &*ids);
+            let refused = |id| refused.contains_key(&id);
+            sharing.write((&intake.site, &intake.book), target, &self.known, refused, keys).await?;
+        }
         intake.drop_own_lines(target, &self.fitted.keys).await
     }
 }
@@ -384,6 +434,12 @@ impl Intake {
     fn synced(&self) -> Vec<usize> {
         let whole = &self.book.logged.table;
         self.rows.table.columns.iter().filter(|c| !c.generated).filter_map(|c| whole.column(&c.name)).collect()
+    }
+
+    /// Whether the table has columns that are not synced.
+    fn is_part(&self) -> bool {
+        let whole = &self.book.logged.table;
+        whole.columns.iter().any(|column| !column.generated && self.rows.table.column(&column.name).is_none())
     }
 
     fn fit(&self, changes: &Changes) -> Fitted {
@@ -404,9 +460,10 @@ impl Intake {
                 out.misfits.push((at, format!("{}: {why}", shape.table.columns[*column].name)));
                 continue;
             }
+            let left = changes.left[at];
             let digest = row.map(|row| row_digest(&out.rows, row, &content));
             let entry = Entry { digest, ..known.clone() };
-            out.changes.push(Change { id: key_id(&out.keys, at, &key), at, row, entry });
+            out.changes.push(Change { id: key_id(&out.keys, at, &key), at, row, entry, left });
         }
         out
     }

@@ -1,9 +1,11 @@
 //! Batches → endpoint: writes, and finds the rows that the endpoint refuses; changes → endpoint: decides, then writes.
 
 mod changes;
+mod fill;
 mod record;
 mod retry;
 mod settled;
+mod sharing;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use crate::engine::{Error, ErrorKind, Result, Target, WriteMode};
 use crate::model::{Batch, render};
 
 pub use changes::{Applied, Incoming, Intake, Parent, Terms, apply};
+pub use fill::Fill;
 pub use record::{Records, count_aside, keys_aside};
 pub(crate) use record::{image, key_of, row_of};
 pub use retry::{Outcome, Retry, put};

@@ -30,18 +30,23 @@ pub struct Records {
 impl Records {
     /// None yet, for a sync and its direction.
     #[must_use]
-    pub fn new(site: &Site, sync: &str, to_target: bool, terms: Terms) -> Self {
+    pub fn new(site: &Site, sync: &str, to_target: bool) -> Self {
         let empty = |table: &Table| vec![Column::default(); table.columns.len()];
         Self {
             sync: sync.to_owned(),
             to_target,
-            policy: name(terms, to_target),
+            policy: "",
             conflicts: empty(&site.books.conflicts),
             quarantine: empty(&site.books.quarantine),
             waiting: empty(&site.books.waiting),
             open: HashMap::new(),
             books: site.books.clone(),
         }
+    }
+
+    /// What follows is of a table with these terms.
+    pub fn under(&mut self, terms: Terms) {
+        self.policy = name(terms, self.to_target);
     }
 
     /// A conflict: what stood here and what came, the decision, and both entries.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::fold::{LINES_MAX, rows_by_key};
 use super::{Fault, Outcome};
 use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
-use crate::model::{Batch, BatchLimits, Column, Digest, Entry, Table};
-use crate::site::{Book, KeyId, Known, Site, decode, key_id, read};
+use crate::model::{Batch, BatchLimits, Column, Digest, Entry, Table, Version};
+use crate::site::{Book, KeyId, Known, Site, Through, decode, key_id, read};
 
 /// Changes of one table, as one point of its site shows them.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Changes {
     pub rows: Batch,
     /// For each key its row in `rows`; `None` for a tombstone.
     pub row_of: Vec<Option<usize>>,
+    /// For each key whether its row stands and is none of those that are sent: it does not meet their condition.
+    pub left: Vec<bool>,
 }
 
 impl Changes {
@@ -27,7 +29,21 @@ impl Changes {
     #[must_use]
     pub fn none(keys: &Arc<Table>, columns: &Arc<Table>) -> Self {
         let empty = |table: &Arc<Table>| Batch::new(table.clone(), vec![Column::default(); table.columns.len()]);
-        Self { keys: empty(keys), entries: Vec::new(), rows: empty(columns), row_of: Vec::new() }
+        Self { keys: empty(keys), entries: Vec::new(), rows: empty(columns), row_of: Vec::new(), left: Vec::new() }
+    }
+
+    /// Those that are to be told, and their rows except those that have left.
+    fn picked(&self, told: &[bool]) -> Self {
+        let kept: Vec<usize> = (0..told.len()).filter(|&at| told[at]).collect();
+        let row = |at: &usize| self.row_of[*at].filter(|_| !self.left[*at]);
+        let mut next = 0..;
+        Self {
+            keys: self.keys.select(kept.iter().copied()),
+            entries: kept.iter().map(|&at| self.entries[at].clone()).collect(),
+            rows: self.rows.select(kept.iter().filter_map(row).collect::<Vec<_>>().into_iter()),
+            row_of: kept.iter().map(|at| row(at).and_then(|_| next.next())).collect(),
+            left: kept.iter().map(|&at| self.left[at]).collect(),
+        }
     }
 
     fn append(&mut self, other: Self) {
@@ -35,8 +51,20 @@ impl Changes {
         self.keys.append(&other.keys);
         self.rows.append(&other.rows);
         self.entries.extend(other.entries);
+        self.left.extend(other.left);
         self.row_of.extend(other.row_of.into_iter().map(|row| row.map(|row| row + before)));
     }
+}
+
+/// Which rows of a table go to the other end.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    /// All.
+    All,
+    /// Those that meet this condition; of the others it is said that they do not.
+    Meeting(&'a str),
+    /// Those that meet it, and those that came from the other end through it, whether they still do or not.
+    Returning(&'a str, Through),
 }
 
 /// A table that is to be read.
@@ -48,6 +76,8 @@ pub struct Wanted<'a> {
     pub book: &'a Book,
     /// The columns wanted.
     pub columns: &'a Arc<Table>,
+    /// Which rows.
+    pub which: Which<'a>,
     /// The number above which changes are wanted.
     pub after: i64,
 }
@@ -116,7 +146,7 @@ async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target,
             }
             let keys = listed[table].keys.select(rows.iter().copied());
             let found = rows.iter().map(|&row| Some(listed[table].known[row].entry.clone())).collect();
-            let (changes, _) = standing(wanted.book, wanted.columns, target, &keys, found)
+            let (changes, _) = standing(site, (wanted.book, wanted.which), wanted.columns, target, &keys, found)
                 .await
                 .map_err(|e| reading(e, wanted.book))
                 .map_err(Fault::at(wanted.at))?;
@@ -198,7 +228,8 @@ fn reading(e: Error, book: &Book) -> Error {
 /// keys that have lines in the log or whose entry is of another content: they are left out, and can be read once
 /// they are folded.
 pub async fn changes_of(
-    book: &Book,
+    site: &Site,
+    (book, which): (&Book, Which<'_>),
     columns: &Arc<Table>,
     target: &mut dyn Target,
     keys: &Batch,
@@ -206,8 +237,11 @@ pub async fn changes_of(
     target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
     let read = async {
         let known = read(target, book, keys).await?;
-        let entry = |row| known.get(&key_id(keys, row, &places(book))).map(|known| known.entry.clone());
-        standing(book, columns, target, keys, (0..keys.rows()).map(entry).collect()).await
+        let entry = |row| {
+            let known = known.get(&key_id(keys, row, &places(book))).filter(|known| !known.is_parted());
+            known.map(|known| known.entry.clone())
+        };
+        standing(site, (book, which), columns, target, keys, (0..keys.rows()).map(entry).collect()).await
     }
     .await;
     // The connection may be what failed; dropping it ends the transaction too.
@@ -218,7 +252,8 @@ pub async fn changes_of(
 }
 
 async fn standing(
-    book: &Book,
+    site: &Site,
+    (book, which): (&Book, Which<'_>),
     columns: &Arc<Table>,
     target: &mut dyn Target,
     keys: &Batch,
@@ -226,7 +261,53 @@ async fn standing(
 ) -> Result<(Changes, Vec<usize>)> {
     let whole = target.lookup(&book.logged.table, keys, RowLock::None).await?;
     let unfolded = unfolded(book, target, keys).await?;
-    Ok(as_versioned(book, columns, keys, found, &whole, &unfolded))
+    let (changes, left_out) = as_versioned(book, columns, keys, found, &whole, &unfolded);
+    Ok((chosen(site, book, which, target, changes).await?, left_out))
+}
+
+/// What is to be said of these changes to who gets only some rows.
+async fn chosen(
+    site: &Site,
+    book: &Book,
+    which: Which<'_>,
+    target: &mut dyn Target,
+    mut changes: Changes,
+) -> Result<Changes> {
+    let (condition, through) = match which {
+        Which::All => return Ok(changes),
+        Which::Meeting(condition) => (condition, None),
+        Which::Returning(condition, through) => (condition, Some(through)),
+    };
+    let meeting = target.lookup_where(&book.logged.table, &changes.keys, condition).await?;
+    let meeting: HashSet<KeyId> =
+        (0..meeting.rows()).map(|row| key_id(&meeting, row, &book.logged.key.columns)).collect();
+    let ids: Vec<KeyId> = (0..changes.keys.rows()).map(|row| key_id(&changes.keys, row, &places(book))).collect();
+    let Some(through) = through else {
+        changes.left =
+            ids.iter().zip(&changes.row_of).map(|(id, row)| row.is_some() && !meeting.contains(id)).collect();
+        return Ok(changes.picked(&vec![true; ids.len()]));
+    };
+    let others = ids.iter().copied().filter(|id| !meeting.contains(id));
+    let shared = site.shares(target, through, others).await?;
+    let told: Vec<bool> = ids.iter().map(|id| meeting.contains(id) || shared.contains_key(id)).collect();
+    Ok(changes.picked(&told))
+}
+
+/// Those of the keys, in any order of their columns, that were written since capture began; each as it is given.
+pub async fn written(book: &Book, target: &mut dyn Target, keys: &Batch) -> Result<HashSet<KeyId>> {
+    let of = |found: &Batch| -> HashSet<KeyId> {
+        let at: Vec<usize> = keys.table.columns.iter().filter_map(|c| found.table.column(&c.name)).collect();
+        (0..found.rows()).map(|row| key_id(found, row, &at)).collect()
+    };
+    let versions = target.lookup(&book.versions, keys, RowLock::None).await?;
+    let mut written = HashSet::new();
+    for row in 0..versions.rows() {
+        if decode(book, &versions, row)?.entry.version != Version::BASE {
+            written.extend(of(&versions.select(std::iter::once(row))));
+        }
+    }
+    written.extend(of(&target.lookup(&book.log.table, keys, RowLock::None).await?));
+    Ok(written)
 }
 
 /// The key's columns in batches of keys.
@@ -263,6 +344,7 @@ fn as_versioned(
     let mut next = 0..;
     let row_of = kept.iter().map(|(.., row)| row.and_then(|_| next.next())).collect();
     let changes = Changes {
+        left: vec![false; kept.len()],
         keys: keys.select(kept.iter().map(|(at, ..)| *at)),
         entries: kept.iter().map(|(_, entry, _)| entry.clone()).collect(),
         rows: project(whole, columns).select(alive.into_iter()),

@@ -4,7 +4,7 @@
 //! later. A fold reads the log, then the rows, then takes the site's numbers and reads the entries: a row
 //! that is written after its log was read is given a version that its next fold finds unchanged.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Fault, Outcome};
@@ -12,7 +12,7 @@ use crate::conflict::{Folded, Origin, Written, fold};
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, row_digest};
 use crate::runtime::Failpoint;
-use crate::site::{Book, Entries, KeyId, Known, Site, key_id, read};
+use crate::site::{Book, Entries, KeyId, Known, Site, decode, key_id, read};
 
 /// Lines taken in one transaction.
 pub(super) const LINES_MAX: usize = 2_000;
@@ -27,7 +27,11 @@ pub async fn fold_tables(site: &Site, tables: &[(usize, &Arc<Book>)], target: &m
             return Ok(());
         }
         target.begin(WriteOptions::default()).await?;
+        let mut written = written;
         let folded = async {
+            for noted in &mut written {
+                noted.add_gone(target).await.map_err(|e| folding(e, &noted.book)).map_err(Fault::at(noted.at))?;
+            }
             fold_keys(site, &written, target).await?;
             for noted in &written {
                 target.write(WriteMode::Delete, &noted.taken).await.map_err(Fault::at(noted.at))?;
@@ -87,6 +91,30 @@ impl Noted {
     pub(crate) fn new(at: usize, book: &Arc<Book>, taken: Batch) -> Result<Self> {
         Ok(Self { at, book: book.clone(), lines: Lines::read(book, &taken)?, taken })
     }
+
+    /// Where the table was emptied at once, all rows that were known to stand there and do not are gone.
+    async fn add_gone(&mut self, target: &mut dyn Target) -> Result<()> {
+        let Some(wall) = self.lines.emptied else { return Ok(()) };
+        let (book, mut above) = (self.book.clone(), i64::MIN);
+        let named: HashSet<KeyId> = self.lines.noted.iter().map(|(id, _)| *id).collect();
+        let key: Vec<usize> = (0..book.width()).collect();
+        loop {
+            let versions = target.scan(&book.versions, Some((book.seq(), above)), LINES_MAX).await?;
+            let keys = Batch::new(book.keys.clone(), versions.columns()[..book.width()].to_vec());
+            let standing = rows_by_key(&book, &target.lookup(&book.logged.table, &keys, RowLock::None).await?);
+            for row in 0..versions.rows() {
+                let known = decode(&book, &versions, row)?;
+                above = known.seq;
+                let id = key_id(&keys, row, &key);
+                if known.entry.digest.is_some() && !standing.contains_key(&id) && !named.contains(&id) {
+                    self.lines.push_gone(&keys, row, id, wall);
+                }
+            }
+            if versions.rows() < LINES_MAX {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Gives the keys of these lines their versions, in the open transaction. The lines themselves stay.
@@ -98,13 +126,48 @@ pub(crate) async fn fold_keys(site: &Site, written: &[Noted], target: &mut dyn T
     }
     let now = target.now().await?;
     let origin = Origin { site: site.id, now, floor: Clock::ZERO };
-    let mut first = site.take_numbers(target, written.iter().map(|noted| noted.lines.keys.rows()).sum()).await?;
+    // An emptied table takes a number even if no row of it is known.
+    let numbers = |noted: &Noted| noted.lines.keys.rows() + usize::from(noted.lines.emptied.is_some());
+    let mut first = site.take_numbers(target, written.iter().map(numbers).sum()).await?;
     for (noted, standing) in written.iter().zip(&standing) {
         let result = fold_table(noted, standing, first, &origin, target).await;
         result.map_err(|e| folding(e, &noted.book)).map_err(Fault::at(noted.at))?;
-        first += i64::try_from(noted.lines.keys.rows()).unwrap_or(0);
+        first += i64::try_from(numbers(noted)).unwrap_or(0);
+        if noted.lines.emptied.is_some() {
+            site.set_emptied(target, noted.book.logged.n, first - 1).await.map_err(Fault::at(noted.at))?;
+        }
     }
     Ok(())
+}
+
+/// Gives tombstones to those of these keys under which nothing stands and of which nothing is known: someone else has
+/// rows there that went when the table was emptied. In a transaction of its own.
+pub async fn bury(site: &Site, at: usize, book: &Arc<Book>, keys: &Batch, target: &mut dyn Target) -> Outcome<()> {
+    target.begin(WriteOptions::default()).await?;
+    let buried = async {
+        let known = read(target, book, keys).await.map_err(Fault::at(at))?;
+        let standing = target.lookup(&book.logged.table, keys, RowLock::None).await.map_err(Fault::at(at))?;
+        let standing = rows_by_key(book, &standing);
+        let wall = target.now().await?;
+        let mut noted = Noted { at, book: book.clone(), lines: Lines::none(book), taken: keys.select(0..0) };
+        let all: Vec<usize> = (0..keys.columns().len()).collect();
+        let unknown = |id: &KeyId| !known.contains_key(id) && !standing.contains_key(id);
+        for row in 0..keys.rows() {
+            let id = key_id(keys, row, &all);
+            if unknown(&id) {
+                noted.lines.push_gone(keys, row, id, wall);
+            }
+        }
+        fold_keys(site, &[noted], target).await
+    };
+    match buried.await {
+        Ok(()) => Ok(target.commit().await?),
+        Err(fault) => {
+            // The connection may be what failed; dropping it rolls back too.
+            let _ = target.rollback().await;
+            Err(fault)
+        }
+    }
 }
 
 fn folding(e: Error, book: &Book) -> Error {
@@ -120,17 +183,18 @@ async fn fold_table(
 ) -> Result<()> {
     let known = read(target, book, &written.keys).await?;
     let (mut new, mut changed) = (Entries::new(book), Entries::new(book));
-    for (row, (id, line)) in written.lines.iter().enumerate() {
+    for (row, (id, line)) in written.noted.iter().enumerate() {
         let seq = first + i64::try_from(row).unwrap_or(0);
         let previous = known.get(id);
+        let seen = previous.filter(|known| !known.is_parted());
         let digest = standing.get(id).copied();
         let told = Written { wall: line.wall, born: line.born && !line.stood, digest, columns: &[] };
         let entry = if line.ours_alone {
             // Loaded by rowferry without a version: it counts as older than any.
-            previous.map_or_else(|| base(digest), |known| Some(known.entry.clone()))
+            seen.map_or_else(|| base(digest), |known| Some(known.entry.clone()))
         } else {
-            match fold(previous.map(|known| &known.entry), &told, origin) {
-                Folded::Same => previous.map(|known| known.entry.clone()),
+            match fold(seen.map(|known| &known.entry), &told, origin) {
+                Folded::Same => seen.map(|known| known.entry.clone()),
                 Folded::New(entry) => Some(entry),
             }
         };
@@ -176,10 +240,22 @@ pub(crate) struct Lines {
     /// Each key once.
     pub(crate) keys: Batch,
     /// The keys in the order of `keys`.
-    lines: Vec<(KeyId, Line)>,
+    noted: Vec<(KeyId, Line)>,
+    /// When the table was emptied at once, if it was.
+    emptied: Option<i64>,
 }
 
 impl Lines {
+    fn none(book: &Book) -> Self {
+        Self { keys: Batch::new(book.keys.clone(), book.no_keys()), noted: Vec::new(), emptied: None }
+    }
+
+    /// Adds a key that is gone.
+    fn push_gone(&mut self, keys: &Batch, row: usize, id: KeyId, wall: i64) {
+        self.keys.append(&keys.select(std::iter::once(row)));
+        self.noted.push((id, Line { wall, born: false, stood: true, ours_alone: false }));
+    }
+
     /// Sorts the lines of a log by key.
     pub(crate) fn read(book: &Book, lines: &Batch) -> Result<Self> {
         let log = &book.log.table;
@@ -192,16 +268,13 @@ impl Lines {
         let mut columns: Vec<Column> = book.no_keys();
         let mut places: HashMap<KeyId, usize> = HashMap::new();
         let mut found: Vec<(KeyId, Line)> = Vec::new();
+        let mut emptied = None;
         for row in 0..lines.rows() {
             if lines.cell(row, operation) == Cell::Bytes(b"X") {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "{} was truncated, which cannot be followed yet: empty it at the other ends too, then take capture \
-                         out with 'rowferry capture remove' and sync again, which compares all rows",
-                        book.logged.table.name
-                    ),
-                ));
+                if let Cell::Int(micros) = lines.cell(row, wall) {
+                    emptied = emptied.max(Some(micros));
+                }
+                continue;
             }
             if key.iter().any(|&c| lines.cell(row, c) == Cell::Null) {
                 // No row is found by such a key, so none was given a version by it.
@@ -226,6 +299,6 @@ impl Lines {
                 _ => {}
             }
         }
-        Ok(Self { keys: Batch::new(book.keys.clone(), columns), lines: found })
+        Ok(Self { keys: Batch::new(book.keys.clone(), columns), noted: found, emptied })
     }
 }

@@ -14,9 +14,9 @@ use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Source};
 use crate::model::{Batch, Cell, Column, Shift, Table, fit};
 
 pub use fault::{Fault, Outcome};
-pub use feed::{Changes, Read, Wanted, changes, changes_of, deleted};
-pub use fold::fold_tables;
+pub use feed::{Changes, Read, Wanted, Which, changes, changes_of, deleted, written};
 pub(crate) use fold::{Noted, content, fold_keys};
+pub use fold::{bury, fold_tables};
 
 /// A batch in the form of the receiving table.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! `rowferry sync`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{BatchLimits, TableName};
 use crate::pipeline::{
     Claim, ColumnChoice, Mode, Pair, PairOptions, Plan, PlanOptions, Preference, Progress, Report, RunOptions,
-    matches_pattern, plan, run as run_plan,
+    TableTerms, matches_pattern, plan, run as run_plan,
 };
 use crate::runtime::{Backoff, random};
 
@@ -227,15 +227,8 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
             return unsupported("conflict: merge-columns");
         }
         for table in &sync.tables {
-            let chosen = table.columns.is_some() || !table.exclude.is_empty() || table.filter.is_some();
-            if chosen {
-                return unsupported(&format!(
-                    "where, columns or exclude in an incremental sync (table {})",
-                    table.source
-                ));
-            }
-            if table.conflict != sync.conflict {
-                return unsupported(&format!("a conflict policy of a single table (table {})", table.source));
+            if table.conflict == Conflict::MergeColumns {
+                return unsupported(&format!("conflict: merge-columns (table {})", table.source));
             }
             if matches!(table.ids, Some(Ids::Ranges)) {
                 return unsupported(&format!("ids: ranges (table {})", table.source));
@@ -246,8 +239,11 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
         return unsupported("a peer as target");
     }
     for table in &sync.tables {
-        if !table.rename.is_empty() || !table.fill.is_empty() || table.key.is_some() || table.soft_delete.is_some() {
-            return unsupported(&format!("rename, fill, key or soft_delete (table {})", table.source));
+        if table.soft_delete.is_some() {
+            return unsupported(&format!("soft_delete (table {})", table.source));
+        }
+        if table.key.is_some() {
+            return unsupported(&format!("key (table {})", table.source));
         }
     }
     Ok(())
@@ -282,21 +278,20 @@ async fn plan_options(sync: &Sync, from: &dyn Database, pull: bool, force: bool)
         count: true,
         ..PlanOptions::default()
     };
-    let own = from.tables(None).await?;
     for table in &sync.tables {
         let (at, to) = ends(table);
-        let names: Vec<String> = if table.is_pattern() {
-            own.iter().filter(|n| matches_pattern(&at, &n.name)).map(|n| n.name.clone()).collect()
-        } else {
-            vec![at.clone()]
-        };
-        for name in names {
+        for name in names(table, &at, from).await? {
             if let Some(filter) = &table.filter {
                 options.filters.push((name.clone(), filter.clone()));
             }
-            if table.columns.is_some() || !table.exclude.is_empty() {
-                let choice = ColumnChoice { only: table.columns.clone(), exclude: table.exclude.clone() };
-                options.columns.insert(name.clone(), choice);
+            let choice = ColumnChoice {
+                only: table.columns.clone(),
+                exclude: table.exclude.clone(),
+                rename: table.rename.clone(),
+                fill: table.fill.clone(),
+            };
+            if choice != ColumnChoice::default() {
+                options.columns.insert(name.clone(), if pull { choice.reversed() } else { choice });
             }
             if at != to && !table.is_pattern() {
                 options.renamed.insert(name, TableName::new(to.clone()));
@@ -304,6 +299,26 @@ async fn plan_options(sync: &Sync, from: &dyn Database, pull: bool, force: bool)
         }
     }
     Ok(options)
+}
+
+/// Names of the tables that a mapping means where they are called `at`.
+async fn names(table: &TableMapping, at: &str, database: &dyn Database) -> Result<Vec<String>> {
+    if !table.is_pattern() {
+        return Ok(vec![at.to_owned()]);
+    }
+    let own = database.tables(None).await?;
+    Ok(own.into_iter().filter(|n| matches_pattern(at, &n.name)).map(|n| n.name).collect())
+}
+
+fn preference(conflict: Conflict) -> Preference {
+    match conflict {
+        Conflict::SourceWins => Preference::Source,
+        Conflict::TargetWins => Preference::Target,
+        Conflict::Manual => Preference::Manual,
+        Conflict::KeepExisting => Preference::Keep,
+        // What merges columns is refused before.
+        Conflict::LastWriteWins | Conflict::MergeColumns => Preference::Later,
+    }
 }
 
 /// What an incremental sync needs.
@@ -315,19 +330,19 @@ pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &Cance
     let target = connect::named(config, other, sync.create).await?;
     let mut plan = plan_options(sync, source.as_ref(), false, force).await?;
     plan.count = false;
+    let mut tables = BTreeMap::new();
+    for mapping in &sync.tables {
+        let terms =
+            TableTerms { conflict: preference(mapping.conflict), one_row: matches!(mapping.ids, Some(Ids::Same)) };
+        tables.extend(names(mapping, &mapping.source, source.as_ref()).await?.into_iter().map(|name| (name, terms)));
+    }
     let options = PairOptions {
         name: sync.name.clone(),
         plan,
         push: sync.direction != Direction::Pull,
         pull: sync.direction != Direction::Push,
-        conflict: match sync.conflict {
-            Conflict::SourceWins => Preference::Source,
-            Conflict::TargetWins => Preference::Target,
-            Conflict::Manual => Preference::Manual,
-            Conflict::KeepExisting => Preference::Keep,
-            // What merges columns is refused before.
-            Conflict::LastWriteWins | Conflict::MergeColumns => Preference::Later,
-        },
+        conflict: preference(sync.conflict),
+        tables,
         first_run: match sync.first_run {
             FirstRun::SourceWins => Preference::Source,
             FirstRun::TargetWins => Preference::Target,

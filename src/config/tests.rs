@@ -332,6 +332,12 @@ fn the_rest_is_checked_too() {
         ("api: { keys: [{ name: a, key: k, role: peer, tables: { app: [t] } }] }", "no database 'app'"),
         ("api: { keys: [{ name: a, key: k, role: peer, from: [10.0.0.0/40] }] }", "no address range"),
         ("timezone: 'Af rica'", "no time zone"),
+        (
+            "databases: { a: { url: 'sqlite:a' }, b: { url: 'sqlite:b' } }\nsyncs:\n  \
+             x: { source: a, target: b, tables: [{ source: t, where: 'n = 1' }] }\n  \
+             y: { source: a, target: b, tables: [{ source: t, where: 'n = 2' }] }",
+            "syncs 'x' and 'y' both bring 't'",
+        ),
         ("seeds: { nunez: { database: app, tables: [t] } }", "seed 'nunez': there is no database 'app'"),
         ("webhooks: [{ url: 'ftp://x' }]", "must begin with https://"),
     ];

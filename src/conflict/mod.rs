@@ -26,6 +26,7 @@ mod decide;
 mod first_run;
 mod fold;
 mod merge;
+mod part;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -33,4 +34,5 @@ mod tests;
 pub use decide::{Decision, Relation, decide, relation};
 pub use first_run::{FirstRun, Standing, first_run};
 pub use fold::{Folded, Origin, Written, fold};
+pub use part::part;
 pub use policy::{Policy, Rule, Side};

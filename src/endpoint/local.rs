@@ -9,19 +9,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::mapping::shifts;
 use super::{
-    Basis, Current, End, Fault, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender,
-    Standing, Start,
+    Basis, Current, End, Fault, Filter, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route,
+    Sender, Standing, Start,
 };
 use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
-    FittedBatch, Reading, Shape, Wanted, changes, changes_of, deleted, fit_batch, fold_tables, read as read_rows,
+    FittedBatch, Reading, Shape, Wanted, Which, bury, changes, changes_of, deleted, fit_batch, fold_tables,
+    read as read_rows, written,
 };
 use crate::compare::{compared_as, equal_rows};
-use crate::conflict::Rule;
-use crate::engine::{Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
+use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
 use crate::model::{Batch, BatchLimits, Table};
 use crate::runtime::{Backoff, Failpoint, random};
-use crate::site::{Book, Cursor, Reader, Site, Verdict, key_id};
+use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
 
 /// What apply does to a transaction: the logs take its writes down as ours, triggers and keys wait.
 const LABELLED: WriteOptions =
@@ -89,19 +89,19 @@ impl LocalSender {
     fn book(&self, at: usize) -> Outcome<&Arc<Book>> {
         self.books[at].as_ref().map_err(|e| Fault::at(at)(e.clone()))
     }
+}
 
-    /// The receiver's keys in the form that they have here, and which of them: under what has none, no row stands.
-    fn own_keys(&self, mapping: &Mapping, keys: &Batch) -> (Batch, Vec<usize>) {
-        let shape = Shape {
-            table: mapping.from_keys.clone(),
-            database: self.site.database.clone(),
-            same_engine: self.route.same_product(),
-            shifts: shifts((&mapping.to_keys, &self.route.to.zone), (&mapping.from_keys, &self.route.from.zone)),
-        };
-        let FittedBatch { batch, misfits } = fit_batch(keys.clone(), &shape);
-        let fits: Vec<usize> = (0..batch.rows()).filter(|row| !misfits.iter().any(|m| m.0 == *row)).collect();
-        (batch.select(fits.iter().copied()), fits)
-    }
+/// The receiver's keys in the form that they have at the sender, and which of them: under what has none, no row stands.
+fn own_keys(database: &Arc<dyn Database>, route: &Route, mapping: &Mapping, keys: &Batch) -> (Batch, Vec<usize>) {
+    let shape = Shape {
+        table: mapping.from_keys.clone(),
+        database: database.clone(),
+        same_engine: route.same_product(),
+        shifts: shifts((&mapping.to_keys, &route.to.zone), (&mapping.from_keys, &route.from.zone)),
+    };
+    let FittedBatch { batch, misfits } = fit_batch(keys.clone(), &shape);
+    let fits: Vec<usize> = (0..batch.rows()).filter(|row| !misfits.iter().any(|m| m.0 == *row)).collect();
+    (batch.select(fits.iter().copied()), fits)
 }
 
 #[async_trait]
@@ -143,16 +143,39 @@ impl Sender for LocalSender {
         Ok(Resumed::At(starts))
     }
 
-    async fn fold(&mut self, tables: &[usize]) -> Outcome<()> {
-        let books = tables.iter().map(|&at| Ok((at, self.book(at)?.clone()))).collect::<Outcome<Vec<_>>>()?;
+    async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+        let books =
+            tables.iter().map(|at| Ok((at.table, self.book(at.table)?.clone()))).collect::<Outcome<Vec<_>>>()?;
         let books: Vec<(usize, &Arc<Book>)> = books.iter().map(|(at, book)| (*at, book)).collect();
-        for tried in 1.. {
-            match fold_tables(&self.site, &books, self.connection.as_mut()).await {
-                Err(fault) if fault.error.kind == ErrorKind::Busy && tried < TRIES => pause(tried).await,
-                done => return done,
+        let mut tried = 0;
+        while let Err(fault) = fold_tables(&self.site, &books, self.connection.as_mut()).await {
+            tried += 1;
+            if fault.error.kind != ErrorKind::Busy || tried >= TRIES {
+                return Err(fault);
+            }
+            pause(tried).await;
+        }
+        self.connection.begin(POINT).await?;
+        let mut emptied = Ok(Vec::new());
+        for (place, (at, book)) in tables.iter().zip(books) {
+            match (self.site.emptied(self.connection.as_mut(), book.logged.n).await, &mut emptied) {
+                (Ok(seq), Ok(all)) if seq > place.position => all.push(at),
+                (Ok(_), _) => {}
+                (Err(e), _) => {
+                    emptied = Err(e);
+                    break;
+                }
             }
         }
-        Ok(())
+        self.connection.rollback().await?;
+        Ok(emptied?)
+    }
+
+    async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
+        let book = self.book(table)?.clone();
+        let (keys, _) = own_keys(&self.site.database, &self.route, &self.route.tables[table], keys);
+        let keys = Batch::new(book.keys.clone(), keys.into_columns());
+        bury(&self.site, table, &book, &keys, self.connection.as_mut()).await
     }
 
     async fn changes(&mut self, after: &[Place], limits: BatchLimits) -> Outcome<Parcel> {
@@ -161,6 +184,7 @@ impl Sender for LocalSender {
             at: place.table,
             book,
             columns: &self.route.tables[place.table].from,
+            which: which(&self.route, &self.route.tables[place.table], book),
             after: place.position,
         });
         let wanted: Vec<Wanted<'_>> = wanted.collect();
@@ -194,21 +218,35 @@ impl Sender for LocalSender {
         let mapping = &self.route.tables[table];
         let (batch, fits) = match keys {
             Keys::Sent(keys) => (keys.clone(), (0..keys.rows()).collect()),
-            Keys::Received(keys) => self.own_keys(mapping, keys),
+            Keys::Received(keys) => own_keys(&self.site.database, &self.route, mapping, keys),
         };
         let book = self.book(table)?.clone();
         let batch = Batch::new(book.keys.clone(), batch.into_columns());
+        let which = which(&self.route, mapping, &book);
         let (changes, left_out) =
-            changes_of(&book, &mapping.from, self.connection.as_mut(), &batch).await.map_err(Fault::at(table))?;
+            changes_of(&self.site, (&book, which), &mapping.from, self.connection.as_mut(), &batch)
+                .await
+                .map_err(Fault::at(table))?;
         Ok(Current { changes, left_out: left_out.into_iter().map(|row| fits[row]).collect() })
     }
 
     async fn rows(&mut self, table: usize, limits: BatchLimits) -> Outcome<Reading> {
         let mapping = &self.route.tables[table];
-        let request =
-            ReadRequest { table: mapping.from.clone(), filter: None, rows: Selection::All, ordered: true, limits };
+        let filter = self.route.condition(table).map(str::to_owned);
+        let request = ReadRequest { table: mapping.from.clone(), filter, rows: Selection::All, ordered: true, limits };
         let snapshot = self.site.database.snapshot().await?;
         Ok(read_rows(snapshot.source().await?, request, None, self.stop.clone()))
+    }
+}
+
+/// Which rows of a table go out.
+fn which<'a>(route: &Route, mapping: &'a Mapping, book: &Book) -> Which<'a> {
+    match &mapping.filter {
+        None => Which::All,
+        Some(Filter { condition, returning: false }) => Which::Meeting(condition),
+        Some(Filter { condition, returning: true }) => {
+            Which::Returning(condition, Through { site: route.to.site, table: book.logged.n })
+        }
     }
 }
 
@@ -262,9 +300,11 @@ impl LocalReceiver {
                 Ok(book) => Ok(Intake {
                     site: site.clone(),
                     parents: parents(site, &book, &mapping.to).await?,
+                    through: mapping.is_entered().then_some(Through { site: route.from.site, table: book.logged.n }),
                     book,
                     rows: shape(&mapping.from, &mapping.to),
                     keys: shape(&mapping.from_keys, &mapping.to_keys),
+                    fill: mapping.fill.clone(),
                 }),
                 Err(e) => Err(e),
             });
@@ -279,10 +319,7 @@ impl LocalReceiver {
     async fn take_once(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
         let route = &self.route;
         let terms = |mapping: &Mapping| match basis {
-            // Rows under one number that the databases gave out are two rows when each site gave it to its own.
-            Basis::Written => {
-                Terms::Written(Rule { generated_keys: route.rule.generated_keys && mapping.numbered, ..route.rule })
-            }
+            Basis::Written => Terms::Written(mapping.rule),
             Basis::Meeting => Terms::Meeting(route.first_run),
         };
         let mut incoming = Vec::with_capacity(parcel.changes.len());
@@ -290,16 +327,14 @@ impl LocalReceiver {
             let terms = terms(&route.tables[*at]);
             incoming.push(Incoming { at: *at, intake: intake(&self.intakes, *at)?, changes, terms });
         }
-        let all = match basis {
-            Basis::Written => Terms::Written(route.rule),
-            Basis::Meeting => Terms::Meeting(route.first_run),
-        };
-        let mut records = Records::new(&self.site, &route.sync, route.to_target, all);
+        let mut records = Records::new(&self.site, &route.sync, route.to_target);
         let target = self.connection.as_mut();
         let applied = apply(&self.site, target, &incoming, &mut records).await?;
         records.write(target).await?;
         for place in &parcel.places {
             let table = intake(&self.intakes, place.table)?.book.logged.n;
+            let through = Through { site: route.from.site, table };
+            self.site.set_condition(target, through, route.entering(place.table)).await?;
             let Place { position, token, .. } = *place;
             self.site.set_cursor(target, Cursor { source: route.from.site, table, position, token }).await?;
         }
@@ -332,6 +367,20 @@ async fn parents(site: &Site, book: &Book, rows: &Table) -> Result<Vec<Parent>> 
     Ok(parents)
 }
 
+/// How far it has read the changes of a table. Under another condition than so far: not at all.
+async fn cursor(
+    site: &Site,
+    route: &Route,
+    target: &mut dyn Target,
+    (at, table): (usize, u32),
+) -> Result<Option<Cursor>> {
+    let from = route.from.site;
+    if !site.is_condition(target, Through { site: from, table }, route.entering(at)).await? {
+        return Ok(None);
+    }
+    site.cursor(target, from.id, table).await
+}
+
 fn intake(intakes: &[Result<Intake>], at: usize) -> Outcome<&Intake> {
     intakes[at].as_ref().map_err(|e| Fault::at(at)(e.clone()))
 }
@@ -348,7 +397,7 @@ impl Receiver for LocalReceiver {
                 continue;
             };
             let number = intake.book.logged.n;
-            match self.site.cursor(self.connection.as_mut(), self.route.from.site.id, number).await {
+            match cursor(&self.site, &self.route, self.connection.as_mut(), (table, number)).await {
                 Ok(cursor) => all.push(Some(Standing {
                     number,
                     at: cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token })),
@@ -379,6 +428,10 @@ impl Receiver for LocalReceiver {
 
     async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>> {
         let mapping = self.route.tables[table].clone();
+        if self.intake(table)?.through.is_some() {
+            // All of them, so that it is noted which rows are shared.
+            return Ok((0..rows.rows()).collect());
+        }
         let FittedBatch { batch: rows, misfits } = fit_batch(rows.clone(), &self.intake(table)?.rows);
         let key = &mapping.key.columns;
         let unfit: HashSet<usize> = misfits.iter().map(|m| m.0).collect();
@@ -393,6 +446,38 @@ impl Receiver for LocalReceiver {
             unfit.contains(row) || there.is_none_or(|&there| !equal_rows(&compared, &rows, *row, &found, there))
         };
         Ok((0..rows.rows()).filter(differs).collect())
+    }
+
+    async fn unversioned(
+        &mut self,
+        table: usize,
+        after: Option<&Batch>,
+        limit: usize,
+    ) -> Outcome<(Batch, Option<Batch>)> {
+        let mapping = self.route.tables[table].clone();
+        let book = self.intake(table)?.book.clone();
+        let keys = mapping.to_keys.clone();
+        let ordered = keys.row_key().map_or_else(Vec::new, |key| key.columns);
+        let bound = after.filter(|after| after.rows() > 0).map(|after| after.values(after.rows() - 1, &ordered));
+        let request = ReadRequest {
+            table: keys.clone(),
+            filter: None,
+            rows: Selection::Range { after: bound, upto: None },
+            ordered: true,
+            limits: BatchLimits { rows: limit, bytes: usize::MAX },
+        };
+        let snapshot = self.site.database.snapshot().await?;
+        let mut source = snapshot.source().await?;
+        let page = source.read(&request).await.map_err(Fault::at(table))?.next().await.map_err(Fault::at(table))?;
+        let Some(page) = page else { return Ok((after.map_or_else(|| empty(&keys), |a| a.select(0..0)), None)) };
+        self.connection.begin(POINT).await?;
+        let written = written(&book, self.connection.as_mut(), &page).await;
+        self.connection.rollback().await?;
+        let written = written.map_err(Fault::at(table))?;
+        let all: Vec<usize> = (0..page.columns().len()).collect();
+        let untouched: Vec<usize> =
+            (0..page.rows()).filter(|&row| !written.contains(&key_id(&page, row, &all))).collect();
+        Ok((page.select(untouched.into_iter()), Some(page.select(std::iter::once(page.rows() - 1)))))
     }
 
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
@@ -445,6 +530,10 @@ impl Receiver for LocalReceiver {
         let whole: Vec<Arc<Table>> = whole.map(|intake| intake.book.logged.table.clone()).collect();
         if whole.is_empty() { Ok(Vec::new()) } else { self.connection.verify(&whole).await }
     }
+}
+
+fn empty(table: &Arc<Table>) -> Batch {
+    Batch::new(table.clone(), vec![crate::model::Column::default(); table.columns.len()])
 }
 
 async fn pause(tried: u32) {

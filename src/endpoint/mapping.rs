@@ -3,8 +3,20 @@
 use std::sync::Arc;
 
 use super::Route;
+use crate::apply::Fill;
+use crate::conflict::Rule;
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Key, Shift, Table, Zone};
+
+/// Which rows of a table take part: asked where they are sent, in that database's own SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// The condition.
+    pub condition: String,
+    /// On the way back from where the rows came to through it: those that came so go back, whether they still meet it
+    /// or not.
+    pub returning: bool,
+}
 
 /// One table of a sync, in one direction.
 #[derive(Debug, Clone)]
@@ -19,8 +31,12 @@ pub struct Mapping {
     pub from_keys: Arc<Table>,
     /// The key's columns at the receiving end, in that order.
     pub to_keys: Arc<Table>,
-    /// Whether either database numbers new rows itself.
-    pub numbered: bool,
+    /// Which rows take part; `None`: all.
+    pub filter: Option<Filter>,
+    /// What new rows get at the receiving end besides.
+    pub fill: Fill,
+    /// How its conflicts are settled, seen from the receiving end.
+    pub rule: Rule,
 }
 
 impl Mapping {
@@ -28,7 +44,7 @@ impl Mapping {
     ///
     /// # Errors
     /// `SchemaMismatch` when the ends tell their rows apart by different columns.
-    pub fn new(from: (&Table, &Arc<Table>), to: (&Table, &Arc<Table>)) -> Result<Self> {
+    pub fn new(from: (&Table, &Arc<Table>), to: (&Table, &Arc<Table>), fill: Fill, rule: Rule) -> Result<Self> {
         let ((whole_from, from), (whole_to, to)) = (from, to);
         let names = |table: &Table| -> Vec<String> {
             let key = table.row_key().map_or_else(Vec::new, |key| key.columns);
@@ -55,11 +71,21 @@ impl Mapping {
         Ok(Self {
             from_keys: Arc::new(from.project(&columns)),
             to_keys: Arc::new(to.project(&columns)),
-            numbered: numbers(from) || numbers(to),
+            // Rows under one number are two only where a database gives numbers out.
+            rule: Rule { generated_keys: rule.generated_keys && (numbers(from) || numbers(to)), ..rule },
             key: Key { columns },
+            filter: None,
+            fill,
             from: from.clone(),
             to: to.clone(),
         })
+    }
+}
+
+impl Mapping {
+    /// Whether rows come in through a condition.
+    pub(super) fn is_entered(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| !filter.returning)
     }
 }
 
@@ -70,6 +96,16 @@ pub(super) fn shifts((from, zone_from): (&Table, &Zone), (to, zone_to): (&Table,
 }
 
 impl Route {
+    /// The condition that rows of a table have to meet.
+    pub(super) fn condition(&self, at: usize) -> Option<&str> {
+        self.tables[at].filter.as_ref().map(|filter| filter.condition.as_str())
+    }
+
+    /// The condition that rows come in through.
+    pub(super) fn entering(&self, at: usize) -> Option<&str> {
+        self.condition(at).filter(|_| self.tables[at].is_entered())
+    }
+
     /// Whether both ends are one product.
     pub(super) fn same_product(&self) -> bool {
         self.from.product == self.to.product

@@ -23,13 +23,13 @@ use async_trait::async_trait;
 
 use crate::apply::Applied;
 use crate::capture::{Changes, Reading};
-use crate::conflict::{FirstRun, Rule};
+use crate::conflict::FirstRun;
 use crate::engine::Result;
 use crate::model::{Batch, BatchLimits, Site, Zone};
 
 pub use crate::capture::{Fault, Outcome};
 pub use local::{LocalReceiver, LocalSender};
-pub use mapping::Mapping;
+pub use mapping::{Filter, Mapping};
 
 /// One end of a route, as the other needs to know it.
 #[derive(Debug, Clone)]
@@ -57,8 +57,6 @@ pub struct Route {
     pub to: End,
     /// The tables, parents before children.
     pub tables: Vec<Mapping>,
-    /// How conflicts are settled, seen from the receiving end.
-    pub rule: Rule,
     /// How rows are settled that differ when the two meet for the first time, seen from the receiving end.
     pub first_run: FirstRun,
 }
@@ -149,7 +147,7 @@ pub enum Keys {
 /// On which terms a parcel is taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
-    /// Written under capture: [`Route::rule`] settles conflicts.
+    /// Written under capture: [`Mapping::rule`] settles conflicts.
     Written,
     /// The two ends meet for the first time: [`Route::first_run`] settles rows that differ.
     Meeting,
@@ -165,8 +163,14 @@ pub trait Sender: Send {
     /// or it is a copy. It goes on under another name then, and both ends have to be opened anew.
     async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed>;
 
-    /// Gives versions to what was written to these tables and is not yet among the changes.
-    async fn fold(&mut self, tables: &[usize]) -> Outcome<()>;
+    /// Gives versions to what was written to these tables and is not yet among the changes. Comes back with those that
+    /// were emptied at once after the place given: of their rows that are older than capture only the receiving end knows
+    /// the keys ([`Receiver::unversioned`]), which [`Self::bury`] is to be told.
+    async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>>;
+
+    /// These are keys, in the receiver's form, of rows that were there before the table was emptied: those of which
+    /// nothing is known here become deletions among the changes.
+    async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()>;
 
     /// What was written after these places, read at one point, in the order in which the site gave out its numbers over
     /// all tables, as far as the limits reach. The parcel's places are those of all tables asked for, none before the one
@@ -199,6 +203,15 @@ pub trait Receiver: Send {
 
     /// Which of these rows of the sender's it lacks, has otherwise or cannot take.
     async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>>;
+
+    /// Keys of its rows that nobody has written since capture began, in the order of the key, of about `limit` rows after
+    /// the last one of `after`; and where to go on, `None` at the end.
+    async fn unversioned(
+        &mut self,
+        table: usize,
+        after: Option<&Batch>,
+        limit: usize,
+    ) -> Outcome<(Batch, Option<Batch>)>;
 
     /// Takes a parcel in, in one transaction: rows, entries, records, and the cursors (those of [`Parcel::places`]).
     /// What became of the changes of each table, in their order. What it refuses goes to its quarantine; what someone

@@ -287,6 +287,9 @@ pub trait Lookup: Send {
     /// The rows of `table` that agree with a row of `keys` in all columns of `keys`, which `table` has under the same
     /// names (NULL agrees with NULL); in no particular order. `keys` has no row twice.
     async fn lookup(&mut self, table: &Arc<Table>, keys: &Batch, lock: RowLock) -> Result<Batch>;
+    /// As [`Self::lookup`] without locks, those rows only that meet `condition`, in the engine's own SQL (one that
+    /// [`Source::check`] has let pass).
+    async fn lookup_where(&mut self, table: &Arc<Table>, keys: &Batch, condition: &str) -> Result<Batch>;
     /// At most `limit` rows of `table`: those that hold in the whole-number column `above.0` more than `above.1`, by
     /// that column ascending; without `above` any rows, in no particular order.
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch>;

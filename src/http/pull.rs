@@ -16,7 +16,7 @@ use super::answer::{Answer, Part, Problem, Reply};
 use super::router::Call;
 use super::rows::{self, Opened, stamp, stamp_column};
 use super::since;
-use crate::capture::{Wanted, changes, fold_tables};
+use crate::capture::{Wanted, Which, changes, fold_tables};
 use crate::engine::{ReadRequest, Result, Selection, WriteOptions};
 use crate::model::{Batch, BatchLimits, Value, text_digest};
 use crate::site::{self, Book, Site};
@@ -263,7 +263,8 @@ impl Puller {
                 while more && self.limit.is_none_or(|limit| body.written < limit) {
                     let left = self.limit.map_or(LIMITS.rows, |limit| (limit - body.written).min(LIMITS.rows));
                     let limits = BatchLimits { rows: left, ..LIMITS };
-                    let wanted = Wanted { at: 0, book: &book, columns: &self.opened.table, after: position };
+                    let wanted =
+                        Wanted { at: 0, book: &book, columns: &self.opened.table, which: Which::All, after: position };
                     let read = changes(&site, &[wanted], target.as_mut(), limits).await.map_err(|fault| fault.error)?;
                     for found in &read.tables {
                         for (at, row) in found.row_of.iter().enumerate() {

@@ -48,7 +48,7 @@ pub(super) async fn load(context: &Context, plan: &TablePlan, at: usize) -> Resu
     let mut writers = Writers { context, at, queue: Arc::new(Mutex::new(receive)), tasks: JoinSet::new() };
     writers.start(None);
     let read = loop {
-        match next_chunk(context, at, &mut reading).await {
+        match next_chunk(context, plan, at, &mut reading).await {
             Ok(chunk) if chunk.batches.is_empty() => break Ok(()),
             // The queue closes when a writer has failed; its error is the one to tell.
             Ok(chunk) => match send.try_send(chunk) {
@@ -76,7 +76,7 @@ pub(super) async fn load(context: &Context, plan: &TablePlan, at: usize) -> Resu
 }
 
 /// Rows for one chunk; empty at the end.
-async fn next_chunk(context: &Context, at: usize, reading: &mut Reading) -> Result<Chunk> {
+async fn next_chunk(context: &Context, plan: &TablePlan, at: usize, reading: &mut Reading) -> Result<Chunk> {
     let progress = &context.progress.tables[at];
     let (mut chunk, mut bytes) = (Chunk::default(), 0);
     // One that takes room goes on at once: others may wait for that room.
@@ -84,7 +84,7 @@ async fn next_chunk(context: &Context, at: usize, reading: &mut Reading) -> Resu
         let Some(fitted) = reading.recv().await else { break };
         let (fitted, taken) = fitted?;
         TableProgress::add(&progress.read, fitted.batch.rows() as u64);
-        let batch = without_misfits(context, fitted, progress)?;
+        let batch = plan.fill.complete(without_misfits(context, fitted, progress)?);
         if batch.rows() > 0 {
             bytes += batch.size();
             chunk.batches.push(batch);

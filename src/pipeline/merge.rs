@@ -121,11 +121,12 @@ async fn merge_keyed(
         if !step.only_a.is_empty() {
             tally.add(
                 WriteMode::Insert,
-                put(target, WriteMode::Insert, a.select(step.only_a.iter().copied()), &mut retry).await?,
+                put(target, WriteMode::Insert, plan.fill.complete(a.select(step.only_a.iter().copied())), &mut retry)
+                    .await?,
             );
         }
     }
-    try_again(context, target, retry, progress, tally).await?;
+    try_again(context, plan, target, retry, progress, tally).await?;
     refuse_flood(context, plan, there, extra)
 }
 
@@ -136,12 +137,13 @@ fn count_rows(unfit: &[(usize, usize, String)]) -> usize {
 /// What was refused once more; what is refused even then goes to the rejects.
 async fn try_again(
     context: &Context,
+    plan: &TablePlan,
     target: &mut dyn Target,
     retry: Retry,
     progress: &TableProgress,
     tally: &mut Tally,
 ) -> Result<()> {
-    let outcome = retry.finish(target).await?;
+    let outcome = retry.finish(target, &plan.whole).await?;
     for (mode, rows) in outcome.written {
         tally.add(mode, rows);
     }
@@ -249,7 +251,7 @@ async fn merge_keyless(
         if rows.is_empty() {
             continue;
         }
-        let batch = fitted.batch.select(rows.into_iter());
+        let batch = plan.fill.complete(fitted.batch.select(rows.into_iter()));
         let (written, refused) = write_splitting(target, WriteMode::Insert, &batch).await?;
         tally.inserted += written;
         for row in refused {

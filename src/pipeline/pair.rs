@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Progress;
 use super::persist::{Claim, hold};
-use super::plan::{Plan, PlanOptions, plan};
+use super::plan::{ColumnChoice, Plan, PlanOptions, TablePlan, plan};
 use super::run::{Report, RunOptions, run};
 use super::sync::{ChangeOptions, Direction, agree, run_changes};
 use crate::apply::Rejects;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
-use crate::endpoint::{End, LocalReceiver, LocalSender, Mapping, Route};
+use crate::endpoint::{End, Filter, LocalReceiver, LocalSender, Mapping, Route};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{BatchLimits, Table, TableName};
 use crate::site::{Site, install, open};
@@ -33,6 +33,15 @@ pub enum Preference {
     Keep,
 }
 
+/// What holds for one table of a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableTerms {
+    /// How its conflicts are settled.
+    pub conflict: Preference,
+    /// Whether rows that both ends insert under one generated number are one row.
+    pub one_row: bool,
+}
+
 /// An incremental sync.
 #[derive(Clone)]
 pub struct PairOptions {
@@ -46,6 +55,8 @@ pub struct PairOptions {
     pub pull: bool,
     /// How conflicts are settled.
     pub conflict: Preference,
+    /// Tables of which the sync says something else, by name at the source.
+    pub tables: BTreeMap<String, TableTerms>,
     /// How rows are settled that differ when the two meet for the first time. Not [`Preference::Later`].
     pub first_run: Preference,
     /// Bounds of a batch.
@@ -87,11 +98,13 @@ impl Pair {
         })
         .await?;
         make_tables(source, target, &options).await?;
-        let there = plan(source.as_ref(), target.as_ref(), &options.plan).await?;
+        let there = plan(source.as_ref(), target.as_ref(), &forward(&options)).await?;
         let from = install(source, &names(&there, |t| &t.source.name)).await?;
         let to = install(target, &names(&there, |t| &t.target.name)).await?;
         let back = if options.pull {
-            Some(plan(target.as_ref(), source.as_ref(), &reversed(&options.plan, &there)).await?)
+            let back = reversed(source.as_ref(), &options.plan, &there).await?;
+            let planned = plan(target.as_ref(), source.as_ref(), &back).await;
+            Some(planned.map_err(|e| if back.filters.is_empty() || !options.push { e } else { e.context(BOTH_WAYS) })?)
         } else {
             None
         };
@@ -198,12 +211,17 @@ fn names(plan: &Plan, name: impl Fn(&super::TablePlan) -> &TableName) -> Vec<Tab
 pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, push: bool) -> (Route, Report) {
     // Seen from who takes in: the sync's source sends when it is pushed.
     let side = |sync_source: bool| if sync_source == push { Side::Incoming } else { Side::Local };
-    let policy = match options.conflict {
-        Preference::Later => Policy::LastWriteWins,
-        Preference::Source => Policy::Prefer(side(true)),
-        Preference::Target => Policy::Prefer(side(false)),
-        Preference::Manual => Policy::Manual,
-        Preference::Keep => Policy::KeepExisting,
+    let rule = |name: &TableName| {
+        let all = TableTerms { conflict: options.conflict, one_row: false };
+        let terms = options.tables.get(&name.to_string()).copied().unwrap_or(all);
+        let policy = match terms.conflict {
+            Preference::Later => Policy::LastWriteWins,
+            Preference::Source => Policy::Prefer(side(true)),
+            Preference::Target => Policy::Prefer(side(false)),
+            Preference::Manual => Policy::Manual,
+            Preference::Keep => Policy::KeepExisting,
+        };
+        Rule { policy, generated_keys: options.push && options.pull && !terms.one_row }
     };
     let first_run = match options.first_run {
         Preference::Source => FirstRun::Prefer(side(true)),
@@ -218,26 +236,25 @@ pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, 
             site.book(&part.name).map_or_else(|| part.clone(), |book| book.logged.table.clone())
         };
         let (whole_from, whole_to) = (whole(from, &table.source), whole(to, &table.target));
-        match Mapping::new((&whole_from, &table.source), (&whole_to, &table.target)) {
-            Ok(mapping) => tables.push(mapping),
-            Err(e) => report.refuse(if push { &table.source.name } else { &table.target.name }, e),
+        let name = if push { &table.source.name } else { &table.target.name };
+        let ends = ((&*whole_from, &table.source), (&*whole_to, &table.target));
+        match Mapping::new(ends.0, ends.1, table.fill.clone(), rule(name)) {
+            Ok(mapping) => {
+                let returning = options.push && !push;
+                let filter = table.filter.clone().map(|condition| Filter { condition, returning });
+                tables.push(Mapping { filter, ..mapping });
+            }
+            Err(e) => report.refuse(name, e),
         }
     }
-    let route = Route {
-        sync: options.name.clone(),
-        to_target: push,
-        from: End::of(from),
-        to: End::of(to),
-        tables,
-        rule: Rule { policy, generated_keys: options.push && options.pull },
-        first_run,
-    };
+    let route =
+        Route { sync: options.name.clone(), to_target: push, from: End::of(from), to: End::of(to), tables, first_run };
     (route, report)
 }
 
 /// Makes the tables that the target lacks, without rows.
 async fn make_tables(source: &Arc<dyn Database>, target: &Arc<dyn Database>, options: &PairOptions) -> Result<()> {
-    let first = plan(source.as_ref(), target.as_ref(), &options.plan).await?;
+    let first = plan(source.as_ref(), target.as_ref(), &forward(options)).await?;
     if first.tables.iter().all(|table| !table.create && table.ddl.is_none()) {
         return Ok(());
     }
@@ -253,20 +270,50 @@ async fn make_tables(source: &Arc<dyn Database>, target: &Arc<dyn Database>, opt
     run(source, &claim, &first, run_options, Progress::new(std::iter::empty())).await.map(drop)
 }
 
+/// What to plan for the way there. A condition is asked where rows are sent.
+fn forward(options: &PairOptions) -> PlanOptions {
+    let filters = if options.push { options.plan.filters.clone() } else { Vec::new() };
+    PlanOptions { filters, ..options.plan.clone() }
+}
+
+/// Where a condition is asked.
+const BOTH_WAYS: &str = "on the way back, where each condition is asked too, in the target's own names";
+
 /// What to plan for the way back.
-pub(super) fn reversed(options: &PlanOptions, there: &Plan) -> PlanOptions {
-    PlanOptions {
+pub(super) async fn reversed(source: &dyn Database, options: &PlanOptions, there: &Plan) -> Result<PlanOptions> {
+    let (mut columns, mut filters) = (BTreeMap::new(), Vec::new());
+    for table in &there.tables {
+        let name = table.source.name.to_string();
+        let filter = options.filters.iter().find(|(of, _)| *of == name);
+        filters.extend(filter.map(|(_, condition)| (table.target.name.to_string(), condition.clone())));
+        if let Some(choice) = options.columns.get(&table.source.name.to_string()) {
+            columns.insert(table.target.name.to_string(), way_back(source, choice, table).await?);
+        }
+    }
+    Ok(PlanOptions {
         tables: there.tables.iter().map(|table| table.target.name.to_string()).collect(),
         exclude: Vec::new(),
-        filters: Vec::new(),
+        filters,
         renamed: there
             .tables
             .iter()
             .filter(|table| table.source.name != table.target.name)
             .map(|table| (table.target.name.to_string(), table.source.name.clone()))
             .collect(),
-        columns: BTreeMap::new(),
+        columns,
         create: false,
         ..options.clone()
+    })
+}
+
+/// The columns that are sent, the other way; and those filled that the source has and is not sent.
+async fn way_back(source: &dyn Database, choice: &ColumnChoice, there: &TablePlan) -> Result<ColumnChoice> {
+    let names = |table: &Table| table.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+    let (ours, theirs) = (names(&there.source), names(&there.target));
+    let mut fill = choice.fill.clone();
+    if let Some(whole) = source.describe(&there.source.name).await? {
+        fill.retain(|name, _| whole.column(name).is_some() && !ours.contains(name));
     }
+    let rename = theirs.iter().cloned().zip(ours).filter(|(from, to)| from != to).collect();
+    Ok(ColumnChoice { only: Some(theirs), exclude: Vec::new(), rename, fill })
 }

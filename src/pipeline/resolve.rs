@@ -9,10 +9,10 @@ use std::sync::Arc;
 use super::pair::{Pair, reversed, route};
 use super::plan::{Plan, PlanOptions, plan};
 use super::sync::TRIES;
-use crate::apply::{Settled, image, key_of, row_of};
+use crate::apply::{Fill, Settled, image, key_of, row_of};
 use crate::capture::Changes;
 use crate::conflict::Origin;
-use crate::endpoint::{Basis, End, Keys, LocalReceiver, LocalSender, Mapping, Parcel, Receiver, Route, Sender};
+use crate::endpoint::{Basis, End, Keys, LocalReceiver, LocalSender, Mapping, Parcel, Place, Receiver, Route, Sender};
 use crate::engine::{Error, ErrorKind, Result, WriteOptions};
 use crate::model::{Batch, Clock, Entry, TableName, Vector};
 use crate::site::{Conflict, Site, key_id};
@@ -113,7 +113,9 @@ impl Pair {
 
     /// The way back, of a sync that has none: only to carry what a person decided.
     async fn backwards(&self) -> Result<Plan> {
-        let options = PlanOptions { allow_loss: true, ..reversed(&self.options.plan, &self.there) };
+        let back = reversed(self.source.database.as_ref(), &self.options.plan, &self.there).await?;
+        // What a person decided goes back whatever condition its row meets.
+        let options = PlanOptions { allow_loss: true, filters: Vec::new(), ..back };
         plan(self.target.database.as_ref(), self.source.database.as_ref(), &options).await
     }
 
@@ -167,7 +169,7 @@ impl<'a> Seat<'a> {
     /// What stands here under keys, with its versions.
     async fn current(&mut self, keys: &Keys) -> Result<Changes> {
         for _ in 0..TRIES {
-            self.sender.fold(&[self.table]).await?;
+            self.sender.fold(&[Place { table: self.table, position: i64::MAX, token: 0 }]).await?;
             let current = self.sender.current(self.table, keys).await?;
             if current.left_out.is_empty() {
                 return Ok(current.changes);
@@ -198,6 +200,7 @@ impl<'a> Seat<'a> {
             keys,
             entries: vec![Entry { version, birth, vector, digest: None, columns: Vec::new() }],
             row_of: vec![(rows.rows() > 0).then_some(0)],
+            left: vec![false],
             rows,
         })
     }
@@ -210,7 +213,12 @@ impl<'a> Seat<'a> {
         let own = Route {
             from: End::of(self.site),
             to: End::of(self.site),
-            tables: vec![Mapping::new((&whole, table), (&whole, table))?],
+            tables: vec![Mapping::new(
+                (&whole, table),
+                (&whole, table),
+                Fill::new(table, Vec::new()),
+                self.mapping().rule,
+            )?],
             ..(*self.route).clone()
         };
         let mut receiver = LocalReceiver::open(self.site, &Arc::new(own)).await?;

@@ -32,8 +32,8 @@ pub(super) const TRIES: u32 = 8;
 const ASIDE_MAX: usize = 1_000;
 /// Deletions below this are no flood of any table.
 const DELETED_MIN: u64 = 50;
-/// Keys of deleted rows that are looked at together.
-const DELETED_KEYS: usize = 5_000;
+/// Keys that are looked at together.
+const KEYS: usize = 2_000;
 
 /// Two ends that are about to go on.
 pub struct Direction<'a> {
@@ -155,7 +155,7 @@ impl Run<'_> {
 
     /// Whether the receiving end has moved on.
     async fn bring_all(&mut self, starts: &[Start]) -> Result<bool> {
-        self.fold().await?;
+        self.fold(starts).await?;
         let before = self.places.clone();
         for table in self.tables() {
             let basis = match starts[table] {
@@ -176,11 +176,35 @@ impl Run<'_> {
         Ok(self.places.iter().any(|place| !before.contains(place)))
     }
 
-    async fn fold(&mut self) -> Result<()> {
-        while let Err(fault) = self.from.fold(&self.tables()).await {
-            self.leave_out(fault)?;
+    async fn fold(&mut self, starts: &[Start]) -> Result<()> {
+        let emptied = loop {
+            match self.from.fold(&self.places).await {
+                Ok(emptied) => break emptied,
+                Err(fault) => self.leave_out(fault)?,
+            }
+        };
+        // Where the two meet for the first time, rows that only the receiving end has stay.
+        let known = |table: &usize| matches!(starts[*table], Start::Place(_));
+        for table in emptied.into_iter().filter(known) {
+            if let Err(fault) = self.bury(table).await {
+                self.leave_out(fault)?;
+            }
         }
         Ok(())
+    }
+
+    /// The rows that went when the table was emptied, and that only the receiving end knows.
+    async fn bury(&mut self, table: usize) -> Outcome<()> {
+        let mut after = None;
+        loop {
+            self.go_on()?;
+            let (keys, next) = self.to.unversioned(table, after.as_ref(), KEYS).await?;
+            if keys.rows() > 0 {
+                self.from.bury(table, &keys).await?;
+            }
+            let Some(next) = next else { return Ok(()) };
+            after = Some(next);
+        }
     }
 
     async fn bring_changes(&mut self) -> Result<()> {
@@ -188,7 +212,9 @@ impl Run<'_> {
         while !self.places.is_empty() {
             self.go_on()?;
             let parcel = match self.from.changes(&self.places, self.options.limits).await {
-                Ok(parcel) if parcel.places == self.places => return Ok(()),
+                Ok(parcel) if !parcel.more && parcel.changes.is_empty() && parcel.places == self.places => {
+                    return Ok(());
+                }
                 Ok(parcel) => parcel,
                 Err(fault) => {
                     self.leave_out(fault)?;
@@ -234,7 +260,7 @@ impl Run<'_> {
         let (mut place, mut deleted) = (start, 0);
         loop {
             self.go_on()?;
-            let (keys, next) = self.from.deleted(place, DELETED_KEYS).await?;
+            let (keys, next) = self.from.deleted(place, KEYS).await?;
             if keys.rows() == 0 {
                 break;
             }
@@ -296,7 +322,8 @@ impl Run<'_> {
                 return Ok(());
             }
             keys = keys.select(current.left_out.into_iter());
-            self.from.fold(&[table]).await?;
+            let place = self.places.iter().find(|place| place.table == table).copied();
+            self.from.fold(place.as_slice()).await?;
         }
         Err(Error::new(
             ErrorKind::Busy,

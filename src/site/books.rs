@@ -34,7 +34,7 @@ fn own(database: &dyn Database, name: &str, columns: Vec<ColumnDef>, key: usize)
 pub struct Books {
     /// One row: who this site is, and the last `seq` that it gave out. Whoever gives out the next holds its lock.
     pub site: Arc<Table>,
-    /// The tables that are logged.
+    /// The tables that are logged, each with the number under which it was last emptied at once, 0: never.
     pub tables: Arc<Table>,
     /// How far this site has taken in what other sites have.
     pub cursors: Arc<Table>,
@@ -44,6 +44,8 @@ pub struct Books {
     pub quarantine: Arc<Table>,
     /// Changes that could not be taken in yet; of the shape of [`Self::quarantine`].
     pub waiting: Arc<Table>,
+    /// Rows that came through a condition at another site.
+    pub shared: Arc<Table>,
     /// For each time that numbers were given out the last of them, with a token that nobody can guess: a database that
     /// was restored and counts again gives out other tokens.
     pub marks: Arc<Table>,
@@ -93,6 +95,7 @@ impl Books {
                     filled("table_name", NAME),
                     // A digest of the statements that put its log and triggers in place.
                     filled("made", NAME),
+                    filled("emptied", NUMBER),
                 ],
                 1,
             ),
@@ -138,12 +141,17 @@ impl Books {
             ),
             quarantine: table("_rowferry_quarantine", aside(), 1),
             waiting: table("_rowferry_waiting", aside(), 1),
+            shared: table(
+                "_rowferry_shared",
+                vec![filled("source", NAME), filled("n", NUMBER), filled("id", bytes(16)), filled("brought", NUMBER)],
+                3,
+            ),
         }
     }
 
     /// All of them, in the order in which they are made.
     #[must_use]
-    pub fn all(&self) -> [&Arc<Table>; 8] {
+    pub fn all(&self) -> [&Arc<Table>; 9] {
         [
             &self.site,
             &self.tables,
@@ -153,6 +161,7 @@ impl Books {
             &self.conflicts,
             &self.quarantine,
             &self.waiting,
+            &self.shared,
         ]
     }
 }
@@ -182,6 +191,7 @@ impl Book {
                 nullable: false,
                 default: None,
                 generated: false,
+                dialect: None,
                 identity: None,
                 ..logged.table.columns[at].clone()
             })

@@ -15,8 +15,21 @@ pub type KeyId = Digest;
 pub struct Known {
     /// The entry.
     pub entry: Entry,
-    /// When it last changed, in the site's own count.
+    /// When it last changed, in the site's own count; [`Known::PARTED`] for the entry of a row that has left.
     pub seq: i64,
+}
+
+impl Known {
+    /// The number of an entry that is told to nobody: its row left without being deleted, since it ceased to meet a
+    /// condition. What other sites know of the row is no news here; whoever inserts one under its key has seen nothing
+    /// of it.
+    pub const PARTED: i64 = 0;
+
+    /// Whether its row has left.
+    #[must_use]
+    pub fn is_parted(&self) -> bool {
+        self.seq == Self::PARTED
+    }
 }
 
 /// The key of a row of a batch whose columns at `key` are a key's.

@@ -97,8 +97,15 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
         // Last, so that a table that is listed has all that it needs.
         if before != Some(&made) {
             target.begin(WriteOptions::default()).await?;
-            let mode = if before.is_some() { WriteMode::Update } else { WriteMode::Insert };
-            target.write(mode, &listing(&site.books, &book.logged, &made)).await?;
+            let listed = listing(&site.books, &book.logged, &made);
+            if before.is_some() {
+                // When it was last emptied stays.
+                let part = Arc::new(site.books.tables.project(&[0, 1, 2, 3]));
+                let columns = listed.columns()[..4].to_vec();
+                target.write(WriteMode::Update, &Batch::new(part, columns)).await?;
+            } else {
+                target.write(WriteMode::Insert, &listed).await?;
+            }
             target.commit().await?;
         }
     }
@@ -264,7 +271,8 @@ async fn listing_of(target: &mut dyn Target, books: &Books) -> Result<BTreeMap<u
 }
 
 fn listing(books: &Books, logged: &Logged, made: &str) -> Batch {
-    let mut columns = vec![Column::default(); 4];
+    let mut columns = vec![Column::default(); 5];
+    columns[4].push_int(0);
     columns[0].push_int(logged.n.into());
     columns[1].push_bytes(logged.table.name.schema.as_bytes());
     columns[2].push_bytes(logged.table.name.name.as_bytes());

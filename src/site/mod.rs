@@ -5,10 +5,12 @@
 
 mod books;
 mod cursors;
+mod emptied;
 mod entries;
 mod install;
 mod marks;
 mod readers;
+mod shared;
 mod state;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ pub use cursors::Cursor;
 pub use entries::{Entries, KeyId, Known, decode, key_id, read};
 pub use install::{install, open, planned, remove};
 pub use readers::{Reader, Verdict};
+pub use shared::{Share, Through};
 pub use state::{Conflict, Quarantined, TableState, conflicts, discard, objects, quarantine, state};
 
 use crate::engine::{Database, Error, ErrorKind, Lookup, Result, RowLock, Target, WriteMode};

@@ -56,6 +56,7 @@ impl Ends {
             push: true,
             pull: true,
             conflict: Preference::Later,
+            tables: std::collections::BTreeMap::new(),
             first_run: Preference::Manual,
             limits: BatchLimits { rows: 100, bytes: 1 << 20 },
             stop: CancellationToken::new(),

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "each function here is part of a test")]
 
+use std::collections::BTreeMap;
+
 use rowferry::engine::{OpenOptions, WriteMode, open};
 use rowferry::model::BatchLimits;
 use rowferry::pipeline::{Pair, PairOptions, PlanOptions, Preference, Report};
@@ -17,6 +19,7 @@ fn options() -> PairOptions {
         push: true,
         pull: true,
         conflict: Preference::Later,
+        tables: BTreeMap::new(),
         first_run: Preference::Manual,
         limits: BatchLimits { rows: 3, bytes: 1 << 20 },
         stop: CancellationToken::new(),

@@ -57,6 +57,9 @@ fn a_parcel_ends_with_a_whole_transaction() {
         for at in 3..8 {
             ends[0]
                 .execute(&format!("INSERT INTO orders VALUES ({at}, 'more'); INSERT INTO items VALUES ({at}, {at})"));
+            // Taken up by itself, and not sent.
+            let run = program(folder.path(), &["sync"]).env("ROWFERRY_FAILPOINT", "fold-committed").output();
+            assert_eq!(run.expect("the program").status.code(), None);
         }
         ends[0].execute("DELETE FROM items WHERE orders_id = 1");
         ends[0].execute("DELETE FROM orders WHERE id = 1");

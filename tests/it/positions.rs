@@ -20,7 +20,7 @@ fn config(folder: &Path, databases: &[(&str, &TestDb)], syncs: &[(&str, &str)]) 
 /// Everything in a database: its rows and what is noted of them; put back later as from a backup.
 struct Backup(Vec<Saved>);
 
-/// A table, its columns as SQL lists them, and its rows.
+/// A table, its columns and its rows.
 type Saved = (String, String, Vec<Vec<Option<String>>>);
 
 impl Backup {
@@ -71,17 +71,20 @@ fn columns(db: &TestDb, table: &str) -> (String, String) {
             "SELECT column_name FROM information_schema.columns WHERE table_name = '{table}' ORDER BY ordinal_position"
         ),
         Engine::Mariadb | Engine::Mysql => format!(
-            "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() \
-             AND table_name = '{table}' ORDER BY ordinal_position"
+            "SELECT CONCAT(column_name, IF(data_type IN ('int', 'bigint'), '#', '')) FROM information_schema.columns \
+             WHERE table_schema = DATABASE() AND table_name = '{table}' ORDER BY ordinal_position"
         ),
     };
-    let names: Vec<String> = db.query(&sql).into_iter().flatten().flatten().collect();
+    let told: Vec<String> = db.query(&sql).into_iter().flatten().flatten().collect();
+    let names: Vec<String> = told.iter().map(|name| name.trim_end_matches('#').to_owned()).collect();
     let quote = |name: &String| {
         if matches!(db.engine(), Engine::Mariadb | Engine::Mysql) { format!("`{name}`") } else { format!("\"{name}\"") }
     };
     let literal = |name: &String| {
+        let number = told.contains(&format!("{name}#"));
         let name = quote(name);
         match db.engine() {
+            Engine::Mariadb | Engine::Mysql if number => format!("CAST({name} AS CHAR)"),
             Engine::Sqlite => format!("quote({name})"),
             Engine::Postgres => format!("quote_nullable({name})"),
             Engine::Mariadb | Engine::Mysql => format!(

@@ -1,5 +1,6 @@
 //! The demo's second part: two sites that write at the same time, one of which goes offline for a while.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -95,6 +96,7 @@ fn options(stop: &CancellationToken) -> PairOptions {
         push: true,
         pull: true,
         conflict: Preference::Later,
+        tables: BTreeMap::new(),
         first_run: Preference::Manual,
         limits: BatchLimits { rows: 1000, bytes: BATCH_BYTES },
         stop: stop.clone(),

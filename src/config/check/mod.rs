@@ -16,7 +16,7 @@ use crate::model::Zone;
 use self::access::{check_keys, check_seeds, check_webhook};
 use self::circles::no_circle_of_rows;
 use self::endpoint::{check_listen, check_peer, database_url, endpoint_name, state_url};
-use self::sync::{check_defaults, check_sync, no_circle};
+use self::sync::{check_defaults, check_sync, no_circle, one_condition};
 use super::ConfigError;
 use super::checked::*;
 use super::raw::{RawConfig, RawTls};
@@ -60,6 +60,7 @@ pub(super) fn check(raw: RawConfig, folder: &Path, variable: &dyn Fn(&str) -> Op
     }
     no_circle(&syncs)?;
     no_circle_of_rows(&syncs)?;
+    one_condition(&syncs)?;
 
     let listen = raw.listen.unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let insecure = raw.insecure.unwrap_or(false);

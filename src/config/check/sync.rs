@@ -289,6 +289,29 @@ fn check_table(at: &str, table: RawTable, conflict: Conflict, both_ways: bool) -
     })
 }
 
+/// Refuses two syncs that would bring different rows of one table to one place: what leaves one condition is what the
+/// other has brought.
+pub(super) fn one_condition(syncs: &[Sync]) -> Result<()> {
+    let incremental: Vec<&Sync> = syncs.iter().filter(|sync| sync.mode == Mode::Incremental).collect();
+    for (at, one) in incremental.iter().enumerate() {
+        for other in &incremental[..at] {
+            if (&one.source, &one.target) != (&other.source, &other.target) {
+                continue;
+            }
+            let both = one.tables.iter().flat_map(|a| other.tables.iter().map(move |b| (a, b)));
+            let mut clash = both.filter(|(a, b)| a.target == b.target && (a.filter.is_some() || b.filter.is_some()));
+            if let Some((table, _)) = clash.next() {
+                return fail(format!(
+                    "syncs '{}' and '{}' both bring '{}' from '{}', at least one of them by a condition; make them one, \
+                     with both conditions joined by OR",
+                    other.name, one.name, table.target, one.source
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses syncs that wait for each other. Takes away, again and again, those that wait for none
 /// of the rest; what cannot be taken away is a circle or waits for one.
 pub(super) fn no_circle(syncs: &[Sync]) -> Result<()> {

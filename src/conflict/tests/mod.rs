@@ -5,6 +5,7 @@ mod explore;
 mod first_run;
 mod judge;
 mod lane;
+mod part;
 mod policies;
 mod rules;
 mod world;

@@ -21,7 +21,7 @@ impl Snapshot for Point {
 
 struct Reader(Arc<Tables>);
 
-fn refuse_filter(table: &Table, filter: Option<&str>) -> Result<()> {
+pub(super) fn refuse_filter(table: &Table, filter: Option<&str>) -> Result<()> {
     match filter {
         None => Ok(()),
         Some(filter) => Err(Error::new(

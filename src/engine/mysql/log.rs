@@ -15,7 +15,7 @@ use crate::engine::{ChangeLog, Error, ErrorKind, Logged, Result};
 use crate::model::{ColumnDef, Key, LogicalType, Table, TableName};
 
 /// The database's clock in microseconds since 1970, whatever zone the session is in.
-pub(super) const WALL: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))";
+pub(super) const WALL: &str = "TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', UTC_TIMESTAMP(6))";
 /// Column: with the time, the log's own key.
 const LINE: &str = "_rowferry_line";
 /// How the statement begins that fails for a table whose rows stay after a rollback.

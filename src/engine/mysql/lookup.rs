@@ -148,7 +148,42 @@ fn once(sink: &mut Sink, batch: Batch, key: &[usize]) -> Batch {
 #[async_trait]
 impl Lookup for Sink {
     async fn lookup(&mut self, table: &Arc<Table>, keys: &Batch, lock: RowLock) -> Result<Batch> {
+        self.find(table, keys, lock, None).await
+    }
+
+    async fn lookup_where(&mut self, table: &Arc<Table>, keys: &Batch, condition: &str) -> Result<Batch> {
+        self.find(table, keys, RowLock::None, Some(condition)).await
+    }
+
+    async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
         self.send().await?;
+        let order = above.map_or(String::new(), |(column, least)| {
+            let name = quote(&table.columns[column].name);
+            format!(" WHERE {name} > {least} ORDER BY {name}")
+        });
+        let sql = format!("SELECT {} FROM {}{order} LIMIT {limit}", column_list(table), table_sql(&table.name));
+        let mut found = vec![Column::default(); table.columns.len()];
+        self.rows(sql.as_bytes(), table, &mut found).await?;
+        Ok(Batch::new(table.clone(), found))
+    }
+
+    async fn now(&mut self) -> Result<i64> {
+        let now: Option<i64> = self.conn.query_first(format!("SELECT {WALL}")).await.map_err(convert)?;
+        now.ok_or_else(|| Error::new(ErrorKind::Protocol, "the server tells no time"))
+    }
+}
+
+impl Sink {
+    /// The rows that agree with one of the keys and meet the condition.
+    async fn find(
+        &mut self,
+        table: &Arc<Table>,
+        keys: &Batch,
+        lock: RowLock,
+        condition: Option<&str>,
+    ) -> Result<Batch> {
+        self.send().await?;
+        let filter = condition.map_or(String::new(), |condition| format!("({condition}\n) AND "));
         let search = Search::new(table, keys)?;
         let one_by_one = lock == RowLock::SkipHeld && !self.skips();
         let most = match (one_by_one, search.indexed) {
@@ -158,12 +193,12 @@ impl Lookup for Sink {
         };
         let bytes = self.flavor.max_packet / 2;
         let hint = search.unique.clone().unwrap_or_default();
-        let head = format!("SELECT {} FROM {}{hint} WHERE ", column_list(table), table_sql(&table.name));
+        let head = format!("SELECT {} FROM {}{hint} WHERE {filter}(", column_list(table), table_sql(&table.name));
         let tail = match lock {
-            RowLock::None => "",
-            RowLock::Wait => " FOR UPDATE",
-            RowLock::SkipHeld if one_by_one => " FOR UPDATE NOWAIT",
-            RowLock::SkipHeld => " FOR UPDATE SKIP LOCKED",
+            RowLock::None => ")",
+            RowLock::Wait => ") FOR UPDATE",
+            RowLock::SkipHeld if one_by_one => ") FOR UPDATE NOWAIT",
+            RowLock::SkipHeld => ") FOR UPDATE SKIP LOCKED",
         };
         let mut found = vec![Column::default(); table.columns.len()];
         let mut row = 0;
@@ -186,22 +221,5 @@ impl Lookup for Sink {
         let batch = Batch::new(table.clone(), found);
         let repeats = statements > 1 && search.folds && search.unique.is_some();
         Ok(if repeats { once(self, batch, &search.columns) } else { batch })
-    }
-
-    async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
-        self.send().await?;
-        let order = above.map_or(String::new(), |(column, least)| {
-            let name = quote(&table.columns[column].name);
-            format!(" WHERE {name} > {least} ORDER BY {name}")
-        });
-        let sql = format!("SELECT {} FROM {}{order} LIMIT {limit}", column_list(table), table_sql(&table.name));
-        let mut found = vec![Column::default(); table.columns.len()];
-        self.rows(sql.as_bytes(), table, &mut found).await?;
-        Ok(Batch::new(table.clone(), found))
-    }
-
-    async fn now(&mut self) -> Result<i64> {
-        let now: Option<i64> = self.conn.query_first(format!("SELECT {WALL}")).await.map_err(convert)?;
-        now.ok_or_else(|| Error::new(ErrorKind::Protocol, "the server tells no time"))
     }
 }

@@ -84,14 +84,9 @@ fn install(own: &str, name: &TableName, logged: &Logged) -> String {
     let key: Vec<&str> = logged.key.columns.iter().map(|&c| logged.table.columns[c].name.as_str()).collect();
     let list = |prefix: &str| key.iter().map(|k| format!("{prefix}{}", ident(k))).collect::<Vec<_>>().join(", ");
     let names = key.iter().map(|k| literal(k)).collect::<Vec<_>>().join(", ");
-    // By its bytes, which every type has; without the casts it would be the columns' own operators.
-    let changed = format!(
-        "FOR EACH ROW WHEN (ROW({})::record OPERATOR(pg_catalog.*<>) ROW({})::record) EXECUTE FUNCTION {log}('key')",
-        list("OLD."),
-        list("NEW."),
-    );
+    let changed = format!("FOR EACH ROW WHEN ({}) EXECUTE FUNCTION {log}('key')", changed(logged));
     let rows = |which: &str| format!("REFERENCING {which} TABLE AS _rowferry_rows EXECUTE FUNCTION {log}()");
-    let each = format!("FOR EACH ROW EXECUTE FUNCTION {log}()");
+    let each = format!("FOR EACH ROW EXECUTE FUNCTION {log}('row')");
     // Whether it is for tables that are written row by row (NULL: for all), and `tgtype` of the catalogue.
     let triggers = [
         ("false", 4, "insert", rows("NEW")),
@@ -101,14 +96,15 @@ fn install(own: &str, name: &TableName, logged: &Logged) -> String {
         ("true", 9, "delete", each.clone()),
         ("true", 17, "update", each),
         ("NULL", 17, "key", changed),
-        ("NULL", TRUNCATE, "truncate", format!("EXECUTE FUNCTION {log}()")),
+        ("NULL", TRUNCATE, "truncate", format!("EXECUTE FUNCTION {log}('all')")),
     ];
     let triggers: Vec<String> = triggers
         .iter()
         .map(|(by_row, kind, what, clause)| {
             let event = if *what == "key" { "UPDATE" } else { what };
             let name = trigger(what, logged.n);
-            format!("({by_row}::boolean, {kind}, '{name}', '{event}', {})", literal(clause))
+            let arguments = i32::from(!clause.ends_with("()"));
+            format!("({by_row}::boolean, {kind}, '{name}', '{event}', {arguments}, {})", literal(clause))
         })
         .collect();
     let body = format!(
@@ -146,13 +142,13 @@ BEGIN
   REVOKE ALL ON FUNCTION {log}() FROM PUBLIC;
   FOR wanted IN SELECT r.oid::regclass AS relation, v.*,
       EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = r.oid AND t.tgname = v.name) AS stands
-    FROM (VALUES {triggers}) v(by_row, kind, name, event, clause)
+    FROM (VALUES {triggers}) v(by_row, kind, name, event, arguments, clause)
     CROSS JOIN (SELECT logged AS oid UNION SELECT relid FROM pg_partition_tree(logged)) r
     WHERE (r.oid = logged OR v.kind = {TRUNCATE})
       AND v.by_row IS NOT DISTINCT FROM (SELECT CASE WHEN v.by_row IS NOT NULL THEN {BY_ROW} END
         FROM pg_class c WHERE c.oid = logged)
       AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = r.oid AND t.tgname = v.name AND t.tgtype = v.kind
-        AND t.tgfoid = '{function_name}'::regproc)
+        AND t.tgnargs = v.arguments AND t.tgfoid = '{function_name}'::regproc)
   LOOP
     IF wanted.stands THEN
       EXECUTE format('DROP TRIGGER %I ON %s', wanted.name, wanted.relation);
@@ -182,7 +178,27 @@ END",
 /// Bit of `tgtype`.
 const TRUNCATE: i32 = 32;
 
-/// What the triggers run. A name that could be a variable or a column is the variable: columns stand with `r`.
+/// Whether an update changed the key: by its bytes, which every type has. As records, since without that it would be the
+/// columns' own operators; types whose equality is that of their bytes are compared for less.
+fn changed(logged: &Logged) -> String {
+    const PLAIN: &[&str] = &["smallint", "integer", "bigint", "uuid", "date", "boolean", "bytea"];
+    let key: Vec<&ColumnDef> = logged.key.columns.iter().map(|&c| &logged.table.columns[c]).collect();
+    let (plain, others): (Vec<&ColumnDef>, Vec<&ColumnDef>) =
+        key.into_iter().partition(|column| PLAIN.contains(&column.native.as_str()));
+    let mut parts: Vec<String> =
+        plain.iter().map(|c| ident(&c.name)).map(|name| format!("OLD.{name} IS DISTINCT FROM NEW.{name}")).collect();
+    if !others.is_empty() {
+        let row = |prefix: &str| {
+            let names: Vec<String> = others.iter().map(|c| format!("{prefix}.{}", ident(&c.name))).collect();
+            format!("ROW({})::record", names.join(", "))
+        };
+        parts.push(format!("{} OPERATOR(pg_catalog.*<>) {}", row("OLD"), row("NEW")));
+    }
+    parts.join(" OR ")
+}
+
+/// What the triggers run. A name that could be a variable or a column is the variable: columns stand with `r`. Which
+/// case it is is asked in the order of what a question costs an application that writes single rows.
 fn function(log: &str, key: &[&str]) -> String {
     let list = |prefix: &str| key.iter().map(|k| format!("{prefix}{}, ", ident(k))).collect::<String>();
     let (op, at, label) = (ChangeLog::OPERATION, ChangeLog::WALL, ChangeLog::LABEL);
@@ -191,11 +207,11 @@ fn function(log: &str, key: &[&str]) -> String {
     format!(
         "#variable_conflict use_variable
 BEGIN
-  IF TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE' THEN
-    {nothing} VALUES ('X', {now}, {LABELLED});
-  ELSIF TG_LEVEL OPERATOR(pg_catalog.=) 'STATEMENT' THEN
+  IF TG_NARGS OPERATOR(pg_catalog.=) 0 THEN
     {keys} SELECT {of_r}pg_catalog.left(TG_OP, 1), {now}, (SELECT {LABELLED}) FROM _rowferry_rows AS r;
-  ELSIF TG_OP OPERATOR(pg_catalog.=) 'DELETE' OR TG_NARGS OPERATOR(pg_catalog.=) 1 THEN
+  ELSIF TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE' THEN
+    {nothing} VALUES ('X', {now}, {LABELLED});
+  ELSIF TG_OP OPERATOR(pg_catalog.=) 'DELETE' OR TG_ARGV[0] OPERATOR(pg_catalog.=) 'key' THEN
     {keys} VALUES ({of_old}'D', {now}, {LABELLED});
   ELSE
     {keys} VALUES ({of_new}pg_catalog.left(TG_OP, 1), {now}, {LABELLED});

@@ -22,10 +22,23 @@ pub(super) struct Given {
     pub(super) keys: Option<String>,
     /// The condition under which a row of `t` agrees with one of the keys.
     pub(super) same: String,
+    /// Where keys are of one plain column: this column of `t`, and all keys as an array of its type.
+    one: Option<(String, String)>,
     arrays: Vec<Vec<String>>,
 }
 
 impl Given {
+    /// The condition under which a row of `t` agrees with any of the keys. Not a join: two keys may be one to the engine,
+    /// and a row comes once.
+    pub(super) fn condition(&self) -> String {
+        match (&self.one, &self.keys) {
+            // By the index, however many keys there are: a list that the planner knows may have it read the whole table.
+            (Some((name, keys)), _) => format!("{name} = ANY (ARRAY({keys}))"),
+            (None, Some(keys)) => format!("EXISTS (SELECT FROM {keys} WHERE {})", self.same),
+            (None, None) => self.same.clone(),
+        }
+    }
+
     /// The parameters, in order.
     pub(super) fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
         self.arrays.iter().map(|array| (array as _, Type::TEXT_ARRAY)).collect()
@@ -44,6 +57,7 @@ pub(super) fn given(table: &Table, keys: &Batch) -> Result<Vec<Given>> {
 
 fn group(table: &Table, keys: &Batch, nulls: &[bool], rows: &[usize]) -> Result<Given> {
     let (mut parts, mut casts, mut arrays) = (Vec::new(), Vec::new(), Vec::new());
+    let mut one = None;
     for (at, (key, null)) in keys.table.columns.iter().zip(nulls).enumerate() {
         let column = table.column(&key.name).map(|c| &table.columns[c]).ok_or_else(|| {
             Error::new(ErrorKind::SchemaMismatch, format!("table {} has no column {}", table.name, key.name))
@@ -54,11 +68,42 @@ fn group(table: &Table, keys: &Batch, nulls: &[bool], rows: &[usize]) -> Result<
         }
         arrays.push(texts(keys, at, rows).map_err(|e| e.context(format_args!("a key of table {}", table.name)))?);
         casts.push(format!("${}::text[]", arrays.len()));
-        parts.push(equality(table, column, &keys.table, &format!("s.k{}", arrays.len())));
+        let Equality { same, plain } = equality(table, column, &keys.table, &format!("s.k{}", arrays.len()));
+        if let (Some(native), [_], true) = (plain, &*keys.table.columns, leads(table, &column.name)) {
+            let list = format!("SELECT s.k1::{native} FROM unnest($1::text[]) AS s(k1)");
+            one = Some((format!("t.{}", ident(&column.name)), list));
+        }
+        parts.push(same);
     }
     let names: Vec<String> = (1..=arrays.len()).map(|at| format!("k{at}")).collect();
     let list = (!arrays.is_empty()).then(|| format!("unnest({}) AS s({})", casts.join(", "), names.join(", ")));
-    Ok(Given { keys: list, same: parts.join(" AND "), arrays })
+    Ok(Given { keys: list, same: parts.join(" AND "), one, arrays })
+}
+
+/// Whether an index leads to the rows that have a value in this column.
+fn leads(table: &Table, column: &str) -> bool {
+    table.primary_key.iter().filter_map(|key| key.columns.first()).any(|&at| table.columns[at].name == column)
+        || table.indexes.iter().any(|i| i.native.is_none() && i.columns.first().is_some_and(|c| c.name == column))
+}
+
+/// All values of some columns as a statement takes them: what stands after FROM (`s`, columns `k1` on, as text), and its
+/// parameters.
+pub(super) fn values(batch: &Batch, columns: &[usize]) -> Result<(String, Vec<Vec<Option<String>>>)> {
+    let mut arrays = Vec::with_capacity(columns.len());
+    for &at in columns {
+        let wire = Wire::of(&batch.table.columns[at].logical);
+        let text = |row: usize| {
+            let mut text = Vec::new();
+            let some = write_text(wire, batch.cell(row, at), &mut text)?;
+            let text =
+                String::from_utf8(text).map_err(|_| Error::new(ErrorKind::BadData, "text that is no valid UTF-8"))?;
+            Ok(some.then_some(text))
+        };
+        arrays.push((0..batch.rows()).map(text).collect::<Result<_>>()?);
+    }
+    let casts: Vec<String> = (1..=columns.len()).map(|n| format!("${n}::text[]")).collect();
+    let names: Vec<String> = (1..=columns.len()).map(|n| format!("k{n}")).collect();
+    Ok((format!("unnest({}) AS s({})", casts.join(", "), names.join(", ")), arrays))
 }
 
 fn texts(keys: &Batch, column: usize, rows: &[usize]) -> Result<Vec<String>> {
@@ -72,17 +117,24 @@ fn texts(keys: &Batch, column: usize, rows: &[usize]) -> Result<Vec<String>> {
         .collect()
 }
 
+/// How a column of `t` is compared with a key's.
+struct Equality {
+    same: String,
+    /// The type in which its own equality says it all.
+    plain: Option<String>,
+}
+
 /// Equality as the column's index has it; by bytes besides, where that would find more and no unique key says that
 /// what it finds is one.
-fn equality(table: &Table, column: &ColumnDef, keys: &Table, given: &str) -> String {
+fn equality(table: &Table, column: &ColumnDef, keys: &Table, given: &str) -> Equality {
     let name = format!("t.{}", ident(&column.name));
     let bytes = format!("{name}::text COLLATE \"C\" = {given}");
-    let Some(native) = comparable(column) else { return bytes };
+    let Some(native) = comparable(column) else { return Equality { same: bytes, plain: None } };
     let same = format!("{name} = {given}::{native}");
     if column.binary_order || !matches!(column.logical, LogicalType::Text { .. }) || unique(table, column, keys) {
-        return same;
+        return Equality { same, plain: Some(native) };
     }
-    format!("{same} AND {bytes}")
+    Equality { same: format!("{same} AND {bytes}"), plain: None }
 }
 
 /// The type to compare a column in, without bounds that would cut or round a key; `None` for a type without an
@@ -154,25 +206,11 @@ async fn collect(writer: &Writer, table: &Table, sql: &str, given: Option<&Given
 #[async_trait]
 impl Lookup for Writer {
     async fn lookup(&mut self, table: &Arc<Table>, keys: &Batch, lock: RowLock) -> Result<Batch> {
-        self.finish().await?;
-        let lock = match lock {
-            RowLock::None => "",
-            RowLock::Wait => " FOR UPDATE OF t",
-            RowLock::SkipHeld => " FOR UPDATE OF t SKIP LOCKED",
-        };
-        let (name, list) = (table_name(&self.shared.schema, &table.name), select_list(table));
-        let mut columns = vec![Column::default(); table.columns.len()];
-        for given in given(table, keys)? {
-            let same = &given.same;
-            // Not a join: two keys may be one to the engine, and a row comes once.
-            let condition = match &given.keys {
-                Some(keys) => format!("EXISTS (SELECT FROM {keys} WHERE {same})"),
-                None => same.clone(),
-            };
-            let sql = format!("SELECT {list} FROM {name} t WHERE {condition}{lock}");
-            collect(self, table, &sql, Some(&given), &mut columns).await?;
-        }
-        Ok(Batch::new(table.clone(), columns))
+        self.find(table, keys, lock, None).await
+    }
+
+    async fn lookup_where(&mut self, table: &Arc<Table>, keys: &Batch, condition: &str) -> Result<Batch> {
+        self.find(table, keys, RowLock::None, Some(condition)).await
     }
 
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
@@ -190,7 +228,34 @@ impl Lookup for Writer {
     async fn now(&mut self) -> Result<i64> {
         self.finish().await?;
         let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-        let row = self.session.client.query_one(sql, &[]).await.map_err(|e| error::from(&e))?;
+        let row = self.session.client.query_typed_one(sql, &[]).await.map_err(|e| error::from(&e))?;
         Ok(row.get(0))
+    }
+}
+
+impl Writer {
+    /// The rows that agree with one of the keys and meet the condition.
+    async fn find(
+        &mut self,
+        table: &Arc<Table>,
+        keys: &Batch,
+        lock: RowLock,
+        condition: Option<&str>,
+    ) -> Result<Batch> {
+        self.finish().await?;
+        let lock = match lock {
+            RowLock::None => "",
+            RowLock::Wait => " FOR UPDATE OF t",
+            RowLock::SkipHeld => " FOR UPDATE OF t SKIP LOCKED",
+        };
+        let (name, list) = (table_name(&self.shared.schema, &table.name), select_list(table));
+        // By its own name inside, so that a condition may call it so.
+        let from = condition.map_or(format!("{name} t"), |c| format!("(SELECT * FROM {name} WHERE ({c}\n)) t"));
+        let mut columns = vec![Column::default(); table.columns.len()];
+        for given in given(table, keys)? {
+            let sql = format!("SELECT {list} FROM {from} WHERE {}{lock}", given.condition());
+            collect(self, table, &sql, Some(&given), &mut columns).await?;
+        }
+        Ok(Batch::new(table.clone(), columns))
     }
 }

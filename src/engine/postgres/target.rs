@@ -8,15 +8,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
 use tokio_postgres::CopyInSink;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::codec::{Wire, encode, encode_text};
 use super::connect::Session;
-use super::lookup::given;
-use super::types::{ident, table_name};
+use super::lookup::{given, values};
+use super::types::{bare, ident, table_name};
 use super::{Shared, error, log};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
+/// Rows up to which a statement takes the values with it.
+const FEW: usize = 32;
 /// Bytes sent at a time.
 const CHUNK: usize = 256 * 1024;
 
@@ -155,6 +158,9 @@ impl Writer {
         let key = table.row_key().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, format!("table {} has no key to find rows by", table.name))
         })?;
+        if batch.rows() <= FEW {
+            return self.update_few(batch, &key.columns).await;
+        }
         let staging = self.stage(batch).await?;
         let name = table_name(&self.shared.schema, &table.name);
         let sets: Vec<String> = written(&table)
@@ -169,7 +175,39 @@ impl Writer {
             let row = self.session.client.query_one(&sql, &[]).await.map_err(|e| error::from(&e))?;
             return Ok(row.get::<_, i64>(0).unsigned_abs());
         }
-        self.change(&table, &format!("UPDATE {name} t SET {} FROM {staging} s WHERE {same}", sets.join(", "))).await
+        // By the index: a join alone may read the whole table.
+        let by_key = match &*key.columns {
+            [one] => format!(" AND t.{0} = ANY (ARRAY(SELECT {0} FROM {staging}))", ident(&table.columns[*one].name)),
+            _ => String::new(),
+        };
+        let sets = sets.join(", ");
+        self.change(&table, &format!("UPDATE {name} t SET {sets} FROM {staging} s WHERE {same}{by_key}")).await
+    }
+
+    /// Without a temporary table, which costs more than a few rows do.
+    async fn update_few(&mut self, batch: &Batch, key: &[usize]) -> Result<u64> {
+        self.finish().await?;
+        let table = batch.table.clone();
+        let columns = written(&table);
+        let given = values(batch, &columns).map_err(|e| e.context(format_args!("table {}", table.name)))?;
+        let name = table_name(&self.shared.schema, &table.name);
+        let pairs = |set: bool, between: &str| {
+            let wanted = columns.iter().enumerate().filter(|(_, c)| set != key.contains(c));
+            let pairs = wanted.map(|(at, &c)| {
+                let (left, column) = (if set { "" } else { "t." }, &table.columns[c]);
+                format!("{left}{} = s.k{}::{}", ident(&column.name), at + 1, bare(&column.native))
+            });
+            pairs.collect::<Vec<_>>().join(between)
+        };
+        let (sets, same) = (pairs(true, ", "), pairs(false, " AND "));
+        let sql = if sets.is_empty() {
+            format!("SELECT FROM {name} t, {} WHERE {same}", given.0)
+        } else {
+            format!("UPDATE {name} t SET {sets} FROM {} WHERE {same}", given.0)
+        };
+        let arrays: Vec<(&(dyn ToSql + Sync), Type)> = given.1.iter().map(|a| (a as _, Type::TEXT_ARRAY)).collect();
+        let done = self.session.client.execute_typed(&sql, &arrays).await;
+        done.map_err(|e| error::from(&e).context(format_args!("writing table {}", table.name)))
     }
 
     async fn delete(&mut self, batch: &Batch) -> Result<u64> {
@@ -194,7 +232,7 @@ impl Writer {
                      LATERAL (SELECT t.ctid FROM {name} t WHERE {same} OFFSET 0) f))"
                 )
             } else {
-                format!("DELETE FROM {name} t USING {list} WHERE {same}")
+                format!("DELETE FROM {name} t WHERE {}", given.condition())
             };
             let done = self.session.client.execute_typed(&sql, &given.parameters()).await;
             deleted += done.map_err(|e| error::from(&e).context(format_args!("writing table {}", table.name)))?;
@@ -219,7 +257,7 @@ impl Writer {
     }
 
     async fn change(&self, table: &Table, sql: &str) -> Result<u64> {
-        let done = self.session.client.execute(sql, &[]).await;
+        let done = self.session.client.execute_typed(sql, &[]).await;
         done.map_err(|e| error::from(&e).context(format_args!("writing table {}", table.name)))
     }
 
@@ -396,7 +434,7 @@ impl Target for Writer {
         self.finish().await?;
         self.staging.clear();
         // COMMIT of a failed transaction answers ROLLBACK without an error.
-        let answer = self.session.client.execute("SELECT 1", &[]).await;
+        let answer = self.session.client.batch_execute("SELECT 1").await;
         answer.map_err(|e| error::from(&e).context("nothing was committed"))?;
         self.run("COMMIT").await?;
         self.in_transaction = false;

@@ -23,6 +23,20 @@ const ID: &str = "_rowferry_id";
 /// Microseconds since 1970 by SQLite's clock, which counts milliseconds.
 pub(super) const NOW: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000";
 
+/// When a line was written, as the triggers note it: telling it in whole microseconds is left to who reads the line.
+const NOTED: &str = "julianday('now')";
+
+/// What is selected to read `column`, of which `sql` is the value.
+pub(super) fn as_read(column: &ColumnDef, sql: String) -> String {
+    if column.name == ChangeLog::WALL {
+        return format!(
+            "CASE typeof({sql}) WHEN 'real' THEN CAST(round(({sql} - 2440587.5) * 86400000.0) AS INTEGER) * 1000 \
+             ELSE {sql} END"
+        );
+    }
+    sql
+}
+
 pub(super) fn change_logs(tables: &[Logged]) -> Result<Vec<ChangeLog>> {
     tables.iter().map(change_log).collect()
 }
@@ -46,7 +60,11 @@ fn change_log(logged: &Logged) -> Result<ChangeLog> {
     let events = [
         ("insert", format!("AFTER INSERT ON {logged_name}"), vec![parts.append("NEW", "I")]),
         ("update", format!("AFTER UPDATE ON {logged_name}"), vec![parts.append("NEW", "U")]),
-        ("move", format!("AFTER UPDATE ON {logged_name} WHEN {}", parts.moved()), vec![parts.append("OLD", "D")]),
+        (
+            "move",
+            format!("AFTER UPDATE{} ON {logged_name} WHEN {}", parts.moving(), parts.moved()),
+            vec![parts.append("OLD", "D")],
+        ),
         ("delete", format!("AFTER DELETE ON {logged_name}"), vec![parts.append("OLD", "D")]),
         ("replace", format!("BEFORE INSERT ON {logged_name}"), parts.touches(None)),
         ("update_replace", format!("BEFORE UPDATE{} ON {logged_name}", parts.replacing()), parts.touches(Some("OLD"))),
@@ -143,12 +161,22 @@ impl<'a> Parts<'a> {
     /// The values of a line about the row that is called `row`.
     fn line(&self, row: &str, operation: &str) -> String {
         let mut values: Vec<String> = self.key.iter().map(|column| of(row, column)).collect();
-        values.extend([literal(operation), NOW.to_owned()]);
+        values.extend([literal(operation), NOTED.to_owned()]);
         values.join(", ")
     }
 
     fn append(&self, row: &str, operation: &str) -> String {
         format!("{} VALUES ({})", self.insert, self.line(row, operation))
+    }
+
+    /// ` OF columns`, where an update that sets none of them keeps the key: asked once a statement, not once a row. The
+    /// row number can be set by more names than its column's; one that is no column's name matches nothing.
+    fn moving(&self) -> String {
+        if self.key.iter().any(|column| column.generated) {
+            return String::new();
+        }
+        let names = self.key.iter().map(|column| column.name.as_str()).chain(["rowid", "oid", "_rowid_"]);
+        format!(" OF {}", names.map(quote).collect::<Vec<_>>().join(", "))
     }
 
     /// Whether an update changed the key, byte by byte.

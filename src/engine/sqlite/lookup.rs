@@ -4,6 +4,7 @@
 //! them, and SQLite's own rules for affinities and collations. Locks are the file's: a transaction
 //! that writes has waited for them when it began.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use rusqlite::{Connection, Statement};
 
 use super::ddl::{quote, quote_table};
 use super::error::during;
-use super::log::NOW;
+use super::log::{NOW, as_read};
 use super::target::FileTarget;
 use super::types::{Binder, push};
 use crate::engine::{Error, ErrorKind, Lookup, Result, RowLock};
@@ -59,19 +60,20 @@ impl Join {
         for (n, &at) in columns.iter().enumerate() {
             let column = &table.columns[at];
             let here = format!("{name}.{}", quote(&column.name));
-            made.push(format!("{here} AS k{n}"));
+            made.push(format!("{here} AS _rowferry_k{n}"));
             // IS, since NULL agrees with NULL; the table's column in front gives the collation.
-            agree.push(format!("{here} IS k.k{n}"));
+            agree.push(format!("{here} IS k._rowferry_k{n}"));
             match &column.collation {
-                Some(collation) if own => index.push(format!("k{n} COLLATE {}", quote(collation))),
+                Some(collation) if own => index.push(format!("_rowferry_k{n} COLLATE {}", quote(collation))),
                 Some(_) => {
-                    agree.push(format!("{here} IS k.k{n} COLLATE BINARY"));
-                    index.push(format!("k{n}"));
+                    agree.push(format!("{here} IS k._rowferry_k{n} COLLATE BINARY"));
+                    index.push(format!("_rowferry_k{n}"));
                 }
-                None => index.push(format!("k{n}")),
+                None => index.push(format!("_rowferry_k{n}")),
             }
         }
-        let wanted: Vec<String> = table.columns.iter().map(|c| format!("{name}.{}", quote(&c.name))).collect();
+        let wanted = table.columns.iter().map(|c| as_read(c, format!("{name}.{}", quote(&c.name))));
+        let wanted: Vec<String> = wanted.collect();
         // CROSS JOIN keeps its order: the right side is the one that has an index.
         let from = if is_indexed(table, columns) {
             format!("{KEYS} AS k CROSS JOIN {name}")
@@ -93,7 +95,7 @@ impl Join {
     }
 }
 
-fn lookup(conn: &Connection, table: &Arc<Table>, keys: &Batch) -> Result<Batch> {
+fn lookup(conn: &Connection, table: &Arc<Table>, keys: &Batch, condition: Option<&str>) -> Result<Batch> {
     let mut columns = Vec::new();
     for column in &keys.table.columns {
         columns.push(table.column(&column.name).ok_or_else(|| {
@@ -101,7 +103,11 @@ fn lookup(conn: &Connection, table: &Arc<Table>, keys: &Batch) -> Result<Batch> 
             Error::new(ErrorKind::SchemaMismatch, sentence)
         })?);
     }
-    let join = Join::new(table, &columns);
+    let mut join = Join::new(table, &columns);
+    if let Some(condition) = condition {
+        // Its names are the table's: the columns of the keys have names that no user's column has.
+        let _ = write!(join.select, " WHERE ({condition}\n)");
+    }
     let looking = || format!("cannot look up rows of table {}", table.name);
     conn.execute_batch(&join.make).map_err(during(looking()))?;
     let mut insert = conn.prepare(&join.insert).map_err(during(looking()))?;
@@ -154,7 +160,7 @@ fn collect(statement: &mut Statement<'_>, table: &Arc<Table>, forms: &[Binder]) 
 
 fn scan(conn: &Connection, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
     let reading = || format!("cannot read table {}", table.name);
-    let wanted: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
+    let wanted: Vec<String> = table.columns.iter().map(|c| as_read(c, quote(&c.name))).collect();
     let bound = above.map_or_else(String::new, |(at, _)| {
         let column = quote(&table.columns[at].name);
         format!(" WHERE {column} > ?1 ORDER BY {column}")
@@ -172,7 +178,12 @@ fn scan(conn: &Connection, table: &Arc<Table>, above: Option<(usize, i64)>, limi
 impl Lookup for FileTarget {
     async fn lookup(&mut self, table: &Arc<Table>, keys: &Batch, _lock: RowLock) -> Result<Batch> {
         let (table, keys) = (table.clone(), keys.clone());
-        self.worker.call(move |conn| lookup(conn, &table, &keys)).await
+        self.worker.call(move |conn| lookup(conn, &table, &keys, None)).await
+    }
+
+    async fn lookup_where(&mut self, table: &Arc<Table>, keys: &Batch, condition: &str) -> Result<Batch> {
+        let (table, keys, condition) = (table.clone(), keys.clone(), condition.to_owned());
+        self.worker.call(move |conn| lookup(conn, &table, &keys, Some(&condition))).await
     }
 
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {

@@ -1,5 +1,6 @@
 //! What a run will do, decided before the first row moves.
 
+mod columns;
 mod pair;
 mod parents;
 mod select;
@@ -9,14 +10,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::unfinished;
+use crate::apply::Fill;
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Selection, TableDdl};
 use crate::model::{BatchLimits, ColumnDef, Key, Shift, Table, TableName, Zone};
 
+pub use columns::ColumnChoice;
 pub use select::{exact_pattern, matches_pattern, matching_tables, select_tables};
 
+use columns::Chosen;
 use pair::{common_key, pair_columns};
 use parents::{Parents, parents};
-use select::{choose_columns, sort_parents_first};
+use select::sort_parents_first;
 use shape::{Wanted, missing_parts, plain, refuse_names, refuse_twins};
 
 /// Whether rows that exist only at the target stay.
@@ -54,15 +58,6 @@ pub struct PlanOptions {
     pub count: bool,
 }
 
-/// The columns of a table that take part.
-#[derive(Debug, Clone, Default)]
-pub struct ColumnChoice {
-    /// Only these.
-    pub only: Option<Vec<String>>,
-    /// Not these.
-    pub exclude: Vec<String>,
-}
-
 /// What will happen to one table.
 #[derive(Debug, Clone)]
 pub struct TablePlan {
@@ -70,6 +65,10 @@ pub struct TablePlan {
     pub source: Arc<Table>,
     /// The table at the target: the same columns in the same order.
     pub target: Arc<Table>,
+    /// The whole table at the target.
+    pub whole: Arc<Table>,
+    /// What new rows get there besides.
+    pub fill: Fill,
     /// The key rows are told apart by, the same positions on both sides; `None`: by whole rows.
     pub key: Option<Key>,
     /// How the table is made where it is missing, or what is missing of it after an interrupted run.
@@ -147,13 +146,6 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
             ));
         }
     }
-    let tables = tables
-        .into_iter()
-        .map(|table| match options.columns.get(&table.name.to_string()) {
-            Some(choice) => choose_columns(&table, choice),
-            None => Ok(table),
-        })
-        .collect::<Result<Vec<Table>>>()?;
     let ends = Ends::of(source, target);
     let one_database = ends.one_engine && source.identity().await? == target.identity().await?;
     let ours = unfinished::tables(target).await?;
@@ -180,8 +172,9 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
         }
         // A name that cannot be there need not be looked for, and a server may stumble over it.
         let existing = if target.name_fault(&name.name).is_some() { None } else { target.describe(&name).await? };
+        let chosen = Chosen::new(table, &options.columns)?;
         let mut plan =
-            plan_table(target, table, name, existing, &ours, (options.create, ends, source.zone(), &mut parents))?;
+            plan_table(target, &chosen, &name, existing, &ours, (options.create, ends, source.zone(), &mut parents))?;
         plan.filter =
             options.filters.iter().find(|(n, _)| *n == plan.source.name.to_string()).map(|(_, filter)| filter.clone());
         let request = ReadRequest {
@@ -253,13 +246,14 @@ pub fn name_at(source: &dyn Database, target: &dyn Database, name: &TableName) -
 
 fn plan_table(
     target: &dyn Database,
-    source: Table,
-    name: TableName,
+    chosen: &Chosen,
+    name: &TableName,
     existing: Option<Table>,
     ours: &BTreeSet<String>,
     (may_create, ends, zone, parents): (bool, Ends, &Zone, &mut Parents),
 ) -> Result<TablePlan> {
-    let Wanted { table: wanted, losses, notes } = shape::wanted(target, &source, &name, ends, parents);
+    let source = &chosen.table;
+    let Wanted { table: wanted, losses, notes } = shape::wanted(target, &chosen.there, name, ends, parents);
     let interrupted = ours.contains(&name.to_string());
     let create = existing.is_none();
     if create && !may_create {
@@ -288,7 +282,10 @@ fn plan_table(
     }
     let losses = if create { losses } else { Vec::new() };
     let have = existing.unwrap_or_else(|| wanted.clone());
-    let pairs = pair_columns(target, &source, &have, &mut notes)?;
+    let filled = chosen.filled(target, &have)?;
+    notes.extend(filled.iter().map(|(column, _)| format!("{} of new rows is filled with a constant", column.name)));
+    let sent = chosen.there.project(&(0..source.columns.len()).collect::<Vec<_>>());
+    let pairs = pair_columns(target, &sent, &have, &filled, &mut notes)?;
     let (from, to): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
     let (mut from_table, mut to_table) = (source.project(&from), have.project(&to));
     if create || interrupted {
@@ -313,8 +310,10 @@ fn plan_table(
         .columns
         .iter()
         .zip(&to_table.columns)
-        .filter(|(a, b)| a.logical != b.logical || !a.native.eq_ignore_ascii_case(&b.native))
-        .map(|(a, b)| (a.name.clone(), describe_type(a), describe_type(b)))
+        .filter(|(a, b)| {
+            a.logical != b.logical || !a.name.eq_ignore_ascii_case(&b.name) || !a.native.eq_ignore_ascii_case(&b.native)
+        })
+        .map(|(a, b)| (under(a, b), describe_type(a), describe_type(b)))
         .collect();
     let shifts: Arc<[Option<Shift>]> = from_table
         .columns
@@ -327,7 +326,9 @@ fn plan_table(
         .extend(shifted.filter_map(|(column, shift)| Some(format!("{}: {}", column.name, shift.as_ref()?.describe()))));
     Ok(TablePlan {
         source: Arc::new(from_table),
+        fill: Fill::new(&to_table, filled),
         target: Arc::new(to_table),
+        whole: Arc::new(have),
         key,
         ddl,
         finished: Arc::new(wanted),
@@ -347,6 +348,11 @@ fn no_columns(target: &dyn Database, name: &TableName) -> Error {
         ErrorKind::SchemaMismatch,
         format!("table {name} has no columns, and {label} has no such tables; leave it out with --exclude '{name}'"),
     )
+}
+
+/// What a column is called at both ends.
+fn under(a: &ColumnDef, b: &ColumnDef) -> String {
+    if a.name.eq_ignore_ascii_case(&b.name) { a.name.clone() } else { format!("{} as {}", a.name, b.name) }
 }
 
 fn describe_type(column: &ColumnDef) -> String {

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use super::select::nearest;
 use crate::engine::{Database, Error, ErrorKind, Result};
-use crate::model::{Index, Key, LogicalType, Table, convertible};
+use crate::model::{Column, ColumnDef, Index, Key, LogicalType, Table, convertible};
 
 /// Columns that both tables have, as positions; a column that only the source has is an error.
 pub(super) fn pair_columns(
     target: &dyn Database,
     source: &Table,
     have: &Table,
+    filled: &[(ColumnDef, Column)],
     notes: &mut Vec<String>,
 ) -> Result<Vec<(usize, usize)>> {
     let known: Vec<&str> = have.columns.iter().map(|c| c.name.as_str()).collect();
@@ -62,12 +63,13 @@ pub(super) fn pair_columns(
         pairs.push((at, there));
     }
     for (there, column) in have.columns.iter().enumerate() {
-        let given = pairs.iter().any(|&(_, t)| t == there);
+        let given = pairs.iter().any(|&(_, t)| t == there) || filled.iter().any(|(f, _)| f.name == column.name);
         if !given && !column.nullable && column.default.is_none() && column.identity.is_none() && !column.generated {
             return Err(Error::new(
                 ErrorKind::SchemaMismatch,
                 format!(
-                    "{}.{} at the target must not be NULL and has no default, and the source has no such column; give it a default",
+                    "{}.{} at the target must not be NULL and has no default, and the source has no such column; give it a default, or a \
+                     value under fill",
                     have.name, column.name
                 ),
             ));

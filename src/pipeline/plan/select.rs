@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ColumnChoice;
+use super::columns::ColumnChoice;
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{Table, TableName};
 

@@ -127,6 +127,11 @@ impl Lookup for PacedTarget {
         }
     }
 
+    async fn lookup_where(&mut self, table: &Arc<Table>, keys: &Batch, condition: &str) -> Result<Batch> {
+        yield_now().await;
+        self.target.lookup_where(table, keys, condition).await
+    }
+
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
         yield_now().await;
         let found = self.target.scan(table, above, limit).await?;

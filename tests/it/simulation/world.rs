@@ -182,6 +182,7 @@ impl<'a> World<'a> {
             push: true,
             pull: !push_only,
             conflict: Preference::Later,
+            tables: BTreeMap::new(),
             first_run: Preference::Source,
             limits: BatchLimits { rows: self.scenario.batch, bytes: 1 << 20 },
             stop: CancellationToken::new(),

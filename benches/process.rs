@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Outcome;
+use crate::Outcome;
 
 /// What one run took.
 #[derive(Debug, Clone, Copy)]
@@ -20,10 +20,9 @@ pub struct Run {
 
 /// Runs the program under test, which must end with one of these exit codes, and watches its memory.
 pub fn rowferry(args: &[&str], folder: &Path, codes: &[i32]) -> Outcome<Run> {
-    let program = std::env::var("ROWFERRY_BENCH_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_rowferry").into());
     let errors = folder.join("stderr");
     let (before, started) = (children(), Instant::now());
-    let mut child = Command::new(program)
+    let mut child = Command::new(program())
         .args(args)
         .current_dir(folder)
         .stdin(Stdio::null())
@@ -48,6 +47,40 @@ pub fn rowferry(args: &[&str], folder: &Path, codes: &[i32]) -> Outcome<Run> {
         return Err(format!("rowferry {}: {end}\n{}", args.join(" "), std::fs::read_to_string(errors)?).into());
     }
     Ok(Run { took, cpu: children() - before, peak })
+}
+
+fn program() -> String {
+    std::env::var("ROWFERRY_BENCH_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_rowferry").into())
+}
+
+/// The program under test, running on until it is stopped or dropped.
+pub struct Background(Child);
+
+impl Background {
+    pub fn rowferry(args: &[&str], folder: &Path) -> Outcome<Self> {
+        let errors = File::create(folder.join("stderr"))?;
+        let mut command = Command::new(program());
+        command.args(args).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        Ok(Self(command.spawn()?))
+    }
+
+    pub fn id(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    /// Asks it to stop, and waits.
+    pub fn stop(mut self) -> Outcome<()> {
+        ok(Command::new("kill").args(["-INT", &self.id()]))?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Fields of `/proc/PID/stat` after the name, counted as in proc(5).

@@ -1,15 +1,16 @@
-//! Measures `rowferry copy` and `rowferry diff` beside the engines' own tools, in alternation and
-//! on the same rows; contents are compared after each copy. `./bench.sh` runs it.
+//! Measures rowferry beside the engines' own means, in alternation and on the same rows; contents are compared after
+//! each run. `./bench.sh` runs it.
 
-mod copies;
-mod diffs;
+mod changes;
+mod copy;
 mod ends;
-mod memory;
 mod process;
 mod tables;
 
 use std::error::Error;
 
+use changes::{catch_up, cost, idle, lag, write_path};
+use copy::{copies, diffs, memory};
 use ends::Bench;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -32,8 +33,17 @@ fn main() {
 type Part = fn(&Bench) -> Outcome<String>;
 
 /// What can be measured, with the name of its place in the page.
-const PARTS: [(&str, Part); 4] =
-    [("copy", copies::orders), ("wide", copies::wide), ("diff", diffs::diffs), ("memory", memory::memory)];
+const PARTS: [(&str, Part); 9] = [
+    ("copy", copies::orders),
+    ("wide", copies::wide),
+    ("diff", diffs::diffs),
+    ("memory", memory::memory),
+    ("write", write_path::write_path),
+    ("catch-up", catch_up::catch_up),
+    ("lag", lag::lag),
+    ("idle", idle::idle),
+    ("cost", cost::cost),
+];
 
 /// Measures the parts that the arguments name, or all.
 fn run(bench: &Bench) -> Outcome<()> {

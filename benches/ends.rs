@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Outcome;
-use super::process::{Run, ok, rowferry, server, text};
-use super::tables::Sample;
+use crate::Outcome;
+use crate::process::{Run, ok, rowferry, server, text};
+use crate::tables::Sample;
 
 /// Where rows are or go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,20 @@ impl Bench {
             End::Maria => format!("{}/{name}", self.maria),
             End::Sqlite => format!("sqlite:{}", self.file(side).display()),
         }
+    }
+
+    /// The host, port and user of PostgreSQL as a connection string has them.
+    pub fn server_address(&self) -> String {
+        let at = self.postgres.rsplit('/').next().unwrap_or_default();
+        let (user, host) = at.split_once('@').unwrap_or(("postgres", at));
+        let (host, port) = host.split_once(':').unwrap_or((host, "5432"));
+        format!("host={host} port={port} user={user}")
+    }
+
+    /// User, host and port of MariaDB.
+    pub fn maria_account(&self) -> [&str; 3] {
+        ["--user=", "--host=", "--port="]
+            .map(|name| self.maria_options.iter().find_map(|o| o.strip_prefix(name)).unwrap_or_default())
     }
 
     pub fn file(&self, side: Side) -> PathBuf {

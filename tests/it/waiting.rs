@@ -1,0 +1,105 @@
+//! What cannot be taken in yet waits, shown, and comes in when nothing is in its way; what a person has to decide stays
+//! as it is until then.
+
+use std::path::Path;
+
+use crate::support::{Engine, TestDb, assert_equal, rowferry_in};
+
+fn config(folder: &Path, a: &TestDb, b: &TestDb, syncs: &[(&str, &str)]) {
+    let syncs: String = syncs
+        .iter()
+        .map(|(name, tables)| {
+            format!("  {name}: {{ source: a, target: b, direction: bidirectional, tables: [{tables}] }}\n")
+        })
+        .collect();
+    let (a, b) = (a.url(), b.url());
+    let text = format!("node: test\ndatabases:\n  a: {{ url: \"{a}\" }}\n  b: {{ url: \"{b}\" }}\nsyncs:\n{syncs}");
+    std::fs::write(folder.join("rowferry.yaml"), text).expect("written");
+}
+
+/// Its exit code and the report of the first table.
+fn sync(folder: &Path, name: &str) -> (i32, serde_json::Value) {
+    let output = rowferry_in(folder, &["sync", name, "--format", "json"]);
+    (output.code, output.json()[0]["tables"][0].clone())
+}
+
+const TABLE: &str = "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(20))";
+
+#[test]
+fn a_row_that_an_application_holds_waits_and_the_others_do_not() {
+    for engine in Engine::available().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        let (a, b) = (TestDb::new(engine), TestDb::new(engine));
+        let folder = tempfile::tempdir().expect("a folder");
+        config(folder.path(), &a, &b, &[("s", "t")]);
+        a.execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'one'), (2, 'two')"));
+        assert_eq!(sync(folder.path(), "s").0, 0);
+        let held = b.session();
+        held.query("BEGIN");
+        held.query("UPDATE t SET note = 'held' WHERE id = 1");
+        a.execute("UPDATE t SET note = 'new' WHERE id < 3");
+        let (code, report) = sync(folder.path(), "s");
+        assert_eq!((code, &report["waiting"]), (1, &1.into()), "{engine:?}: {report}");
+        assert_eq!(b.value("SELECT note FROM t WHERE id = 2"), "new", "{engine:?}");
+        assert_eq!(b.value("SELECT reason FROM _rowferry_waiting"), "another transaction holds the row");
+        // What comes later takes its place.
+        a.execute("UPDATE t SET note = 'newer' WHERE id = 1");
+        assert_eq!(sync(folder.path(), "s").0, 1);
+        assert_eq!(b.value("SELECT count(*) FROM _rowferry_waiting"), "1");
+        held.query("ROLLBACK");
+        let (code, report) = sync(folder.path(), "s");
+        assert_eq!((code, &report["updated"]), (0, &1.into()), "{engine:?}: {report}");
+        assert_equal(&a, &b);
+        assert_eq!(b.value("SELECT count(*) FROM _rowferry_waiting"), "0");
+    }
+}
+
+#[test]
+fn a_child_waits_for_its_parent() {
+    for engine in Engine::available() {
+        let (a, b) = (TestDb::new(engine), TestDb::new(engine));
+        let folder = tempfile::tempdir().expect("a folder");
+        config(folder.path(), &a, &b, &[("both", "orders, items"), ("parents", "orders"), ("children", "items")]);
+        a.execute("CREATE TABLE orders (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(20))");
+        a.execute(
+            "CREATE TABLE items (id INTEGER NOT NULL PRIMARY KEY, orders_id INTEGER, \
+             FOREIGN KEY (orders_id) REFERENCES orders (id))",
+        );
+        assert_eq!(sync(folder.path(), "both").0, 0);
+        a.execute("INSERT INTO orders VALUES (1, 'one'); INSERT INTO items VALUES (11, 1), (12, NULL)");
+        let (code, report) = sync(folder.path(), "children");
+        assert_eq!((code, &report["waiting"], &report["inserted"]), (1, &1.into(), &1.into()), "{engine:?}: {report}");
+        assert_eq!(b.value("SELECT count(*) FROM items"), "1", "{engine:?}: an orphan");
+        assert_eq!(sync(folder.path(), "parents").0, 0);
+        assert_eq!(sync(folder.path(), "children").0, 0, "{engine:?}");
+        assert_equal(&a, &b);
+    }
+}
+
+#[test]
+fn an_open_conflict_stays_open_in_every_run_until_the_rows_agree() {
+    for engine in Engine::available() {
+        let (a, b) = (TestDb::new(engine), TestDb::new(engine));
+        let folder = tempfile::tempdir().expect("a folder");
+        config(folder.path(), &a, &b, &[("s", "t")]);
+        a.execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'at a'), (2, 'two')"));
+        b.execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'at b'), (2, 'two')"));
+        for round in 0..3 {
+            let (code, report) = sync(folder.path(), "s");
+            assert_eq!((code, &report["open"]), (1, &1.into()), "{engine:?} {round}: {report}");
+            assert_eq!(a.value("SELECT note FROM t WHERE id = 1"), "at a", "{engine:?} {round}");
+            assert_ne!(b.value("SELECT note FROM t WHERE id = 1"), "at a", "{engine:?} {round}");
+            assert_eq!(b.value("SELECT count(*) FROM _rowferry_conflicts"), "1", "{engine:?} {round}");
+            // What is written to it meanwhile stays where it is; other rows go on.
+            b.execute(&format!("UPDATE t SET note = 'b {round}'"));
+            assert_eq!(sync(folder.path(), "s").0, 1);
+            assert_eq!(a.value("SELECT note FROM t WHERE id = 2"), format!("b {round}"), "{engine:?}");
+        }
+        b.execute("UPDATE t SET note = 'at a' WHERE id = 1");
+        let (code, report) = sync(folder.path(), "s");
+        assert_eq!(code, 0, "{engine:?}: {report}");
+        assert_equal(&a, &b);
+        for db in [&a, &b] {
+            assert_eq!(db.value("SELECT count(*) FROM _rowferry_conflicts WHERE winner = 'open'"), "0", "{engine:?}");
+        }
+    }
+}
