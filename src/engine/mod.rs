@@ -241,7 +241,7 @@ pub trait Database: Send + Sync {
     /// Its `native` text is this engine's own or empty. Pure.
     fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn;
     /// Statements that create `table`, whose columns have been through [`Self::map_column`].
-    /// Names of indexes and constraints are made to fit and to be unique. Pure.
+    /// Names of indexes and constraints are made to fit, those of indexes to be unique too. Pure.
     fn ddl(&self, table: &Table) -> TableDdl;
     /// Whether these tables could be made here by their statements up to the foreign keys. Leaves
     /// nothing behind; where the engine cannot try, it says yes. The error names table and reason.

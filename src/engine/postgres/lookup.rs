@@ -132,7 +132,9 @@ fn equality(table: &Table, column: &ColumnDef, keys: &Table, given: &str) -> Equ
     let Some(native) = comparable(column) else { return Equality { same: bytes, plain: None } };
     let same = format!("{name} = {given}::{native}");
     if column.binary_order || !matches!(column.logical, LogicalType::Text { .. }) || unique(table, column, keys) {
-        return Equality { same, plain: Some(native) };
+        // An array of arrays would be taken apart down to their elements.
+        let plain = Some(native).filter(|native| !native.ends_with(']'));
+        return Equality { same, plain };
     }
     Equality { same: format!("{same} AND {bytes}"), plain: None }
 }
