@@ -1,7 +1,7 @@
 //! What a sync asks of its two ends: the one that sends and the one that receives.
 //!
 //! A sync never touches a database itself. It asks a [`Sender`] for changes and hands them to a [`Receiver`]; either may
-//! be a database at hand ([`local`]) or stand for one behind a wire. So everything that goes in and out is plain data,
+//! be a database at hand (`local`) or stand for one behind a wire. So everything that goes in and out is plain data,
 //! and each end does itself what only it can do: the sender finds rows by keys in its own form, the receiver puts rows
 //! into the form of its own columns and decides under its own locks.
 //!

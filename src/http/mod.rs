@@ -1,7 +1,7 @@
 //! A node to the outside: HTTP/1.1 for any client.
 //!
-//! A request goes through one line of hands: [`server`] takes the connection, [`router`] knows the route and what it
-//! asks, [`auth`] lets the caller in, [`body`] reads within bounds, a handler answers. Row data goes out as it is read.
+//! A request goes through one line of hands: `server` takes the connection, `router` knows the route and what it
+//! asks, `auth` lets the caller in, `body` reads within bounds, a handler answers. Row data goes out as it is read.
 
 mod answer;
 pub mod auth;
