@@ -43,12 +43,14 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
             output.line("");
             output.line(format!("sync {}:", one.name));
             match plan_of(&config, one).await {
-                Ok((plan, capture)) => {
-                    print_tables(&plan, output);
+                Ok((plans, capture)) => {
+                    for plan in &plans {
+                        print_tables(plan, output);
+                    }
                     for end in &capture {
                         print_capture(end, output);
                     }
-                    let tables: Vec<_> = plan.tables.iter().map(plan_document).collect();
+                    let tables: Vec<_> = plans.iter().flat_map(|plan| &plan.tables).map(plan_document).collect();
                     let mut document = serde_json::json!({ "sync": one.name, "tables": tables });
                     if one.mode == Mode::Incremental {
                         document["capture"] = capture.iter().map(capture_document).collect();
@@ -72,32 +74,27 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
 fn to_be_made(config: &Config, names: &[String], database: &str) -> bool {
     let missing = config.databases[database].file().is_some_and(|path| !path.exists());
     let makes = |sync: &&Sync| {
-        let made = match &sync.target {
-            Endpoint::Database(_) if sync.direction == Direction::Pull && sync.mode != Mode::Incremental => {
-                &sync.source
-            }
-            Endpoint::Database(target) => target,
-            Endpoint::Peer { .. } => return false,
-        };
-        sync.create && made == database
+        let takes = |name: &str, from: Direction| name == database && sync.direction != from;
+        let target = matches!(&sync.target, Endpoint::Database(name) if takes(name, Direction::Pull));
+        sync.create && (target || takes(&sync.source, Direction::Push))
     };
     missing && sync::chosen(config, names).is_ok_and(|syncs| syncs.iter().any(makes))
 }
 
-/// The plan, and for an incremental sync what would be put into its databases.
-async fn plan_of(config: &Config, one: &Sync) -> Result<(Plan, Vec<Captured>)> {
+/// The plans, and for an incremental sync what would be put into its databases.
+async fn plan_of(config: &Config, one: &Sync) -> Result<(Vec<Plan>, Vec<Captured>)> {
     sync::supported(one)?;
     if one.mode != Mode::Incremental {
         let (from, to) = sync::ends(config, one).await?;
-        return Ok((sync::sync_plan(one, from.as_ref(), to.as_ref(), false).await?, Vec::new()));
+        return Ok((vec![sync::sync_plan(one, from.as_ref(), to.as_ref(), false).await?], Vec::new()));
     }
-    let (from, to) = sync::ends(config, one).await?;
-    let plan = sync::sync_plan(one, from.as_ref(), to.as_ref(), false).await?;
+    let (source, target) = sync::both(config, one).await?;
+    let plans = sync::pair_plans(one, source.as_ref(), target.as_ref()).await?;
     let mut capture = Vec::new();
     for end in ends::ends(config, &[one]).await? {
         capture.push(captured(&end).await.map_err(|e| e.context(format!("database '{}'", end.name)))?);
     }
-    Ok((plan, capture))
+    Ok((plans, capture))
 }
 
 /// What capture would be in a database.

@@ -20,6 +20,12 @@ pub(crate) struct End {
     pub(crate) absent: BTreeSet<String>,
 }
 
+impl End {
+    fn new(name: &str, database: Arc<dyn Database>) -> Self {
+        Self { name: name.to_owned(), database, tables: BTreeSet::new(), absent: BTreeSet::new() }
+    }
+}
+
 /// The incremental syncs of these names, or all that are enabled.
 pub(crate) fn incremental<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a Sync>> {
     let mut syncs = sync::chosen(config, names)?;
@@ -84,17 +90,27 @@ pub(crate) fn recorded_by<'a>(config: &'a Config, sync: &str) -> Result<&'a Sync
 pub(crate) async fn ends(config: &Config, syncs: &[&Sync]) -> Result<Vec<End>> {
     let mut ends: BTreeMap<&str, End> = BTreeMap::new();
     for sync in syncs {
-        for name in names(sync) {
-            if !ends.contains_key(name) {
-                ends.insert(name, end(config, name).await?);
-            }
+        // A file that the sync would make counts as an empty one.
+        let (source, target) = sync::both(config, sync).await?;
+        for (name, database) in names(sync).zip([source, target]) {
+            ends.entry(name).or_insert_with(|| End::new(name, database));
         }
         for mapping in &sync.tables {
+            let Endpoint::Database(target) = &sync.target else { continue };
             let found = add(&mut ends, &sync.source, &mapping.source, &[]).await?;
-            let there = match &sync.target {
-                Endpoint::Database(name) if mapping.is_pattern() => add(&mut ends, name, "", &found).await?,
-                Endpoint::Database(name) => add(&mut ends, name, &mapping.target, &[]).await?,
-                Endpoint::Peer { .. } => Vec::new(),
+            let there = match mapping.is_pattern() {
+                true if found.is_empty() => {
+                    let there = add(&mut ends, target, &mapping.target, &[]).await?;
+                    add(&mut ends, &sync.source, "", &there).await?;
+                    if !there.is_empty() {
+                        for end in ends.values_mut() {
+                            end.absent.remove(&mapping.source);
+                        }
+                    }
+                    there
+                }
+                true => add(&mut ends, target, "", &found).await?,
+                false => add(&mut ends, target, &mapping.target, &[]).await?,
             };
             if found.is_empty() && there.is_empty() {
                 return Err(nowhere(sync, mapping));
@@ -106,8 +122,7 @@ pub(crate) async fn ends(config: &Config, syncs: &[&Sync]) -> Result<Vec<End>> {
 
 /// A database of which nothing is wanted.
 pub(crate) async fn end(config: &Config, name: &str) -> Result<End> {
-    let database = connect::named(config, name, false).await?;
-    Ok(End { name: name.to_owned(), database, tables: BTreeSet::new(), absent: BTreeSet::new() })
+    Ok(End::new(name, connect::named(config, name, false).await?))
 }
 
 /// Adds the tables that match, or those of these names, to what is wanted of a database; those that are there.

@@ -16,8 +16,8 @@ use crate::config::{Config, Conflict, Direction, Endpoint, FirstRun, Ids, Mode a
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{BatchLimits, TableName};
 use crate::pipeline::{
-    Claim, ColumnChoice, Mode, Pair, PairOptions, Plan, PlanOptions, Preference, Progress, Report, RunOptions,
-    TableTerms, matches_pattern, plan, run as run_plan,
+    Claim, ColumnChoice, Lacking, Mode, Pair, PairOptions, Plan, PlanOptions, Preference, Progress, Report, RunOptions,
+    TableTerms, lacking, matches_pattern, plan, run as run_plan,
 };
 use crate::runtime::{Backoff, random};
 
@@ -258,14 +258,48 @@ pub(crate) async fn ends(config: &Config, sync: &Sync) -> Result<(Arc<dyn Databa
     Ok((connect::named(config, from, false).await?, connect::named(config, to, sync.create).await?))
 }
 
+/// Source and target of an incremental sync.
+pub(crate) async fn both(config: &Config, sync: &Sync) -> Result<(Arc<dyn Database>, Arc<dyn Database>)> {
+    let Endpoint::Database(other) = &sync.target else {
+        return Err(Error::new(ErrorKind::Unsupported, "a peer as target is not supported yet"));
+    };
+    // A missing file where rows only come from would pass for an empty one.
+    let (takes, gives) = (sync.direction != Direction::Push, sync.direction != Direction::Pull);
+    let source = connect::named(config, &sync.source, sync.create && takes).await?;
+    Ok((source, connect::named(config, other, sync.create && gives).await?))
+}
+
 /// The plan of a full or mirror sync.
 pub(crate) async fn sync_plan(sync: &Sync, from: &dyn Database, to: &dyn Database, force: bool) -> Result<Plan> {
     let pull = sync.direction == Direction::Pull;
-    plan(from, to, &plan_options(sync, from, pull, force).await?).await
+    plan(from, to, &plan_options(sync, &[from], (pull, force)).await?).await
 }
 
-/// What to plan for when rows go from `from`; `pull`: against the direction in which the sync names its tables.
-async fn plan_options(sync: &Sync, from: &dyn Database, pull: bool, force: bool) -> Result<PlanOptions> {
+/// The plans of an incremental sync: what goes there, and what the source lacks.
+pub(crate) async fn pair_plans(sync: &Sync, source: &dyn Database, target: &dyn Database) -> Result<Vec<Plan>> {
+    let options = pair_options(sync, source, target, false).await?;
+    let pull = sync.direction != Direction::Push;
+    let found = if pull { lacking(source, target, &options).await? } else { None };
+    let Some(Lacking { back, there }) = found else { return Ok(vec![plan(source, target, &options).await?]) };
+    let mut plans = vec![plan(target, source, &back).await?];
+    if let Some(there) = there {
+        plans.push(plan(source, target, &there).await?);
+    }
+    Ok(plans)
+}
+
+/// What to plan for in an incremental sync, seen from its source.
+async fn pair_options(sync: &Sync, source: &dyn Database, target: &dyn Database, force: bool) -> Result<PlanOptions> {
+    plan_options(sync, &holders(sync, source, target), (false, force)).await
+}
+
+/// Where an incremental sync's tables may stand: those that it takes in may be missing at the source yet.
+fn holders<'a>(sync: &Sync, source: &'a dyn Database, target: &'a dyn Database) -> Vec<&'a dyn Database> {
+    if sync.direction == Direction::Push { vec![source] } else { vec![source, target] }
+}
+
+/// What to plan for; its tables are looked for in `holders`. `pull`: against the direction in which the sync names them.
+async fn plan_options(sync: &Sync, holders: &[&dyn Database], (pull, force): (bool, bool)) -> Result<PlanOptions> {
     let ends = |t: &TableMapping| {
         if pull { (t.target.clone(), t.source.clone()) } else { (t.source.clone(), t.target.clone()) }
     };
@@ -280,7 +314,7 @@ async fn plan_options(sync: &Sync, from: &dyn Database, pull: bool, force: bool)
     };
     for table in &sync.tables {
         let (at, to) = ends(table);
-        for name in names(table, &at, from).await? {
+        for name in names(table, &at, holders).await? {
             if let Some(filter) = &table.filter {
                 options.filters.push((name.clone(), filter.clone()));
             }
@@ -302,12 +336,16 @@ async fn plan_options(sync: &Sync, from: &dyn Database, pull: bool, force: bool)
 }
 
 /// Names of the tables that a mapping means where they are called `at`.
-async fn names(table: &TableMapping, at: &str, database: &dyn Database) -> Result<Vec<String>> {
+async fn names(table: &TableMapping, at: &str, holders: &[&dyn Database]) -> Result<BTreeSet<String>> {
     if !table.is_pattern() {
-        return Ok(vec![at.to_owned()]);
+        return Ok(BTreeSet::from([at.to_owned()]));
     }
-    let own = database.tables(None).await?;
-    Ok(own.into_iter().filter(|n| matches_pattern(at, &n.name)).map(|n| n.name).collect())
+    let mut names = BTreeSet::new();
+    for database in holders {
+        let own = database.tables(None).await?;
+        names.extend(own.into_iter().map(|n| n.name).filter(|name| matches_pattern(at, name)));
+    }
+    Ok(names)
 }
 
 fn preference(conflict: Conflict) -> Preference {
@@ -323,18 +361,15 @@ fn preference(conflict: Conflict) -> Preference {
 
 /// What an incremental sync needs.
 pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &CancellationToken) -> Result<Pair> {
-    let Endpoint::Database(other) = &sync.target else {
-        return Err(Error::new(ErrorKind::Unsupported, "a peer as target is not supported yet"));
-    };
-    let source = connect::named(config, &sync.source, false).await?;
-    let target = connect::named(config, other, sync.create).await?;
-    let mut plan = plan_options(sync, source.as_ref(), false, force).await?;
+    let (source, target) = both(config, sync).await?;
+    let mut plan = pair_options(sync, source.as_ref(), target.as_ref(), force).await?;
     plan.count = false;
+    let holders = holders(sync, source.as_ref(), target.as_ref());
     let mut tables = BTreeMap::new();
     for mapping in &sync.tables {
         let terms =
             TableTerms { conflict: preference(mapping.conflict), one_row: matches!(mapping.ids, Some(Ids::Same)) };
-        tables.extend(names(mapping, &mapping.source, source.as_ref()).await?.into_iter().map(|name| (name, terms)));
+        tables.extend(names(mapping, &mapping.source, &holders).await?.into_iter().map(|name| (name, terms)));
     }
     let options = PairOptions {
         name: sync.name.clone(),

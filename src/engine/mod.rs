@@ -376,7 +376,8 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn Database>>
         "sqlite" => Ok(Arc::new(sqlite::open(url, options).await?)),
         "mysql" | "mariadb" => Ok(Arc::new(mysql::open(url, options).await?)),
         "postgres" | "postgresql" => Ok(Arc::new(postgres::open(url, options).await?)),
-        drive if drive.len() == 1 => {
+        // A path of Windows; anything else may be an account with its password.
+        drive if drive.len() == 1 && url.get(2..).is_some_and(|path| path.starts_with(['\\', '/'])) => {
             Err(Error::new(ErrorKind::Usage, format!("'{url}' is no database URL: a SQLite file is sqlite:{url}")))
         }
         _ => Err(Error::new(

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Progress;
 use super::persist::{Claim, hold};
-use super::plan::{ColumnChoice, Plan, PlanOptions, TablePlan, plan};
+use super::plan::{ColumnChoice, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, plan};
 use super::run::{Report, RunOptions, run};
 use super::sync::{ChangeOptions, Direction, agree, run_changes};
 use crate::apply::Rejects;
@@ -77,7 +77,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Makes missing tables at the target, puts the bookkeeping into both databases, and plans both ways.
+    /// Makes missing tables at the ends that take rows in, puts the bookkeeping into both databases, and plans both ways.
     ///
     /// # Errors
     /// What stands against it at a table: no key, different keys at the two ends, a loss that is not allowed.
@@ -252,13 +252,27 @@ pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, 
     (route, report)
 }
 
-/// Makes the tables that the target lacks, without rows.
+/// Makes the tables that an end which takes rows in lacks, without rows.
 async fn make_tables(source: &Arc<dyn Database>, target: &Arc<dyn Database>, options: &PairOptions) -> Result<()> {
-    let first = plan(source.as_ref(), target.as_ref(), &forward(options)).await?;
+    if options.pull
+        && let Some(Lacking { back, .. }) = lacking(source.as_ref(), target.as_ref(), &options.plan).await?
+    {
+        make(target, source, &back, options).await?;
+    }
+    if options.push { make(source, target, &forward(options), options).await } else { Ok(()) }
+}
+
+async fn make(
+    from: &Arc<dyn Database>,
+    to: &Arc<dyn Database>,
+    wanted: &PlanOptions,
+    options: &PairOptions,
+) -> Result<()> {
+    let first = plan(from.as_ref(), to.as_ref(), wanted).await?;
     if first.tables.iter().all(|table| !table.create && table.ddl.is_none()) {
         return Ok(());
     }
-    let claim = Claim::take(target, &options.stop).await?;
+    let claim = Claim::take(to, &options.stop).await?;
     let run_options = RunOptions {
         concurrency: 1,
         limits: options.limits,
@@ -267,13 +281,62 @@ async fn make_tables(source: &Arc<dyn Database>, target: &Arc<dyn Database>, opt
         rejects: Arc::new(Rejects::new(std::path::PathBuf::new())),
         stop: options.stop.clone(),
     };
-    run(source, &claim, &first, run_options, Progress::new(std::iter::empty())).await.map(drop)
+    run(from, &claim, &first, run_options, Progress::new(std::iter::empty())).await.map(drop)
+}
+
+/// Tables of a sync that its source lacks and its target has.
+pub struct Lacking {
+    /// What to plan for to make them at the source, from the target.
+    pub back: PlanOptions,
+    /// What is left to plan for the way there; `None`: nothing.
+    pub there: Option<PlanOptions>,
+}
+
+/// The tables that only the target has, when missing tables are to be made; `None` where there is none.
+///
+/// # Errors
+/// What the databases say.
+pub async fn lacking(source: &dyn Database, target: &dyn Database, options: &PlanOptions) -> Result<Option<Lacking>> {
+    if !options.create {
+        return Ok(None);
+    }
+    let (ours, theirs) = (source.tables(None).await?, target.tables(None).await?);
+    let (mut rest, mut back) = (Vec::new(), Vec::new());
+    let (mut renamed, mut columns) = (BTreeMap::new(), BTreeMap::new());
+    for pattern in &options.tables {
+        let own = matching_tables(source, &ours, pattern).await?;
+        let other_name = options.renamed.get(pattern);
+        let there = other_name.map_or_else(|| pattern.clone(), |name| exact_pattern(&name.to_string()));
+        let mut only_there = matching_tables(target, &theirs, &there).await?;
+        // Of one table, whatever its schemas are called; of a glob, those whose names the source has not.
+        only_there.retain(|name| {
+            let one = other_name.is_some() || *pattern == exact_pattern(&name.name);
+            let excluded = options.exclude.iter().any(|x| matches_pattern(x, &name.name));
+            !excluded && if one { own.is_empty() } else { own.iter().all(|have| have.name != name.name) }
+        });
+        if !own.is_empty() || only_there.is_empty() {
+            rest.push(pattern.clone());
+        }
+        for name in only_there {
+            let local = other_name.map_or_else(|| name.name.clone(), |_| pattern.clone());
+            if let Some(choice) = options.columns.get(&local) {
+                columns.insert(name.to_string(), choice.clone().reversed());
+            }
+            back.push(exact_pattern(&name.to_string()));
+            if local != name.name {
+                renamed.insert(name.to_string(), TableName::new(local));
+            }
+        }
+    }
+    let there = (!rest.is_empty()).then(|| PlanOptions { tables: rest, ..options.clone() });
+    let back = PlanOptions { tables: back, filters: Vec::new(), renamed, columns, ..options.clone() };
+    Ok((!back.tables.is_empty()).then_some(Lacking { back, there }))
 }
 
 /// What to plan for the way there. A condition is asked where rows are sent.
 fn forward(options: &PairOptions) -> PlanOptions {
     let filters = if options.push { options.plan.filters.clone() } else { Vec::new() };
-    PlanOptions { filters, ..options.plan.clone() }
+    PlanOptions { filters, create: options.plan.create && options.push, ..options.plan.clone() }
 }
 
 /// Where a condition is asked.

@@ -29,5 +29,6 @@ mod smoke;
 mod support;
 mod sync;
 mod tls;
+mod traps;
 mod types;
 mod waiting;

@@ -218,7 +218,7 @@ fn tables_of_other_schemas_are_told_and_go_where_there_are_none() {
     let a = TestDb::new(Engine::Postgres);
     a.execute(
         "CREATE TABLE own (id INT PRIMARY KEY); CREATE SCHEMA s2; CREATE SCHEMA \"s*3\"; CREATE SCHEMA none; \
-         CREATE TABLE s2.p (id INT PRIMARY KEY); CREATE TABLE s2.c (id INT PRIMARY KEY, of INT REFERENCES s2.p); \
+         CREATE TABLE s2.p (id INT PRIMARY KEY); CREATE TABLE s2.c (id INT PRIMARY KEY, p INT REFERENCES s2.p); \
          CREATE TABLE \"s*3\".p (id INT PRIMARY KEY); \
          INSERT INTO s2.p VALUES (1), (2); INSERT INTO s2.c VALUES (1, 2)",
     );
@@ -239,7 +239,7 @@ fn tables_of_other_schemas_are_told_and_go_where_there_are_none() {
         assert_eq!(run.code, 0, "{:?}: {run:?}", b.engine());
         assert!(!run.stdout.contains("take no part"), "{run:?}");
         let at = if b.engine() == Engine::Postgres { "s2.c" } else { "c" };
-        assert_eq!(b.value(&format!("SELECT of FROM {at}")), "2", "{:?}", b.engine());
+        assert_eq!(b.value(&format!("SELECT p FROM {at}")), "2", "{:?}", b.engine());
         let equal = rowferry(&["diff", a.url(), b.url(), "--tables", "s2.*"]);
         assert_eq!(equal.code, 0, "{:?}: {equal:?}", b.engine());
         b.execute(&format!("DELETE FROM {at}"));
