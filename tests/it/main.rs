@@ -9,6 +9,7 @@ mod contract;
 mod copy;
 mod crash;
 mod definition;
+mod docs;
 mod emptied;
 mod examples;
 mod faults;
