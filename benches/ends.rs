@@ -33,6 +33,8 @@ pub struct Bench {
     servers: [String; 2],
     pub rows: u32,
     pub rounds: usize,
+    /// Part of the names of the pairs that are measured.
+    only: String,
 }
 
 fn number(name: &str, default: u32) -> u32 {
@@ -59,6 +61,7 @@ impl Bench {
             servers: Default::default(),
             rows: number("ROWFERRY_BENCH_ROWS", 200_000),
             rounds: number("ROWFERRY_BENCH_ROUNDS", 3).max(1) as usize,
+            only: std::env::var("ROWFERRY_BENCH_PAIRS").unwrap_or_default(),
         };
         let data = text(&mut this.psql("postgres", "SHOW data_directory"))?;
         let pid = |file: &str| -> Outcome<String> {
@@ -76,6 +79,16 @@ impl Bench {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Whether a pair of this name is to be measured.
+    pub fn wants(&self, pair: &str) -> bool {
+        pair.contains(&self.only)
+    }
+
+    /// Whether the page keeps the lines of other pairs.
+    pub fn chooses(&self) -> bool {
+        !self.only.is_empty()
     }
 
     pub fn url(&self, end: End, side: Side) -> String {

@@ -55,20 +55,38 @@ fn run(bench: &Bench) -> Outcome<()> {
             let text = format!("{}\n\n{}", bench.conditions()?, part(bench)?);
             println!("{text}");
             if named("--write") {
-                put(name, &text)?;
+                put(name, &text, bench.chooses())?;
             }
         }
     }
     Ok(())
 }
 
-/// Puts the figures of a part into the page.
-fn put(name: &str, text: &str) -> Outcome<()> {
+/// Puts the figures of a part into the page; where pairs were chosen, the lines of the others stay.
+fn put(name: &str, text: &str, chosen: bool) -> Outcome<()> {
     let (begin, end) = (format!("<!-- figures: {name} -->\n"), format!("<!-- end of {name} -->"));
     let page = std::fs::read_to_string(PAGE)?;
     let place = page.split_once(&begin).and_then(|(head, rest)| Some((head, rest.split_once(&end)?.1)));
     let (head, tail) = place.ok_or("docs/performance.md has no place for these figures")?;
+    let before = &page[head.len() + begin.len()..page.len() - tail.len() - end.len()];
+    let text = if chosen { merged(before, text) } else { text.to_owned() };
     Ok(std::fs::write(PAGE, format!("{head}{begin}{text}{end}{tail}"))?)
+}
+
+/// The lines that were there, with those of the same pair and tool anew.
+fn merged(before: &str, text: &str) -> String {
+    let names = |line: &str| -> Vec<String> {
+        let cells = line.split(" | ").map(|cell| cell.trim_matches(['|', ' ']));
+        cells.filter(|cell| !cell.starts_with(|c: char| c.is_ascii_digit() || c == '–')).map(str::to_owned).collect()
+    };
+    let row = |line: &&str| line.starts_with("| ");
+    let mut out = String::new();
+    for line in before.lines() {
+        let anew = text.lines().filter(row).find(|new| row(&line) && names(new) == names(line));
+        out.push_str(anew.unwrap_or(line));
+        out.push('\n');
+    }
+    out
 }
 
 /// The middle of an odd number of values.

@@ -81,14 +81,17 @@ fn copies(bench: &Bench, table: Sample, rows: u32) -> Outcome<String> {
     ok(&mut bench.mysql(&format!("SELECT * FROM bench_a.{} INTO OUTFILE '{}'", table.name, file.display())))?;
     let mut out = format!("{rows} rows of `{}`.\n\n{HEAD}", table.name);
     // A table without an index is made as fast as it is filled.
-    for pair in PAIRS.iter().filter(|pair| !pair.create || table.ddl.contains("CREATE INDEX")) {
+    let fits = |pair: &&Pair| bench.wants(pair.name) && (!pair.create || table.ddl.contains("CREATE INDEX"));
+    let pairs: Vec<&Pair> = PAIRS.iter().filter(fits).collect();
+    for pair in &pairs {
         let line = pair_line(bench, table, rows, pair)?;
         eprint!("{line}");
         out.push_str(&line);
     }
     out.push_str("\nEach tool beside itself, as a control: ");
     let mut controls = Vec::new();
-    for (floor, to) in [(Floor::Pipe, End::Postgres), (Floor::Load, End::Maria), (Floor::Attach, End::Sqlite)] {
+    let floors = [(Floor::Pipe, End::Postgres), (Floor::Load, End::Maria), (Floor::Attach, End::Sqlite)];
+    for (floor, to) in floors.into_iter().filter(|(_, to)| pairs.iter().any(|pair| pair.to == *to)) {
         let (mut first, mut second) = (Vec::new(), Vec::new());
         for _ in 0..bench.rounds {
             for times in [&mut first, &mut second] {

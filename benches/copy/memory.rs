@@ -29,7 +29,7 @@ pub fn memory(bench: &Bench) -> Outcome<String> {
          |---|--:|--:|--:|--:|--:|\n",
         few * 10
     );
-    for (at, (name, ..)) in RING.iter().enumerate() {
+    for (at, (name, ..)) in ring(bench).enumerate() {
         let (Peak::Copied(a), Peak::Copied(b)) = (&small[at], &big[at]) else {
             return Err("narrow rows were refused".into());
         };
@@ -47,6 +47,10 @@ pub fn memory(bench: &Bench) -> Outcome<String> {
         )?;
     }
     Ok(out)
+}
+
+fn ring(bench: &Bench) -> impl Iterator<Item = (&'static str, End, End)> {
+    RING.into_iter().filter(|(name, ..)| bench.wants(name))
 }
 
 /// What became of a copy.
@@ -68,7 +72,7 @@ impl Peak {
 
 fn peaks(bench: &Bench, table: Sample, rows: u32) -> Outcome<Vec<Peak>> {
     bench.fill_all(table, rows)?;
-    RING.into_iter()
+    ring(bench)
         .map(|(name, from, to)| {
             bench.remove(table, to, Side::Target)?;
             eprintln!("memory: {name}");

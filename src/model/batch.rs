@@ -22,12 +22,24 @@ pub struct VarBytes {
 
 impl VarBytes {
     /// Appends one.
+    #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
         self.data.extend_from_slice(bytes);
         self.ends.push(self.data.len());
     }
 
+    /// Appends one; the first is taken over as it is.
+    fn push_owned(&mut self, bytes: Vec<u8>) {
+        if self.data.is_empty() {
+            self.data = bytes;
+            self.ends.push(self.data.len());
+        } else {
+            self.push(&bytes);
+        }
+    }
+
     /// Appends one that `write` appends to the buffer; it must only append.
+    #[inline]
     pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.data);
         self.ends.push(self.data.len());
@@ -37,9 +49,14 @@ impl VarBytes {
     fn pop(&mut self) {
         self.ends.pop();
         self.data.truncate(self.ends.last().copied().unwrap_or(0));
+        // A large one leaves no room behind that nothing fills.
+        if self.data.capacity() > 2 * self.data.len() + OWNED {
+            self.data.shrink_to_fit();
+        }
     }
 
     /// The one at `row`.
+    #[inline]
     #[must_use]
     pub fn get(&self, row: usize) -> &[u8] {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
@@ -65,6 +82,9 @@ impl VarBytes {
     }
 }
 
+/// Bytes from which a value is worth being taken over rather than copied.
+const OWNED: usize = 64 << 10;
+
 /// The typed vector of a column. NULLs and escapes have a filler at their place.
 #[derive(Debug, Clone)]
 enum Carrier {
@@ -82,7 +102,8 @@ pub struct Column {
     state: Vec<State>,
     /// Values outside the column's type, by row, ascending.
     escapes: Vec<(usize, Value)>,
-    escape_bytes: usize,
+    /// Bytes that the rows need beside a number each: of texts, bytes and escapes.
+    beside: usize,
     has_absent: bool,
 }
 
@@ -116,6 +137,7 @@ pub enum Cell<'a> {
 macro_rules! push {
     ($name:ident, $variant:ident, $type:ty, $filler:expr, $doc:literal) => {
         #[doc = $doc]
+        #[inline]
         pub fn $name(&mut self, value: $type) {
             let rows = self.state.len();
             let carrier = self.carrier.get_or_insert_with(|| Carrier::$variant(vec![$filler; rows]));
@@ -136,12 +158,35 @@ impl Column {
     push!(push_float, Float, f64, 0.0, "Appends a value of the `Float` carrier.");
 
     /// Appends a value of the `Bytes` carrier.
+    #[inline]
     pub fn push_bytes(&mut self, value: &[u8]) {
-        self.push_bytes_with(|data| data.extend_from_slice(value));
+        self.beside += value.len();
+        self.bytes().push(value);
+        self.state.push(State::Present);
     }
 
     /// Appends a value of the `Bytes` carrier that `write` appends to the buffer.
+    #[inline]
     pub fn push_bytes_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let bytes = self.bytes();
+        let before = bytes.size();
+        bytes.push_with(write);
+        self.beside += bytes.size() - before;
+        self.state.push(State::Present);
+    }
+
+    /// Appends a value of the `Bytes` carrier that nobody else needs, without a copy of a large one.
+    pub fn push_bytes_owned(&mut self, value: Vec<u8>) {
+        if value.len() < OWNED {
+            return self.push_bytes(&value);
+        }
+        self.beside += value.len();
+        self.bytes().push_owned(value);
+        self.state.push(State::Present);
+    }
+
+    #[inline]
+    fn bytes(&mut self) -> &mut VarBytes {
         let rows = self.state.len();
         let carrier = self.carrier.get_or_insert_with(|| {
             let mut bytes = VarBytes::default();
@@ -149,10 +194,7 @@ impl Column {
             Carrier::Bytes(bytes)
         });
         match carrier {
-            Carrier::Bytes(bytes) => {
-                bytes.push_with(write);
-                self.state.push(State::Present);
-            }
+            Carrier::Bytes(bytes) => bytes,
             _ => unreachable!("a column has one carrier, by its logical type"),
         }
     }
@@ -170,7 +212,7 @@ impl Column {
 
     /// Appends a value outside the column's type.
     pub fn push_escape(&mut self, value: Value) {
-        self.escape_bytes += match &value {
+        self.beside += match &value {
             Value::Text(t) => t.len(),
             Value::Bytes(b) => b.len(),
             _ => 8,
@@ -179,14 +221,14 @@ impl Column {
         self.push_filler(State::Escape);
     }
 
-    /// Takes the last value off, as a column of its own.
-    fn take_last(&mut self) -> Self {
-        let mut last = Self::default();
-        let Some(row) = self.len().checked_sub(1) else { return last };
-        last.push_cell(self.cell(row));
+    /// Takes the last value off and puts it into another column.
+    fn move_last(&mut self, into: &mut Self) {
+        let Some(row) = self.len().checked_sub(1) else { return };
+        let before = into.beside;
+        into.push_cell(self.cell(row));
+        self.beside -= into.beside - before;
         if self.state.pop() == Some(State::Escape) {
             self.escapes.pop();
-            self.escape_bytes -= last.escape_bytes;
         }
         match &mut self.carrier {
             None => {}
@@ -195,7 +237,22 @@ impl Column {
             Some(Carrier::Float(v)) => drop(v.pop()),
             Some(Carrier::Bytes(v)) => v.pop(),
         }
-        last
+    }
+
+    /// An empty one with room for as much as this one holds, but not for more than so many bytes.
+    fn another(&self, bytes: usize) -> Self {
+        let rows = self.len().min(bytes);
+        let carrier = self.carrier.as_ref().map(|carrier| match carrier {
+            Carrier::Int(_) => Carrier::Int(Vec::with_capacity(rows)),
+            Carrier::UInt(_) => Carrier::UInt(Vec::with_capacity(rows)),
+            Carrier::Float(_) => Carrier::Float(Vec::with_capacity(rows)),
+            Carrier::Bytes(v) => Carrier::Bytes(VarBytes {
+                // Texts are not always as long as those before.
+                data: Vec::with_capacity((v.size() + v.size() / 8).min(bytes)),
+                ends: Vec::with_capacity(rows),
+            }),
+        });
+        Self { carrier, state: Vec::with_capacity(rows), ..Self::default() }
     }
 
     fn push_filler(&mut self, state: State) {
@@ -273,17 +330,10 @@ impl Column {
         self.state.is_empty()
     }
 
-    /// Bytes held, roughly.
+    /// Bytes held, roughly: each row is counted with a number and its state.
     #[must_use]
     pub fn size(&self) -> usize {
-        let carrier = match &self.carrier {
-            None => 0,
-            Some(Carrier::Int(v)) => v.len() * 8,
-            Some(Carrier::UInt(v)) => v.len() * 8,
-            Some(Carrier::Float(v)) => v.len() * 8,
-            Some(Carrier::Bytes(v)) => v.size() + v.len() * 8,
-        };
-        carrier + self.state.len() + self.escape_bytes
+        self.state.len() * 9 + self.beside
     }
 }
 
@@ -430,11 +480,10 @@ impl BatchBuilder {
             return None;
         }
         let too_much = self.rows > 1 && self.size() > self.limits.bytes;
-        let rest = if too_much {
-            self.columns.iter_mut().map(Column::take_last).collect()
-        } else {
-            vec![Column::default(); self.table.columns.len()]
-        };
+        let mut rest: Vec<Column> = self.columns.iter().map(|column| column.another(self.limits.bytes)).collect();
+        if too_much {
+            self.columns.iter_mut().zip(&mut rest).for_each(|(column, rest)| column.move_last(rest));
+        }
         self.rows = usize::from(too_much);
         Some(Batch::new(self.table.clone(), std::mem::replace(&mut self.columns, rest)))
     }
@@ -472,5 +521,23 @@ mod tests {
         assert_eq!(all, texts.map(|t| Value::Bytes(t.as_bytes().to_vec())));
         assert_eq!(batches[1].cell(0, 1), Cell::Escape(&Value::Text("beyond".to_owned())));
         assert!(!batches[0].columns()[1].has_escapes());
+        let sizes: Vec<usize> = batches.iter().map(Batch::size).collect();
+        assert_eq!(sizes, [2 * 18 + 3, 18 + 500 + 6, 3 * 18 + 3, 18 + 1], "what was taken off is not counted twice");
+    }
+
+    #[test]
+    fn a_value_taken_over_is_what_a_copied_one_is() {
+        let values = [vec![], vec![b'a'; OWNED], vec![], vec![b'b'; OWNED + 1], vec![b'c']];
+        let (mut owned, mut copied) = (Column::default(), Column::default());
+        for column in [&mut owned, &mut copied] {
+            column.push_null();
+        }
+        for value in &values {
+            owned.push_bytes_owned(value.clone());
+            copied.push_bytes(value);
+        }
+        assert!((0..=values.len()).all(|row| owned.cell(row) == copied.cell(row)));
+        assert_eq!(owned.size(), copied.size());
+        assert_eq!(owned.size(), 6 * 9 + 2 * OWNED + 2);
     }
 }

@@ -26,6 +26,9 @@ pub fn fit(from: &T, to: &T, data: Column, same_engine: bool) -> (Column, Vec<Mi
         return (data, Vec::new());
     }
     if same_carrier(from, to) && !data.has_escapes() {
+        if is_unlimited(to) {
+            return (data, Vec::new());
+        }
         let misfits: Vec<Misfit> =
             (0..data.len()).filter_map(|row| check(to, data.cell(row)).err().map(|why| (row, why))).collect();
         return (data, misfits);
@@ -166,6 +169,21 @@ fn via_text(from: &T, to: &T) -> bool {
         || *to == T::Any
         || (texty(from) && !binary(to))
         || (texty(to) && !binary(from))
+}
+
+/// Whether [`check`] has nothing to say of any value.
+fn is_unlimited(to: &T) -> bool {
+    matches!(
+        to,
+        T::Int { bits: 64, unsigned: false }
+            | T::Float { bits: 64 }
+            | T::Decimal { precision: None, .. }
+            | T::Text { max: None, .. }
+            | T::Binary { max: None, .. }
+            | T::Json { .. }
+            | T::Date
+            | T::Timestamp { digits: 6.., .. }
+    )
 }
 
 /// Whether a cell, already in the carrier of `to`, is within its limits.

@@ -64,47 +64,65 @@ pub mod temporal {
         let doy = (153 * mp + 2) / 5 + i64::from(day) - 1;
         let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
         let days = era.checked_mul(146_097)?.checked_add(doe)? - 719_468;
-        (civil(days) == (year, month, day)).then_some(days)
+        (day <= month_length(year, month)).then_some(days)
+    }
+
+    fn month_length(year: i64, month: u32) -> u32 {
+        match month {
+            2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        }
     }
 
     fn push_padded(out: &mut String, value: u64, width: usize) {
         let (digits, from) = super::padded(value, width);
-        out.extend(digits[from..].iter().map(|digit| char::from(*digit)));
+        push_ascii(out, &digits[from..]);
+    }
+
+    fn push_ascii(out: &mut String, digits: &[u8]) {
+        out.push_str(std::str::from_utf8(digits).unwrap_or_default());
+    }
+
+    /// The two digits of a number below 100.
+    fn pair(value: u64) -> [u8; 2] {
+        [value / 10, value % 10].map(|digit| b'0' + u8::try_from(digit % 10).unwrap_or_default())
     }
 
     /// Writes `YYYY-MM-DD`; a year beyond four digits with all of them, one before 1 as `-NNNN`
     /// (astronomical: 0000 is 1 BC).
     pub fn write_date(out: &mut String, days: i64) {
         let (y, m, d) = civil(days);
+        let year = y.unsigned_abs();
+        let ([m1, m2], [d1, d2]) = (pair(m.into()), pair(d.into()));
+        if (0..=9999).contains(&y) {
+            let ([y1, y2], [y3, y4]) = (pair(year / 100), pair(year % 100));
+            return push_ascii(out, &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2]);
+        }
         if y < 0 {
             out.push('-');
         }
-        push_padded(out, y.unsigned_abs(), 4);
-        out.push('-');
-        push_padded(out, m.into(), 2);
-        out.push('-');
-        push_padded(out, d.into(), 2);
+        push_padded(out, year, 4);
+        push_ascii(out, &[b'-', m1, m2, b'-', d1, d2]);
     }
 
     /// Writes `HH:MM:SS` of non-negative microseconds with the fraction cut to `digits`
     /// or, when that would lose something, to as many as it needs.
     pub fn write_time(out: &mut String, micros: u64, digits: u8) {
-        let seconds = micros / 1_000_000;
-        push_padded(out, seconds / 3600, 2);
-        out.push(':');
-        push_padded(out, seconds / 60 % 60, 2);
-        out.push(':');
-        push_padded(out, seconds % 60, 2);
-        let mut fraction = micros % 1_000_000;
-        let mut width = 6_usize;
-        while width > usize::from(digits) && fraction.is_multiple_of(10) {
-            fraction /= 10;
-            width -= 1;
+        let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+        if seconds < 360_000 {
+            push_ascii(out, &pair(seconds / 3600));
+        } else {
+            push_padded(out, seconds / 3600, 2);
         }
-        if width > 0 {
-            out.push('.');
-            push_padded(out, fraction, width);
-        }
+        let ([m1, m2], [s1, s2]) = (pair(seconds / 60 % 60), pair(seconds % 60));
+        let ([f1, f2], [f3, f4]) = (pair(fraction / 10_000), pair(fraction / 100 % 100));
+        let [f5, f6] = pair(fraction % 100);
+        let text = [b':', m1, m2, b':', s1, s2, b'.', f1, f2, f3, f4, f5, f6];
+        let least = if digits == 0 { 6 } else { 7 + usize::from(digits.min(6)) };
+        let needed = text.iter().rposition(|digit| *digit != b'0').map_or(0, |at| if at == 6 { 6 } else { at + 1 });
+        push_ascii(out, &text[..needed.max(least)]);
     }
 
     /// Writes `YYYY-MM-DD HH:MM:SS[.f]`.
@@ -242,6 +260,40 @@ mod tests {
             assert_eq!(parse_timestamp(&text(micros, 6)), Some((micros, None)), "{}", text(micros, 6));
             assert_eq!(parse_timestamp(&(text(micros, 0) + "-03:30")), Some((micros, Some(-12_600))));
         }
+    }
+
+    #[test]
+    fn times_have_the_digits_that_are_asked_for_or_needed() {
+        let shown = |micros, digits| {
+            let mut out = String::new();
+            write_time(&mut out, micros, digits);
+            out
+        };
+        for micros in [0, 1, 10, 120_000, 999_999, 3_599_100_000, 86_399_999_990, 359_999_000_000, 3_020_399_500_000] {
+            for digits in 0..=7 {
+                let (seconds, fraction) = (micros / 1_000_000, format!("{:06}", micros % 1_000_000));
+                let width = fraction.trim_end_matches('0').len().max(usize::from(digits).min(6));
+                let point = if width > 0 { "." } else { "" };
+                let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+                assert_eq!(shown(micros, digits), format!("{h:02}:{m:02}:{s:02}{point}{}", &fraction[..width]));
+            }
+        }
+    }
+
+    /// Each day of the calendar has one date, and no other date is one.
+    #[test]
+    fn days_and_dates_are_each_others() {
+        for day in days(-401, 1, 1).unwrap()..days(2_001, 1, 1).unwrap() {
+            let (year, month, of_month) = civil(day);
+            assert_eq!(days(year, month, of_month), Some(day));
+            let mut text = String::new();
+            write_date(&mut text, day);
+            assert_eq!(parse_date(&text), Some(day), "{text}");
+        }
+        let wrong =
+            [(1900, 2, 29), (2000, 2, 30), (2023, 4, 31), (2023, 12, 32), (2023, 0, 1), (2023, 13, 1), (2023, 1, 0)];
+        assert!(wrong.into_iter().all(|(year, month, day)| days(year, month, day).is_none()));
+        assert!(days(2000, 2, 29).is_some() && days(1900, 2, 28).is_some());
     }
 
     #[test]

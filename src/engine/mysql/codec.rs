@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::connect::quote;
 use super::source::is_hex_text;
-use crate::model::{Cell, ColumnDef, LogicalType, Value, temporal};
+use crate::model::{Cell, ColumnDef, LogicalType, Value, padded, temporal};
 
 /// How a column's values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +115,13 @@ impl Writer {
             (Form::Bytes, Cell::Bytes(v)) => hex(out, v),
             (Form::Text | Form::Number | Form::Hex, Cell::Bytes(v)) => escape_field(out, v),
             (Form::Date | Form::Timestamp(_) | Form::Time(_) | Form::Year, Cell::Bytes(v)) => escape_field(out, v),
+            (Form::Number, Cell::Int(v)) => {
+                if v < 0 {
+                    out.push(b'-');
+                }
+                let (digits, from) = padded(v.unsigned_abs(), 1);
+                out.extend_from_slice(&digits[from..]);
+            }
             (form, cell) => {
                 self.render(form, cell);
                 out.extend_from_slice(self.scratch.as_bytes());

@@ -222,7 +222,7 @@ fn put(column: &mut Column, logical: &LogicalType, value: Raw) -> Result<()> {
             | LogicalType::Time { .. },
             _,
         ) => return Err(odd(logical)),
-        (_, Raw::Bytes(v)) => column.push_bytes(&v),
+        (_, Raw::Bytes(v)) => column.push_bytes_owned(v),
         _ => return Err(odd(logical)),
     }
     Ok(())

@@ -18,7 +18,7 @@ use crate::model::{Batch, Cell, Table};
 /// Bytes gathered for one bulk statement.
 const BULK: usize = 2 << 20;
 /// Bytes of one network packet of a `LOAD DATA`.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 256 << 10;
 /// Updates from which a temporary table pays.
 const MANY: usize = 50;
 /// Rows that a statement takes in or finds.
@@ -38,16 +38,90 @@ pub(super) struct Sink {
 /// Inserts held back.
 pub(super) struct Pending {
     table: Arc<Table>,
-    sql: String,
-    load: bool,
-    /// The fields of a `LOAD DATA`, or an INSERT from its first word on.
-    data: Vec<u8>,
+    /// A `LOAD DATA`, or an INSERT with its rows.
+    sql: Vec<u8>,
+    /// What is to be loaded; its fields are made while the server takes them in.
+    load: Option<Vec<Batch>>,
+    bytes: usize,
     rows: u64,
+}
+
+/// The fields of a `LOAD DATA`, packet by packet.
+struct Fields {
+    batches: std::vec::IntoIter<Batch>,
+    columns: Vec<(usize, Form)>,
+    writer: Writer,
+    batch: Option<Batch>,
+    row: usize,
+    /// What is left of a long row.
+    rest: Bytes,
+}
+
+impl Fields {
+    fn new(batches: Vec<Batch>, columns: Vec<(usize, Form)>) -> Self {
+        let (batches, writer, rest) = (batches.into_iter(), Writer::default(), Bytes::new());
+        Self { batches, columns, writer, batch: None, row: 0, rest }
+    }
+
+    fn fill(&mut self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(CHUNK + CHUNK / 8);
+        while out.len() < CHUNK {
+            let Some(batch) = self.batch.as_ref().filter(|batch| self.row < batch.rows()) else {
+                self.batch = self.batches.next();
+                self.row = 0;
+                if self.batch.is_none() {
+                    break;
+                }
+                continue;
+            };
+            write_row(&mut self.writer, true, batch, self.row, &self.columns, &mut out);
+            self.row += 1;
+        }
+        out
+    }
+}
+
+impl Iterator for Fields {
+    type Item = std::io::Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            self.rest = self.fill().into();
+        }
+        let length = self.rest.len().min(2 * CHUNK);
+        (length > 0).then(|| Ok(self.rest.split_to(length)))
+    }
+}
+
+/// Appends a row: of a `LOAD DATA`, or of an INSERT.
+fn write_row(writer: &mut Writer, load: bool, batch: &Batch, row: usize, columns: &[(usize, Form)], out: &mut Vec<u8>) {
+    if !load {
+        out.push(b'(');
+    }
+    for (n, &(at, form)) in columns.iter().enumerate() {
+        if n > 0 {
+            out.push(if load { b'\t' } else { b',' });
+        }
+        let cell = batch.cell(row, at);
+        if load {
+            writer.field(form, cell, out);
+            continue;
+        }
+        // Only NULL is numbered: DEFAULT is a 0, which is taken as it is.
+        let unnumbered = matches!(cell, Cell::Absent) && batch.table.columns[at].identity.is_some();
+        writer.literal(form, if unnumbered { Cell::Null } else { cell }, out);
+    }
+    out.push(if load { b'\n' } else { b')' });
 }
 
 /// Positions of the columns that are written, with their forms.
 pub(super) fn written(table: &Table) -> Vec<(usize, Form)> {
     table.columns.iter().enumerate().filter(|(_, c)| !c.generated).map(|(i, c)| (i, Form::of(c))).collect()
+}
+
+/// Whether a value of these columns is not given.
+fn any_absent(batch: &Batch, columns: &[(usize, Form)]) -> bool {
+    columns.iter().any(|&(at, _)| batch.columns()[at].has_absent())
 }
 
 fn start(into: &str, table: &Arc<Table>, columns: &[(usize, Form)], load: bool) -> Pending {
@@ -80,8 +154,7 @@ fn start(into: &str, table: &Arc<Table>, columns: &[(usize, Form)], load: bool) 
         let names: Vec<String> = columns.iter().map(|&(at, _)| name(at)).collect();
         format!("INSERT INTO {into} ({}) VALUES ", names.join(", "))
     };
-    let (sql, data) = if load { (sql, Vec::new()) } else { (String::new(), sql.into_bytes()) };
-    Pending { table: table.clone(), sql, load, data, rows: 0 }
+    Pending { table: table.clone(), sql: sql.into_bytes(), load: load.then(Vec::new), bytes: 0, rows: 0 }
 }
 
 pub(super) fn in_table(error: Error, table: &Table) -> Error {
@@ -96,23 +169,6 @@ impl Sink {
         Ok(affected)
     }
 
-    fn row(&mut self, load: bool, batch: &Batch, row: usize, columns: &[(usize, Form)], out: &mut Vec<u8>) {
-        if !load {
-            out.push(b'(');
-        }
-        for (n, &(at, form)) in columns.iter().enumerate() {
-            if n > 0 {
-                out.push(if load { b'\t' } else { b',' });
-            }
-            let cell = batch.cell(row, at);
-            // Only NULL is numbered: DEFAULT is a 0, which is taken as it is.
-            let unnumbered = cell == Cell::Absent && batch.table.columns[at].identity.is_some();
-            let cell = if unnumbered { Cell::Null } else { cell };
-            if load { self.writer.field(form, cell, out) } else { self.writer.literal(form, cell, out) }
-        }
-        out.push(if load { b'\n' } else { b')' });
-    }
-
     async fn insert(&mut self, into: Option<&str>, batch: &Batch) -> Result<()> {
         let columns = written(&batch.table);
         let same = self
@@ -123,22 +179,37 @@ impl Sink {
             self.send().await?;
         }
         // Without a written column there is no field to load; an absent value needs DEFAULT.
-        let absent = columns.iter().any(|&(at, _)| (0..batch.rows()).any(|r| batch.cell(r, at) == Cell::Absent));
-        let load = self.flavor.local_infile && !columns.is_empty() && !absent;
-        if self.pending.as_ref().is_some_and(|p| p.load != load) {
+        let load = self.flavor.local_infile && !columns.is_empty() && !any_absent(batch, &columns);
+        if self.pending.as_ref().is_some_and(|p| p.load.is_some() != load) {
             self.send().await?;
         }
         let name = into.map_or_else(|| table_sql(&batch.table.name), str::to_owned);
-        let limit = if load { BULK } else { BULK.min(self.flavor.max_packet.saturating_sub(1024)) };
+        if load {
+            let pending = self.pending.get_or_insert_with(|| start(&name, &batch.table, &columns, load));
+            pending.load.get_or_insert_default().push(batch.clone());
+            pending.rows += batch.rows() as u64;
+            pending.bytes += batch.size();
+        } else {
+            self.insert_rows(&name, batch, &columns).await?;
+        }
+        if into.is_some() || self.pending.as_ref().is_some_and(|p| p.bytes >= BULK) {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    /// Appends rows to an INSERT, or to several where one would be too long.
+    async fn insert_rows(&mut self, name: &str, batch: &Batch, columns: &[(usize, Form)]) -> Result<()> {
+        let limit = BULK.min(self.flavor.max_packet.saturating_sub(1024));
         let mut one = Vec::new();
         for row in 0..batch.rows() {
             one.clear();
-            self.row(load, batch, row, &columns, &mut one);
-            let full = self.pending.as_ref().is_some_and(|p| p.rows > 0 && p.data.len() + one.len() + 1 > limit);
+            write_row(&mut self.writer, false, batch, row, columns, &mut one);
+            let full = self.pending.as_ref().is_some_and(|p| p.rows > 0 && p.sql.len() + one.len() + 1 > limit);
             if full {
                 self.send().await?;
             }
-            if !load && one.len() + 4096 > self.flavor.max_packet {
+            if one.len() + 4096 > self.flavor.max_packet {
                 return Err(Error::new(
                     ErrorKind::BadData,
                     format!(
@@ -149,15 +220,12 @@ impl Sink {
                     ),
                 ));
             }
-            let pending = self.pending.get_or_insert_with(|| start(&name, &batch.table, &columns, load));
-            if !load && pending.rows > 0 {
-                pending.data.push(b',');
+            let pending = self.pending.get_or_insert_with(|| start(name, &batch.table, columns, false));
+            if pending.rows > 0 {
+                pending.sql.push(b',');
             }
-            pending.data.extend_from_slice(&one);
+            pending.sql.extend_from_slice(&one);
             pending.rows += 1;
-        }
-        if into.is_some() {
-            self.send().await?;
         }
         Ok(())
     }
@@ -165,16 +233,14 @@ impl Sink {
     /// Sends what is held back.
     pub(super) async fn send(&mut self) -> Result<()> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
-        let Pending { table, sql, load, data, rows } = pending;
-        if !load {
-            let affected = self.run(&data, &table).await?;
+        let Pending { table, sql, load, rows, .. } = pending;
+        let Some(batches) = load else {
+            let affected = self.run(&sql, &table).await?;
             return same_count(&table, rows, affected);
-        }
-        let data = Bytes::from(data);
-        let length = data.len();
-        let chunks = (0..length).step_by(CHUNK).map(move |at| Ok(data.slice(at..length.min(at + CHUNK))));
+        };
+        let fields = Fields::new(batches, written(&table));
         // Only this stream is ever served, whatever file the server asks for, and only once.
-        self.conn.set_infile_handler(async move { Ok(stream::iter(chunks.collect::<Vec<_>>()).boxed()) });
+        self.conn.set_infile_handler(async move { Ok(stream::iter(fields).boxed()) });
         let (affected, warnings) = {
             let result = self.conn.query_iter(sql).await.map_err(|e| in_table(convert(e), &table))?;
             let counts = (result.affected_rows(), result.warnings());
@@ -217,8 +283,10 @@ impl Sink {
         let key = table.row_key().ok_or_else(|| no_key(&table))?;
         let columns = written(&table);
         let others: Vec<(usize, Form)> = columns.iter().copied().filter(|(at, _)| !key.columns.contains(at)).collect();
-        let absent = columns.iter().any(|&(at, _)| (0..batch.rows()).any(|r| batch.cell(r, at) == Cell::Absent));
-        if batch.rows() >= MANY && !absent && key.columns.iter().all(|&k| !table.columns[k].generated) {
+        if batch.rows() >= MANY
+            && !any_absent(batch, &columns)
+            && key.columns.iter().all(|&k| !table.columns[k].generated)
+        {
             return self.update_many(batch, &key.columns, &columns, &others).await;
         }
         let mut found = 0;
@@ -452,5 +520,35 @@ impl Target for Sink {
             }
         }
         Ok(orphans)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Column, ColumnDef, LogicalType, TableName};
+
+    /// Packet by packet or at once, the fields are the same, and a long row comes in pieces.
+    #[test]
+    fn fields_come_in_packets() {
+        let (int, text) =
+            (LogicalType::Int { bits: 64, unsigned: false }, LogicalType::Text { max: None, fixed: false });
+        let columns = vec![ColumnDef::new("a", int), ColumnDef::new("b", text)];
+        let table = Arc::new(Table::new(TableName::new("t"), columns));
+        let long = "tab\tline\n".repeat(CHUNK / 3);
+        let batch = |rows: &[(i64, &str)]| {
+            let (mut a, mut b) = (Column::default(), Column::default());
+            for (number, text) in rows {
+                a.push_int(*number);
+                b.push_bytes(text.as_bytes());
+            }
+            Batch::new(table.clone(), vec![a, b])
+        };
+        let batches = vec![batch(&[(0, "x"), (i64::MIN, &long)]), batch(&[]), batch(&[(-7, ""), (10, "z")])];
+        let packets: Vec<Bytes> = Fields::new(batches, written(&table)).map(|packet| packet.unwrap()).collect();
+        let escaped = long.replace('\t', "\\t").replace('\n', "\\n");
+        let expected = format!("0\tx\n{}\t{escaped}\n-7\t\n10\tz\n", i64::MIN);
+        assert!(packets.concat() == expected.as_bytes(), "the fields differ");
+        assert!(packets.len() > 2 && packets.iter().all(|packet| packet.len() <= 2 * CHUNK));
     }
 }

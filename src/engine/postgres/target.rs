@@ -81,20 +81,24 @@ impl Writer {
             self.copy =
                 Some(OpenCopy { sink: Box::pin(sink), columns, statement, table: name, binary, buffer, rows: 0 });
         }
-        let Some(copy) = &mut self.copy else { return Ok(()) };
         let mut scratch = Vec::new();
         for row in 0..batch.rows() {
+            let Some(copy) = &mut self.copy else { return Ok(()) };
             if let Err(e) = encode_row(copy, batch, row, &mut scratch) {
                 // Dropping the sink fails the COPY at the server too.
                 self.copy = None;
                 return Err(e.context(format_args!("table {}", batch.table.name)));
             }
             if copy.buffer.len() >= CHUNK {
-                let chunk = std::mem::replace(&mut copy.buffer, Vec::with_capacity(CHUNK + CHUNK / 4));
-                if copy.sink.send(Bytes::from(chunk)).await.is_err() {
-                    // The reason comes with the end of the COPY.
-                    self.finish().await?;
-                    return Err(Error::new(ErrorKind::Unreachable, "PostgreSQL ended a COPY early"));
+                let mut rest = Bytes::from(std::mem::replace(&mut copy.buffer, Vec::with_capacity(CHUNK + CHUNK / 4)));
+                // In pieces: the driver copies what it is given.
+                while let Some(copy) = self.copy.as_mut().filter(|_| !rest.is_empty()) {
+                    let piece = rest.split_to(rest.len().min(2 * CHUNK));
+                    if copy.sink.send(piece).await.is_err() {
+                        // The reason comes with the end of the COPY.
+                        self.finish().await?;
+                        return Err(Error::new(ErrorKind::Unreachable, "PostgreSQL ended a COPY early"));
+                    }
                 }
             }
         }

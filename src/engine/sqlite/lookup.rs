@@ -177,16 +177,19 @@ fn scan(conn: &Connection, table: &Arc<Table>, above: Option<(usize, i64)>, limi
 #[async_trait]
 impl Lookup for FileTarget {
     async fn lookup(&mut self, table: &Arc<Table>, keys: &Batch, _lock: RowLock) -> Result<Batch> {
+        self.send().await?;
         let (table, keys) = (table.clone(), keys.clone());
         self.worker.call(move |conn| lookup(conn, &table, &keys, None)).await
     }
 
     async fn lookup_where(&mut self, table: &Arc<Table>, keys: &Batch, condition: &str) -> Result<Batch> {
+        self.send().await?;
         let (table, keys, condition) = (table.clone(), keys.clone(), condition.to_owned());
         self.worker.call(move |conn| lookup(conn, &table, &keys, Some(&condition))).await
     }
 
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
+        self.send().await?;
         let table = table.clone();
         self.worker.call(move |conn| scan(conn, &table, above, limit)).await
     }

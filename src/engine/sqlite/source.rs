@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
 
 use async_trait::async_trait;
 use rusqlite::types::ToSqlOutput;
@@ -15,7 +16,7 @@ use super::error::{during, translate};
 use super::types::{Affinity, Binder, affinity, push};
 use crate::engine::filter::{self, Quoting};
 use crate::engine::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source};
-use crate::model::{Batch, BatchBuilder, Cell, Column, ColumnDef, LogicalType, Table, Value, cell_order};
+use crate::model::{Batch, BatchBuilder, BatchLimits, Cell, Column, ColumnDef, LogicalType, Table, Value, cell_order};
 
 const QUOTING: Quoting = Quoting { escaping: "", backtick: true, bracket: true, dollar: false, hash: false };
 
@@ -258,7 +259,13 @@ impl KeyWatch {
 /// What goes over to the stream; `None` tells an end from a thread that died.
 type Sent = Result<Option<Batch>>;
 
-fn run(conn: &Connection, request: &ReadRequest, out: &mpsc::Sender<Sent>) -> Result<()> {
+/// Whether nothing more is to be read while this batch is on its way: its row is larger than batches are.
+fn is_large(batch: &Batch, limits: BatchLimits) -> bool {
+    batch.size() > 2 * limits.bytes
+}
+
+/// `go` tells that the batch after a large one is wanted.
+fn run(conn: &Connection, request: &ReadRequest, out: &mpsc::Sender<Sent>, go: &Receiver<()>) -> Result<()> {
     let table = &request.table;
     let failed = |e| during(format_args!("cannot read table {}", table.name))(e);
     hold_point(conn).map_err(failed)?;
@@ -284,7 +291,8 @@ fn run(conn: &Connection, request: &ReadRequest, out: &mpsc::Sender<Sent>) -> Re
             && let Some(batch) = builder.take()
         {
             watch.keep_last(&batch);
-            if out.blocking_send(Ok(Some(batch))).is_err() {
+            let large = is_large(&batch, request.limits);
+            if out.blocking_send(Ok(Some(batch))).is_err() || (large && go.recv().is_err()) {
                 return Ok(());
             }
         }
@@ -324,21 +332,27 @@ impl Source for FileSource {
         // What cannot be asked for is told before anything is read.
         plan(request, false)?;
         let request = request.clone();
+        let limits = request.limits;
         // One is read while one waits.
         let (out, batches) = mpsc::channel(1);
+        let (go, wanted) = std::sync::mpsc::channel();
         self.worker
             .spawn(move |conn| {
-                let end = run(conn, &request, &out).map(|()| None);
+                let end = run(conn, &request, &out, &wanted).map(|()| None);
                 let _ = out.blocking_send(end);
             })
             .await?;
-        Ok(Box::new(FileStream { source: self, batches, ended: false }))
+        Ok(Box::new(FileStream { source: self, batches, go, limits, large: false, ended: false }))
     }
 }
 
 struct FileStream<'a> {
     source: &'a FileSource,
     batches: mpsc::Receiver<Sent>,
+    go: Sender<()>,
+    limits: BatchLimits,
+    /// Whether the thread waits to be told to go on.
+    large: bool,
     ended: bool,
 }
 
@@ -348,6 +362,10 @@ impl BatchStream for FileStream<'_> {
         if self.ended {
             return Ok(None);
         }
+        if std::mem::take(&mut self.large) {
+            // A thread that is gone is found out about below.
+            let _ = self.go.send(());
+        }
         let sent = self.batches.recv().await.unwrap_or_else(|| {
             Err(Error::new(
                 ErrorKind::Protocol,
@@ -355,6 +373,7 @@ impl BatchStream for FileStream<'_> {
             ))
         });
         self.ended = !matches!(sent, Ok(Some(_)));
+        self.large = matches!(&sent, Ok(Some(batch)) if is_large(batch, self.limits));
         sent
     }
 }
@@ -366,5 +385,39 @@ impl Drop for FileStream<'_> {
             self.batches.close();
             self.source.worker.interrupt();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TableName;
+
+    /// What a run of the thread hands over, told to go on so many times.
+    fn sent(told: usize) -> usize {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("CREATE TABLE t (a TEXT); INSERT INTO t VALUES (printf('%.500c', 'x')), ('y'), ('z')")
+            .unwrap();
+        let columns = vec![ColumnDef::new("a", LogicalType::Text { max: None, fixed: false })];
+        let request = ReadRequest {
+            table: Arc::new(Table::new(TableName::new("t"), columns)),
+            filter: None,
+            rows: Selection::All,
+            ordered: false,
+            limits: BatchLimits { rows: 1, bytes: 100 },
+        };
+        let (out, mut batches) = mpsc::channel(4);
+        let (go, wanted) = std::sync::mpsc::channel();
+        (0..told).for_each(|_| go.send(()).unwrap());
+        drop(go);
+        run(&conn, &request, &out, &wanted).unwrap();
+        drop(out);
+        std::iter::from_fn(|| batches.blocking_recv()).count()
+    }
+
+    #[test]
+    fn nothing_is_read_behind_a_large_row_until_it_is_wanted() {
+        assert_eq!(sent(0), 1);
+        assert_eq!(sent(1), 3, "only the large one waits");
     }
 }

@@ -24,16 +24,54 @@ pub(super) struct FileTarget {
     indexes: Vec<String>,
     /// How many of either there were at the savepoint.
     point: (usize, usize),
+    /// Inserts held back, so that the thread need not be woken for each batch.
+    held: Vec<Batch>,
+    held_bytes: usize,
 }
+
+/// Bytes of rows that are held back.
+const HELD_BYTES: usize = 2 << 20;
 
 impl FileTarget {
     /// Opens the file to write.
     pub(super) async fn start(settings: Arc<Settings>) -> Result<Self> {
         let worker = Worker::start(settings, Access::Write).await?;
-        Ok(Self { worker, begun: Vec::new(), indexes: Vec::new(), point: (0, 0) })
+        Ok(Self { worker, begun: Vec::new(), indexes: Vec::new(), point: (0, 0), held: Vec::new(), held_bytes: 0 })
+    }
+
+    /// Writes what is held back.
+    pub(super) async fn send(&mut self) -> Result<()> {
+        let held = self.take_held();
+        if held.is_empty() {
+            return Ok(());
+        }
+        let mut begun = Vec::new();
+        for batch in &held {
+            if !self.begun.contains(&batch.table.name) {
+                self.begun.push(batch.table.name.clone());
+                begun.push(batch.table.clone());
+            }
+        }
+        let work = move |conn: &mut Connection| {
+            let mut dropped = Vec::new();
+            for table in &begun {
+                let failed = |e| during(format_args!("cannot write table {}", table.name))(e);
+                dropped.extend(indexes::drop_for_load(conn, table).map_err(failed)?);
+            }
+            held.iter().try_for_each(|batch| write(conn, WriteMode::Insert, batch).map(drop))?;
+            Ok(dropped)
+        };
+        self.indexes.extend(self.worker.call(work).await?);
+        Ok(())
+    }
+
+    fn take_held(&mut self) -> Vec<Batch> {
+        self.held_bytes = 0;
+        std::mem::take(&mut self.held)
     }
 
     fn forget(&mut self) {
+        self.take_held();
         self.begun.clear();
         self.indexes.clear();
         self.point = (0, 0);
@@ -243,27 +281,31 @@ impl Target for FileTarget {
     async fn write(&mut self, mode: WriteMode, batch: &Batch) -> Result<u64> {
         // Shares its columns, so that the thread owns what it reads.
         let batch = batch.clone();
-        if mode == WriteMode::Insert && !self.begun.contains(&batch.table.name) {
-            self.begun.push(batch.table.name.clone());
-            let table = batch.table.clone();
-            let dropping = format!("cannot write table {}", table.name);
-            let dropped =
-                self.worker.call(move |conn| indexes::drop_for_load(conn, &table).map_err(during(dropping))).await?;
-            self.indexes.extend(dropped);
+        if mode == WriteMode::Insert {
+            let rows = batch.rows() as u64;
+            self.held_bytes += batch.size();
+            self.held.push(batch);
+            if self.held_bytes >= HELD_BYTES {
+                self.send().await?;
+            }
+            return Ok(rows);
         }
+        self.send().await?;
         self.worker.call(move |conn| write(conn, mode, &batch)).await
     }
 
     async fn flush(&mut self) -> Result<()> {
-        Ok(())
+        self.send().await
     }
 
     async fn savepoint(&mut self) -> Result<()> {
+        self.send().await?;
         self.point = (self.begun.len(), self.indexes.len());
         self.worker.call(|conn| savepoint(conn)).await
     }
 
     async fn rollback_to_savepoint(&mut self) -> Result<()> {
+        self.take_held();
         self.begun.truncate(self.point.0);
         self.indexes.truncate(self.point.1);
         let sql = format!("ROLLBACK TO {SAVEPOINT}");
@@ -271,6 +313,7 @@ impl Target for FileTarget {
     }
 
     async fn commit(&mut self) -> Result<()> {
+        self.send().await?;
         let indexes = std::mem::take(&mut self.indexes).join(";\n");
         self.worker
             .call(move |conn| {
@@ -294,11 +337,13 @@ impl Target for FileTarget {
     }
 
     async fn execute(&mut self, sql: &str) -> Result<()> {
+        self.send().await?;
         let sql = sql.to_owned();
         self.worker.call(move |conn| conn.execute_batch(&sql).map_err(during("a statement failed"))).await
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {
+        self.send().await?;
         // Numbering needs nothing: SQLite notes each number that is inserted.
         let tables = tables.to_vec();
         self.worker
