@@ -1,6 +1,7 @@
 //! URL and pinned sessions.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -9,6 +10,7 @@ use tokio_postgres::{CancelToken, Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error;
+use super::gate::Gate;
 use super::tls::{self, Verify};
 use super::types::{ident, literal};
 use crate::engine::{Error, ErrorKind, Result, tls::fault};
@@ -51,6 +53,8 @@ pub(super) struct Session {
     /// The driver's handle.
     pub(super) client: Client,
     task: JoinHandle<()>,
+    /// Keeps the driver.
+    pub(super) gate: Arc<Gate>,
     tls: Option<MakeRustlsConnect>,
 }
 
@@ -119,13 +123,14 @@ impl Connector {
 
     /// A pinned session.
     pub(super) async fn session(&self, schema: Option<&str>) -> Result<Session> {
+        let gate = Arc::new(Gate::default());
         let connect = async {
             if let Some(tls) = &self.tls {
                 let (client, connection) = self.config.connect(tls.clone()).await?;
-                Ok::<_, tokio_postgres::Error>((client, tokio::spawn(async move { drop(connection.await) })))
+                Ok::<_, tokio_postgres::Error>((client, tokio::spawn(gate.clone().drive(connection))))
             } else {
                 let (client, connection) = self.config.connect(NoTls).await?;
-                Ok((client, tokio::spawn(async move { drop(connection.await) })))
+                Ok((client, tokio::spawn(gate.clone().drive(connection))))
             }
         };
         let (client, task) = match tokio::time::timeout(self.timeout, connect).await {
@@ -133,7 +138,7 @@ impl Connector {
             Ok(Err(error)) => return Err(self.refused(&error)),
             Ok(Ok(pair)) => pair,
         };
-        let session = Session { client, task, tls: self.tls.clone() };
+        let session = Session { client, task, gate, tls: self.tls.clone() };
         let mut pinned = PINNED.to_owned();
         if let Some(schema) = schema {
             pinned.push_str("; SET search_path = ");

@@ -4,6 +4,7 @@ mod catalog;
 mod codec;
 mod connect;
 mod error;
+mod gate;
 mod log;
 mod lookup;
 mod rehearse;

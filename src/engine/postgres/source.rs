@@ -11,6 +11,7 @@ use tokio_postgres::{Client, CopyOutStream};
 use super::catalog::{ALONE, select_list};
 use super::codec::{Wire, decode, write_text};
 use super::connect::Session;
+use super::gate::Gate;
 use super::types::{ident, literal, table_name};
 use super::{Shared, error};
 use crate::engine::filter::{self, Quoting};
@@ -95,7 +96,8 @@ impl Source for Reader {
     async fn read<'a>(&'a mut self, request: &ReadRequest) -> Result<Box<dyn BatchStream + 'a>> {
         let sql = format!("COPY ({}) TO STDOUT (FORMAT binary)", select(&self.shared, request)?);
         let shared = self.shared.clone();
-        let client = &self.session().await?.client;
+        let session = self.session().await?;
+        let (client, gate) = (&session.client, session.gate.clone());
         // Before the first row, so that nobody is told of rows that only seem to be gone.
         // No LOCK TABLE: that asks for a right on the whole table, where one on columns may be all there is.
         let lock = format!("SELECT FROM {} LIMIT 0", from(&shared, &request.table));
@@ -109,6 +111,7 @@ impl Source for Reader {
         Ok(Box::new(Rows {
             reader: self,
             stream: Box::pin(stream),
+            gate,
             builder: BatchBuilder::new(request.table.clone(), request.limits),
             wires,
             table: request.table.clone(),
@@ -231,6 +234,8 @@ fn bounds(table: &Table, key: &[usize], values: &[Value]) -> Result<String> {
 struct Rows<'a> {
     reader: &'a mut Reader,
     stream: Pin<Box<CopyOutStream>>,
+    /// Shut behind a large row until the next is wanted.
+    gate: Arc<Gate>,
     builder: BatchBuilder,
     wires: Vec<Wire>,
     table: Arc<Table>,
@@ -242,6 +247,9 @@ struct Rows<'a> {
     /// The answer was read to its end; the driver must not be asked again.
     over: bool,
 }
+
+/// Bytes of a row from which the driver must not read ahead.
+const LARGE: usize = 2 << 20;
 
 /// What a look at the buffer found.
 enum Found {
@@ -337,8 +345,14 @@ impl BatchStream for Rows<'_> {
             if !self.ended && self.drain()? {
                 return Ok(self.builder.take());
             }
+            self.gate.open();
             match self.stream.next().await {
-                Some(Ok(chunk)) => self.chunk = chunk,
+                Some(Ok(chunk)) => {
+                    if chunk.len() > LARGE {
+                        self.gate.shut();
+                    }
+                    self.chunk = chunk;
+                }
                 Some(Err(e)) => return Err(self.reader.failed(&self.table, &e)),
                 None if self.ended => self.over = true,
                 None => {
@@ -355,6 +369,7 @@ impl BatchStream for Rows<'_> {
 
 impl Drop for Rows<'_> {
     fn drop(&mut self) {
+        self.gate.open();
         if !self.ended
             && let Some(session) = self.reader.session.take()
         {
