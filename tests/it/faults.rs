@@ -175,6 +175,24 @@ fn a_table_that_may_not_be_read_is_named_and_nothing_is_touched() {
 }
 
 #[test]
+fn a_table_whose_policies_hide_rows_is_refused_unless_that_is_asked_for() {
+    let from = source_on(Engine::Postgres, 5, 5);
+    from.execute("ALTER TABLE wide ENABLE ROW LEVEL SECURITY");
+    let account = Account::new(&from, &["SELECT ON small", "SELECT ON wide"]);
+    from.execute(&format!("CREATE POLICY hides ON wide TO {} USING (id > 3)", account.user));
+    let url = account.url();
+    let to = TestDb::new(Engine::Sqlite);
+    assert_eq!(rowferry(&["copy", from.url(), to.url()]).code, 0, "its owner sees all rows");
+    for command in [&["copy", &url, to.url(), "--mode", "mirror", "--force"][..], &["diff", &url, to.url()]] {
+        assert_told(&rowferry(command), 2, &["wide", "row-level security", "BYPASSRLS"]);
+        assert_eq!(to.value("SELECT count(*) FROM wide"), "5", "nothing was deleted");
+    }
+    let asked = format!("{url}?options=-c%20row_security=on");
+    assert_eq!(rowferry(&["copy", &asked, to.url(), "--mode", "mirror", "--force"]).code, 0);
+    assert_eq!(to.value("SELECT count(*) FROM wide"), "2");
+}
+
+#[test]
 fn a_table_that_may_not_be_written_is_named_and_the_others_arrive() {
     for engine in servers() {
         let from = source(5, 5);

@@ -24,6 +24,10 @@ const PINNED: &str = "SET timezone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET Inte
     SET default_transaction_read_only = off; SET jit = off; SET tcp_keepalives_idle = 30; \
     SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3";
 
+/// A table whose policies would hide rows from us is refused: what is not seen would be missing at the target, or in a
+/// mirror be deleted there.
+const WHOLE: &str = "; SET row_security = off";
+
 /// What servers from 14 on have, and not on every system, for a session that writes: a long statement ends soon after
 /// its client has died, for the next run would wait for what it holds; and nobody ends the session because it is idle.
 const WATCHED: [&str; 2] = ["SET client_connection_check_interval = '2s'", "SET idle_session_timeout = 0"];
@@ -140,6 +144,10 @@ impl Connector {
         };
         let session = Session { client, task, gate, tls: self.tls.clone() };
         let mut pinned = PINNED.to_owned();
+        // Who sets it in the URL wants just the rows that the account may see.
+        if !self.config.get_options().is_some_and(|o| o.contains("row_security")) {
+            pinned.push_str(WHOLE);
+        }
         if let Some(schema) = schema {
             pinned.push_str("; SET search_path = ");
             pinned.push_str(&ident(schema));

@@ -49,7 +49,12 @@ pub(super) fn from(error: &tokio_postgres::Error) -> Error {
     }
     text.push_str(&format!(" (SQLSTATE {})", db.code().code()));
     if db.code().code() == "42501" {
-        text.push_str(": grant the account this right");
+        text.push_str(if db.message().contains("row-level security") {
+            ": use the table's owner or a role with BYPASSRLS, or take what the account may see with \
+             ?options=-c%20row_security=on in the URL"
+        } else {
+            ": grant the account this right"
+        });
     }
     Error::new(kind(db.code().code()), text)
 }
