@@ -356,6 +356,22 @@ fn a_full_disk_under_a_server_is_told_and_more_room_finishes_the_copy() {
     ends_equal(&command);
 }
 
+#[test]
+fn values_longer_than_a_servers_packet_are_read_as_they_were_written() {
+    let Some(server) = Server::new(Engine::Mariadb) else { return };
+    let mut server = server.options(&["--max-allowed-packet=1M".to_owned()]);
+    server.start();
+    server.execute("", "CREATE DATABASE d");
+    let (a, back, url) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite), server.url("", "d"));
+    a.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, b BLOB); INSERT INTO t VALUES (1, randomblob(5000000))");
+    let command = ["copy", a.url(), &url];
+    let run = rowferry(&command);
+    assert_eq!(run.code, 0, "{run:?}");
+    ends_equal(&command);
+    assert_eq!(rowferry(&["copy", &url, back.url()]).code, 0);
+    assert_eq!(back.value("SELECT hex(b) FROM t"), a.value("SELECT hex(b) FROM t"));
+}
+
 /// Where a server of this kind lists its connections.
 fn processes(engine: Engine) -> &'static str {
     if engine == Engine::Mysql { "performance_schema.processlist" } else { "information_schema.processlist" }

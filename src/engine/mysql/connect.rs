@@ -130,6 +130,10 @@ fn decode(text: &str, what: &str) -> Result<String> {
     String::from_utf8(out).map_err(|_| usage(format!("the {what} in the database URL is not UTF-8")))
 }
 
+/// What we take in one piece: the protocol's most. A server's `max_allowed_packet` bounds what it takes, not what it
+/// sends, and a longer value may have come into its tables in pieces.
+const LONGEST_PACKET: usize = 1 << 30;
+
 /// Reads a URL.
 pub(super) fn settings(url: &str) -> Result<Settings> {
     let parsed = Url::parse(url).map_err(|e| usage(format!("the database URL cannot be read: {e}")))?;
@@ -172,6 +176,7 @@ pub(super) fn settings(url: &str) -> Result<Settings> {
         .db_name(Some(database.clone()))
         .prefer_socket(false)
         .socket(socket.clone())
+        .max_allowed_packet(Some(LONGEST_PACKET))
         .client_found_rows(true);
     let plain: Opts = builder.clone().into();
     let secure: Opts = match mode {
