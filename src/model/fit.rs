@@ -57,6 +57,9 @@ fn convert(from: &T, to: &T, cell: Cell<'_>, same_engine: bool, out: &mut Column
         Cell::Int(micros) if matches!((from, to), (T::Duration { .. } | T::Time { .. }, T::Interval)) => {
             out.push_bytes(duration_to_interval(micros).as_bytes());
         }
+        Cell::Bytes(v) if matches!(from, T::Text { .. }) && std::str::from_utf8(v).is_err() => {
+            return Err("it is no valid UTF-8".to_owned());
+        }
         _ if via_text(from, to) => {
             let text = render(from, cell).unwrap_or_default();
             through_text(from, to, &text, out)?;

@@ -39,14 +39,21 @@ pub fn render(logical: &LogicalType, cell: Cell<'_>) -> Option<String> {
                     let _ = write!(out, "{byte:02x}");
                 }
             }
-            LogicalType::Binary { .. } | LogicalType::Uuid => v.iter().for_each(|b| {
-                let _ = write!(out, "{b:02x}");
-            }),
-            _ => out.push_str(&String::from_utf8_lossy(v)),
+            LogicalType::Binary { .. } | LogicalType::Uuid => write_hex(&mut out, v),
+            _ => match std::str::from_utf8(v) {
+                Ok(text) => out.push_str(text),
+                Err(_) => write_hex(&mut out, v),
+            },
         },
         Cell::Escape(v) => return render_value(v),
     }
     Some(out)
+}
+
+fn write_hex(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        let _ = write!(out, "{byte:02x}");
+    }
 }
 
 fn render_value(value: &Value) -> Option<String> {

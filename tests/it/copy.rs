@@ -498,3 +498,48 @@ fn clocks_of_databases_in_different_zones_tell_the_same_moments() {
         assert_eq!(output.code, 0, "there and back from {:?}: {}", b.engine(), output.stdout);
     }
 }
+
+#[test]
+fn decimals_that_are_shown_with_zeros_in_front_are_the_numbers_they_are() {
+    for engine in [Engine::Mariadb, Engine::Mysql].into_iter().filter(|e| !e.is_left_out()) {
+        let a = TestDb::new(engine);
+        a.execute(
+            "CREATE TABLE t (id DECIMAL(20,0) UNSIGNED ZEROFILL PRIMARY KEY, n DECIMAL(20,2) UNSIGNED ZEROFILL); \
+             INSERT INTO t VALUES (0, 0), (7, 0.05), (100, 12.50), (12345678901234567890, 123456789012345678.90)",
+        );
+        let b = TestDb::new(Engine::Sqlite);
+        copy(&a, &b, &[]);
+        assert_eq!(
+            b.value("SELECT group_concat(id || ' ' || n, ', ') FROM t WHERE length(id) < 5"),
+            "0 0.00, 7 0.05, 100 12.50"
+        );
+        assert_eq!(copy(&a, &b, &[])["tables"][0]["updated"], 0, "a second run finds them equal");
+        assert_equal(&a, &b);
+    }
+}
+
+#[test]
+fn text_that_is_no_utf8_stays_text_in_sqlite_and_is_rejected_elsewhere() {
+    let a = TestDb::new(Engine::Sqlite);
+    a.execute(
+        "CREATE TABLE t (k TEXT PRIMARY KEY, v TEXT); \
+         INSERT INTO t VALUES (CAST(x'ff' AS TEXT), 'one'), ('two', CAST(x'610062c3' AS TEXT)), ('three', x'c3'), ('four', 'é')",
+    );
+    let seen = "SELECT group_concat(typeof(k) || hex(k) || typeof(v) || hex(v)) FROM (SELECT * FROM t ORDER BY k)";
+    for b in TestDb::on_all() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let output = rowferry_in(dir.path(), &["copy", a.url(), b.url(), "--format", "json"]);
+        if b.engine() == Engine::Sqlite {
+            assert_eq!(output.code, 0, "{output:?}");
+            assert_eq!(b.value(seen), a.value(seen));
+            assert_eq!(copy(&a, &b, &["--mode", "mirror"])["tables"][0]["inserted"], 0);
+            assert_equal(&a, &b);
+        } else {
+            assert_eq!(output.code, 1, "{:?}: {output:?}", b.engine());
+            assert_eq!(output.json()["tables"][0]["quarantined"], 3, "{:?}: {output:?}", b.engine());
+            assert_eq!(b.value("SELECT v FROM t"), "é", "{:?}", b.engine());
+            let rejects = std::fs::read_to_string(dir.path().join("rowferry-rejects.jsonl")).expect("the rejects");
+            assert!(rejects.contains("\"k\":\"ff\"") && rejects.contains("\"v\":\"610062c3\""), "{rejects}");
+        }
+    }
+}

@@ -302,3 +302,14 @@ fn a_time_of_day_that_stands_in_an_interval_is_found_equal_from_both_sides() {
     let run = rowferry(&["copy", a.url(), b.url(), "--format", "json"]);
     assert_eq!((run.code, &run.json()["tables"][0]["quarantined"]), (1, &3.into()), "{run:?}");
 }
+
+#[test]
+fn a_unique_constraint_of_another_collation_is_made_again() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    a.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, \"w'x\" TEXT, UNIQUE (v COLLATE nocase, \"w'x\" DESC))");
+    a.execute("INSERT INTO t VALUES (1, 'a', 'b')");
+    let output = rowferry(&["copy", a.url(), b.url()]);
+    assert_eq!(output.code, 0, "{output:?}");
+    assert!(b.attempt("INSERT INTO t VALUES (2, 'A', 'b')").is_err(), "its collation is kept");
+    assert!(b.attempt("INSERT INTO t VALUES (2, 'A', 'B')").is_ok());
+}

@@ -222,6 +222,7 @@ fn put(column: &mut Column, logical: &LogicalType, value: Raw) -> Result<()> {
             | LogicalType::Time { .. },
             _,
         ) => return Err(odd(logical)),
+        (LogicalType::Decimal { .. }, Raw::Bytes(v)) => column.push_bytes(unfilled(&v)),
         (_, Raw::Bytes(v)) => column.push_bytes_owned(v),
         _ => return Err(odd(logical)),
     }
@@ -233,6 +234,12 @@ fn odd(logical: &LogicalType) -> Error {
         ErrorKind::Protocol,
         format!("the server sent a value that is no {logical}: the table changed while it was read?"),
     )
+}
+
+/// Without the zeros that ZEROFILL puts before a decimal.
+fn unfilled(digits: &[u8]) -> &[u8] {
+    let zeros = digits.windows(2).take_while(|pair| pair[0] == b'0' && pair[1].is_ascii_digit()).count();
+    &digits[zeros..]
 }
 
 fn push_bits(column: &mut Column, bytes: &[u8], len: u32) {

@@ -469,6 +469,9 @@ pub(super) fn misfits(flavor: &Flavor, column: &ColumnDef, data: &Column) -> Vec
             (LogicalType::Duration { .. } | LogicalType::Time { .. }, Cell::Int(v)) => {
                 (v > most || v < -most).then_some("TIME ends at 838:59:59")
             }
+            (LogicalType::Text { .. }, Cell::Bytes(v)) if std::str::from_utf8(v).is_err() => {
+                Some("it is no valid UTF-8")
+            }
             (LogicalType::Text { fixed: true, .. }, Cell::Bytes(v)) => {
                 (v.last() == Some(&b' ')).then_some("CHAR loses spaces at the end")
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::ddl::{SAME_ENGINE, STRICT, WITHOUT_ROWID};
+use super::ddl::{SAME_ENGINE, STRICT, WITHOUT_ROWID, quote};
 use super::definition;
 use super::error::during;
 use super::types::{AUTOINCREMENT, STRICT_ANY, may_convert, parse};
@@ -146,11 +146,7 @@ fn read_dialect(conn: &Connection, table: &str) -> rusqlite::Result<(Dialect, BT
 }
 
 fn has_null(conn: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
-    let sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM main.{} WHERE {} IS NULL)",
-        super::ddl::quote(table),
-        super::ddl::quote(column)
-    );
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE {} IS NULL)", quote(table), quote(column));
     conn.query_row(&sql, [], |r| r.get(0))
 }
 
@@ -254,7 +250,7 @@ fn read_indexes(conn: &Connection, table: &str) -> rusqlite::Result<(Vec<Index>,
             [&name],
             |r| Ok((r.get::<_, Option<String>>(0)?, r.get(1)?, r.get::<_, Option<String>>(2)?)),
         )?;
-        let mut kept = Vec::new();
+        let (mut kept, mut words) = (Vec::new(), Vec::new());
         for (column, descending, collation) in columns {
             let Some(column) = column else {
                 special = true;
@@ -262,11 +258,16 @@ fn read_indexes(conn: &Connection, table: &str) -> rusqlite::Result<(Vec<Index>,
             };
             let (_, own, ..) = conn.column_metadata(Some("main"), table, column.as_str())?;
             let own = own.and_then(|c| c.to_str().ok()).unwrap_or("BINARY");
-            special |= !collation.unwrap_or_default().eq_ignore_ascii_case(own);
+            let collation = collation.unwrap_or_default();
+            special |= !collation.eq_ignore_ascii_case(own);
+            let order = if descending { " DESC" } else { "" };
+            words.push(format!("{} COLLATE {}{order}", quote(&column), quote(&collation)));
             kept.push(IndexColumn { name: column, descending });
         }
-        let native =
-            special.then(|| format!("{}{SAME_ENGINE}", sql.as_deref().and_then(index_tail).unwrap_or_default()));
+        // Of a constraint there is no text: its columns and their collations are all it says.
+        let tail =
+            || sql.as_deref().and_then(index_tail).map_or_else(|| format!("({})", words.join(", ")), str::to_owned);
+        let native = special.then(|| format!("{}{SAME_ENGINE}", tail()));
         out.push(Index { name, columns: kept, unique, constraint: false, native });
     }
     Ok((out, key_has_index))

@@ -279,7 +279,15 @@ pub(super) fn push(column: &mut Column, logical: &LogicalType, value: ValueRef<'
         }
         ValueRef::Integer(v) => push_integer(column, logical, v),
         ValueRef::Real(v) => push_real(column, logical, v),
-        ValueRef::Text(bytes) => std::str::from_utf8(bytes).is_ok_and(|text| push_text(column, logical, text)),
+        ValueRef::Text(bytes) => match (std::str::from_utf8(bytes), logical) {
+            (Ok(text), _) => push_text(column, logical, text),
+            // SQLite takes any bytes for text; other engines' misfits refuse them.
+            (Err(_), LogicalType::Text { .. }) => {
+                column.push_bytes(bytes);
+                true
+            }
+            (Err(_), _) => false,
+        },
         ValueRef::Blob(bytes) => match logical {
             LogicalType::Binary { .. } => {
                 column.push_bytes(bytes);
