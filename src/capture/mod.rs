@@ -176,5 +176,7 @@ pub fn fit_batch(batch: Batch, shape: &Shape) -> FittedBatch {
         })
         .collect();
     misfits.sort_by_key(|(row, column, _)| (*row, *column));
+    // Of a value that its type does not hold the target can only say the same once more.
+    misfits.dedup_by_key(|(row, column, _)| (*row, *column));
     FittedBatch { batch: Batch::new(shape.table.clone(), columns), misfits }
 }

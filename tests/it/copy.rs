@@ -414,6 +414,7 @@ fn the_rejects_hold_the_original_and_a_mirror_goes_on() {
         let rows: Vec<String> = b.query("SELECT id FROM t ORDER BY id").into_iter().flatten().flatten().collect();
         assert_eq!(rows, ["a", "z"], "{:?}", b.engine());
         assert_eq!(b.value("SELECT n FROM t WHERE id = 'z'"), "3");
+        assert!(!rejects.contains("; n: "), "one reason for one value: {rejects}");
     }
 }
 
