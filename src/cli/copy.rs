@@ -56,9 +56,12 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
         } else {
             BTreeMap::new()
         };
-        print_plan(&plan, &changes, source.as_ref(), target.as_ref(), output);
+        print_plan(&plan, &changes, (source.as_ref(), target.as_ref()), copy.force, output);
         if !copy.allow_loss && plan.tables.iter().any(|table| !table.losses.is_empty()) {
             output.line("not all of it would be exact: the run needs --allow-loss");
+        }
+        if let Some(noisy) = plan.noisy.as_ref().filter(|_| !copy.force) {
+            output.line(format!("{noisy}: the run needs --force"));
         }
         return Ok(Outcome::Done);
     }
@@ -86,7 +89,7 @@ async fn changes(
     stop: CancellationToken,
 ) -> Result<BTreeMap<String, TableDiff>> {
     let tables = plan.tables.iter().filter(|t| !t.create).cloned().collect();
-    let there = Plan { tables, mode: plan.mode, serial: plan.serial, notes: Vec::new() };
+    let there = Plan { tables, notes: Vec::new(), ..plan.clone() };
     let limits = BatchLimits { rows: 4000, bytes: BATCH_BYTES };
     let options = DiffOptions { tables: Vec::new(), rows: false, limits, stop };
     let found = compare(source, target, &there, &options).await?;
@@ -151,8 +154,8 @@ pub(crate) fn print_report(report: &Report, output: &Output) {
 fn print_plan(
     plan: &Plan,
     changes: &BTreeMap<String, TableDiff>,
-    source: &dyn Database,
-    target: &dyn Database,
+    (source, target): (&dyn Database, &dyn Database),
+    force: bool,
     output: &Output,
 ) {
     let document = |table: &TablePlan| {
@@ -168,6 +171,7 @@ fn print_plan(
         "source": source.version(), "target": target.version(),
         "tables": plan.tables.iter().map(document).collect::<Vec<_>>(),
         "notes": plan.notes,
+        "triggers": plan.noisy,
     }));
     output.line(format!("from {} ({})", source.label(), source.version()));
     output.line(format!("to   {} ({})", target.label(), target.version()));
@@ -177,7 +181,7 @@ fn print_plan(
             "{name}: would insert {}, update {}, delete {}, reject {}",
             c.only_a, c.changed, c.only_b, c.unfit
         ));
-        if is_flood(c.rows_b, c.only_b) {
+        if is_flood(c.rows_b, c.only_b) && !force {
             output.line(format!("{name}: more than half of its rows would be deleted: the run needs --force"));
         }
     }

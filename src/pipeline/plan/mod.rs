@@ -111,6 +111,8 @@ pub struct Plan {
     pub serial: bool,
     /// What could surprise, beyond single tables.
     pub notes: Vec<String>,
+    /// Triggers that would run once more for what is written: they need to be accepted.
+    pub noisy: Option<String>,
 }
 
 /// How alike the two databases are.
@@ -205,20 +207,22 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
         .filter(|p| !silent && !p.target.triggers.is_empty())
         .map(|p| format!("{} ({})", p.target.name, p.target.triggers.join(", ")))
         .collect();
-    if !noisy.is_empty() && !options.force {
+    let noisy = (!noisy.is_empty()).then(|| {
+        format!(
+            "triggers of {} would run once more for rows that they have already run for, and {} cannot silence them: {}",
+            target.label(),
+            target.version(),
+            noisy.join("; ")
+        )
+    });
+    if let Some(noisy) = noisy.as_ref().filter(|_| !options.force) {
         return Err(Error::new(
             ErrorKind::Usage,
-            format!(
-                "triggers of {} would run once more for rows that they have already run for, and {} cannot silence them: \
-                 {}; drop them for the copy, leave the tables out, or accept it with --force",
-                target.label(),
-                target.version(),
-                noisy.join("; ")
-            ),
+            format!("{noisy}; drop them for the copy, leave the tables out, or accept it with --force"),
         ));
     }
     let serial = !silent && plans.iter().any(|p| !p.create && !p.target.foreign_keys.is_empty());
-    Ok(Plan { tables: plans, mode: options.mode, serial, notes: notes(source, options).await? })
+    Ok(Plan { tables: plans, mode: options.mode, serial, notes: notes(source, options).await?, noisy })
 }
 
 /// What a run over all tables leaves out, as its user may not expect.
