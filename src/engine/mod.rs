@@ -13,6 +13,7 @@ pub mod sqlite;
 mod tls;
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -348,6 +349,12 @@ pub trait Target: Lookup {
     /// After the rows of these tables: sets their numbering past the highest number present, and
     /// returns one sentence per foreign key that has orphans (empty: all hold).
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>>;
+}
+
+/// The sentence of [`Target::verify`] about `count` rows of `table` whose parent is not there.
+fn orphans_told(table: &TableName, count: u64, columns: &str, parent: &dyn Display) -> String {
+    let (rows, are) = if count == 1 { ("row refers to a row", "is") } else { ("rows refer to rows", "are") };
+    format!("table {table}: {count} {rows} in {parent} that {are} not there (columns {columns})")
 }
 
 /// What URLs look like, for people.

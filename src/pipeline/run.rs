@@ -1,5 +1,6 @@
 //! Carries a plan out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -421,20 +422,25 @@ async fn prepare(target: &dyn Database, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Foreign keys, numbering, orphans; then the notes go.
+/// Foreign keys, numbering, orphans; then the notes go, save those of tables that lack a foreign key still: the next
+/// run adds it, or says once more that it does not hold.
 async fn finish_tables(target: &dyn Database, plan: &Plan, stop: &CancellationToken) -> Result<Vec<String>> {
     let mut writer = target.target().await?;
-    let mut problems = Vec::new();
+    let (mut problems, mut done) = (Vec::new(), BTreeSet::new());
     for table in &plan.tables {
         if stop.is_cancelled() {
             return Err(interrupted());
         }
-        problems.extend(add_foreign_keys(target, writer.as_mut(), table).await?);
+        let broken = add_foreign_keys(target, writer.as_mut(), table).await?;
+        if broken.is_empty() {
+            done.insert(table.target.name.to_string());
+        }
+        problems.extend(broken);
     }
     drop(writer);
     problems.extend(verify_tables(target, plan, |_| true).await?);
     Failpoint::Verified.reach();
-    unfinished::end(target).await?;
+    unfinished::end(target, &done).await?;
     Failpoint::NotesGone.reach();
     Ok(problems)
 }
@@ -453,7 +459,10 @@ async fn add_foreign_keys(target: &dyn Database, writer: &mut dyn Target, plan: 
             Ok(left) => left,
             Err(mut left) if e.is_row_fault() => {
                 left.remove(0);
-                problems.push(format!("a foreign key of {} does not hold: {e}", plan.target.name));
+                problems.push(format!(
+                    "a foreign key of {} does not hold and was not made: {e}; the same command makes it once it holds",
+                    plan.target.name
+                ));
                 left
             }
             Err(_) => return Err(e.context(format!("adding the foreign keys of {}", plan.target.name))),

@@ -64,11 +64,18 @@ pub(super) async fn note(writer: &mut dyn Target, notes: &Arc<Table>, name: &Tab
     writer.commit().await
 }
 
-/// The notes go.
-pub(super) async fn end(target: &dyn Database) -> Result<()> {
+/// The notes of these tables go; with the last of all notes their table goes too.
+pub(super) async fn end(target: &dyn Database, done: &BTreeSet<String>) -> Result<()> {
     let name = TableName::new(NOTES);
-    if target.describe(&name).await?.is_some() {
-        target.target().await?.execute(&target.drop_ddl(&name)).await?;
+    let Some(table) = target.describe(&name).await? else { return Ok(()) };
+    let noted = tables(target).await?;
+    let mut writer = target.target().await?;
+    if noted.is_subset(done) {
+        return writer.execute(&target.drop_ddl(&name)).await;
     }
-    Ok(())
+    let mut column = Column::default();
+    noted.intersection(done).for_each(|name| column.push_bytes(name.as_bytes()));
+    writer.begin(WriteOptions::default()).await?;
+    writer.write(WriteMode::Delete, &Batch::new(Arc::new(table), vec![column])).await?;
+    writer.commit().await
 }

@@ -247,3 +247,58 @@ fn tables_of_other_schemas_are_told_and_go_where_there_are_none() {
         assert_eq!(repair.code, 0, "{:?}: {repair:?}", b.engine());
     }
 }
+
+#[test]
+fn a_foreign_key_that_does_not_hold_is_made_by_the_run_that_finds_it_whole() {
+    for b in TestDb::on_all().iter().filter(|db| db.engine() != Engine::Sqlite) {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute(
+            "PRAGMA foreign_keys = OFF; CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE other (id INTEGER PRIMARY KEY); \
+             CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p (id)); \
+             INSERT INTO p VALUES (1); INSERT INTO c VALUES (1, 1), (2, 99)",
+        );
+        let command = ["copy", a.url(), b.url()];
+        // A run of another table in between must not forget it, nor may any say that all is well.
+        for tables in ["*", "other", "*"] {
+            let output = rowferry(&[&command[..], &["--tables", tables]].concat());
+            assert_eq!(output.code, i32::from(tables == "*"), "{:?}: {output:?}", b.engine());
+            assert_eq!(output.stdout.contains("a foreign key of c does not hold"), tables == "*", "{output:?}");
+        }
+        a.execute("INSERT INTO p VALUES (99)");
+        let output = rowferry(&command);
+        assert_eq!(output.code, 0, "{:?}: {output:?}", b.engine());
+        assert!(b.own_tables().is_empty(), "{:?}", b.own_tables());
+        assert!(b.attempt("INSERT INTO c VALUES (3, 98)").is_err(), "{:?}", b.engine());
+    }
+}
+
+#[test]
+fn a_copy_of_other_tables_leaves_an_interrupted_one_to_be_finished() {
+    for b in TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, UNIQUE (n)); INSERT INTO t VALUES (1, 5); \
+             CREATE TABLE u (id INTEGER PRIMARY KEY)",
+        );
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut killed = program(folder.path(), &["copy", a.url(), b.url(), "--tables", "t"]);
+        let died = killed.env("ROWFERRY_FAILPOINT", "table-made").output().expect("the program");
+        assert!(!died.status.success(), "{died:?}");
+        assert_eq!(rowferry(&["copy", a.url(), b.url(), "--tables", "u"]).code, 0);
+        assert_eq!(rowferry(&["copy", a.url(), b.url()]).code, 0);
+        assert!(b.own_tables().is_empty(), "{:?}", b.own_tables());
+        assert!(b.attempt("INSERT INTO t VALUES (2, 5)").is_err(), "the unique key is there: {:?}", b.engine());
+    }
+}
+
+#[test]
+fn a_table_with_too_many_columns_is_a_refusal() {
+    let columns: Vec<String> = (0..1700).map(|n| format!("c{n} INTEGER")).collect();
+    for b in TestDb::on_all().iter().filter(|db| db.engine() != Engine::Sqlite) {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY, {})", columns.join(", ")));
+        let output = rowferry(&["copy", a.url(), b.url()]);
+        assert_eq!(output.code, 2, "{:?}: {output:?}", b.engine());
+        assert!(output.stderr.contains("table t") && output.stderr.contains("nothing was changed"), "{output:?}");
+    }
+}

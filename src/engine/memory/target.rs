@@ -10,7 +10,7 @@ use super::log::{Trigger, line};
 use super::store::{Held, KeyValue, Row, Stored, Tables, missing, table};
 use super::transaction::{Others, Store, Transaction, Turn, free, protocol};
 use super::types::Statement;
-use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
+use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, orphans_told};
 use crate::model::{Batch, Cell, Column, ColumnDef, DefaultValue, Table, TableName, parse};
 
 /// No statement waits for another transaction longer than this.
@@ -243,16 +243,9 @@ fn orphans(tables: &Tables, held: &Held) -> Result<Vec<String>> {
             let wanted = || there.iter().zip(&columns).map(|(&p, &c)| (p, row[c].clone())).collect::<Vec<_>>();
             columns.iter().all(|&c| row[c].cell() != Cell::Null) && parent.is_none_or(|p| p.find(&wanted()).is_none())
         };
-        let count = held.rows.values().filter(is_orphan).count();
+        let count = held.rows.values().filter(is_orphan).count() as u64;
         if count > 0 {
-            out.push(format!(
-                "table {}: {count} {} in {} that {} not there (columns {})",
-                held.table.name,
-                if count == 1 { "row refers to a row" } else { "rows refer to rows" },
-                key.parent,
-                if count == 1 { "is" } else { "are" },
-                key.columns.join(", ")
-            ));
+            out.push(orphans_told(&held.table.name, count, &key.columns.join(", "), &key.parent));
         }
     }
     Ok(out)

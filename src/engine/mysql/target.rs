@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use mysql_async::{Conn, prelude::Queryable};
 
-use super::super::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
+use super::super::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, orphans_told};
 use super::codec::{Form, Writer};
 use super::connect::{Flavor, LOCK_WAIT, SQL_MODE, quote};
 use super::error::{convert, kind_of};
@@ -510,12 +510,7 @@ impl Target for Sink {
                 );
                 let count: Option<u64> = self.conn.query_first(sql).await.map_err(|e| in_table(convert(e), table))?;
                 if let Some(count) = count.filter(|n| *n > 0) {
-                    orphans.push(format!(
-                        "{count} rows of {} refer by {} to rows of {} that are not there",
-                        table.name,
-                        if key.name.is_empty() { key.columns.join(", ") } else { key.name.clone() },
-                        key.parent
-                    ));
+                    orphans.push(orphans_told(&table.name, count, &key.columns.join(", "), &key.parent));
                 }
             }
         }

@@ -10,7 +10,9 @@ pub(super) fn kind(code: &str) -> ErrorKind {
         "40001" | "40P01" | "55P03" | "53300" | "53400" | "57014" | "55006" => ErrorKind::Busy,
         "42501" | "25006" => ErrorKind::Denied,
         "53100" => ErrorKind::Full,
-        "42P01" | "42703" | "42704" | "42883" | "42P10" | "42804" | "3F000" | "428C9" => ErrorKind::SchemaMismatch,
+        "42P01" | "42703" | "54011" | "42704" | "42883" | "42P10" | "42804" | "3F000" | "428C9" => {
+            ErrorKind::SchemaMismatch
+        }
         "22P04" => ErrorKind::Protocol,
         _ => match code.get(..2) {
             Some("08") => ErrorKind::Unreachable,

@@ -15,7 +15,7 @@ use super::connect::Session;
 use super::lookup::{given, values};
 use super::types::{bare, ident, table_name};
 use super::{Shared, error, log};
-use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
+use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, orphans_told};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
 /// Rows up to which a statement takes the values with it.
@@ -303,14 +303,8 @@ impl Writer {
                 same.join(" AND "),
             );
             let count: i64 = self.session.client.query_one(&sql, &[]).await.map_err(|e| error::from(&e))?.get(0);
-            if count > 0 {
-                out.push(format!(
-                    "{count} rows of {} refer by {} ({}) to rows that {} does not have",
-                    table.name,
-                    key.name,
-                    key.columns.join(", "),
-                    key.parent
-                ));
+            if let Some(count) = u64::try_from(count).ok().filter(|n| *n > 0) {
+                out.push(orphans_told(&table.name, count, &key.columns.join(", "), &key.parent));
             }
         }
         Ok(out)

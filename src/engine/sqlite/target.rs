@@ -12,7 +12,7 @@ use super::ddl::{quote, quote_table};
 use super::error::during;
 use super::types::Binder;
 use super::{indexes, keyless};
-use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions};
+use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, orphans_told};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
 /// A connection that writes.
@@ -259,13 +259,7 @@ fn orphans(conn: &Connection, table: &Table) -> Result<Vec<String>> {
     let found = statement
         .query_map([&table.name.name], |r| {
             let (parent, count, columns): (String, i64, Option<String>) = (r.get(0)?, r.get(2)?, r.get(3)?);
-            Ok(format!(
-                "table {}: {count} {} in {parent} that {} not there (columns {})",
-                table.name,
-                if count == 1 { "row refers to a row" } else { "rows refer to rows" },
-                if count == 1 { "is" } else { "are" },
-                columns.unwrap_or_default()
-            ))
+            Ok(orphans_told(&table.name, count.unsigned_abs(), &columns.unwrap_or_default(), &parent))
         })
         .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>);
     found.map_err(during(checking()))
