@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::fold::{LINES_MAX, rows_by_key};
+use super::fold::{LINES_MAX, holding, rows_by_key};
 use super::{Fault, Outcome};
 use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
 use crate::model::{Batch, BatchLimits, Column, Digest, Entry, Table, Version};
@@ -123,8 +123,10 @@ struct Listed {
 }
 
 async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target, limits: BatchLimits) -> Outcome<Read> {
+    let above = |wanted: &Wanted<'_>| Some((wanted.book.seq(), wanted.after));
+    let holding = holding(tables.iter().map(|wanted| (&wanted.book.versions, above(wanted))), target).await?;
     let last = site.last_number(target).await?;
-    let (listed, whole) = list(tables, target, last, limits.rows.max(LINES_MAX)).await?;
+    let (listed, whole) = list(tables, &holding, target, last, limits.rows.max(LINES_MAX)).await?;
     let mut order: Vec<(i64, usize, usize)> = Vec::new();
     for (table, list) in listed.iter().enumerate() {
         let within = list.known.iter().enumerate().filter(|(_, known)| known.seq <= whole);
@@ -164,10 +166,20 @@ async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target,
 }
 
 /// The entries of each table above the number asked for, `most` at most; and the number up to which that is all.
-async fn list(tables: &[Wanted<'_>], target: &mut dyn Target, last: i64, most: usize) -> Outcome<(Vec<Listed>, i64)> {
+async fn list(
+    tables: &[Wanted<'_>],
+    holding: &[bool],
+    target: &mut dyn Target,
+    last: i64,
+    most: usize,
+) -> Outcome<(Vec<Listed>, i64)> {
     let (mut listed, mut whole) = (Vec::with_capacity(tables.len()), last);
-    for wanted in tables {
+    for (wanted, holds) in tables.iter().zip(holding) {
         let book = wanted.book;
+        if !holds {
+            listed.push(Listed { keys: Batch::new(book.keys.clone(), book.no_keys()), known: Vec::new() });
+            continue;
+        }
         let list = async {
             let versions = target.scan(&book.versions, Some((book.seq(), wanted.after)), most).await?;
             let known = (0..versions.rows()).map(|row| decode(book, &versions, row)).collect::<Result<Vec<_>>>()?;

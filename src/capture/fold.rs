@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::{Fault, Outcome};
 use crate::conflict::{Folded, Origin, Written, fold};
-use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode, WriteOptions};
-use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, row_digest};
+use crate::engine::{ChangeLog, Error, ErrorKind, Looked, Result, RowLock, Target, WriteMode, WriteOptions};
+use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, row_digest};
 use crate::runtime::Failpoint;
 use crate::site::{Book, Entries, KeyId, Known, Site, decode, key_id, read};
 
@@ -52,14 +52,39 @@ pub async fn fold_tables(site: &Site, tables: &[(usize, &Arc<Book>)], target: &m
     }
 }
 
+/// What only reads, at one point.
+const POINT: WriteOptions =
+    WriteOptions { silence_triggers: false, defer_foreign_keys: false, labelled: false, point: true };
+
+/// Which of these tables hold a row, or one above a bound, at the point at which the transaction reads, which has read
+/// nothing yet. Where one of them cannot be read, all are said to: whoever then reads it is told.
+pub(super) async fn holding<'a>(
+    tables: impl Iterator<Item = (&'a Arc<Table>, Option<(usize, i64)>)>,
+    target: &mut dyn Target,
+) -> Result<Vec<bool>> {
+    let looked: Vec<Looked> = tables.map(|(table, above)| Looked { table: table.clone(), above }).collect();
+    match target.holding(&looked).await {
+        Err(e) if e.kind != ErrorKind::Unreachable => {
+            target.rollback().await?;
+            target.begin(POINT).await?;
+            Ok(vec![true; looked.len()])
+        }
+        found => found,
+    }
+}
+
 /// What the logs hold at one point, at most so much as is folded at once; and whether there is more.
 async fn read_logs(tables: &[(usize, &Arc<Book>)], target: &mut dyn Target) -> Outcome<(Vec<Noted>, bool)> {
-    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    target.begin(POINT).await?;
     let read = async {
+        let holding = holding(tables.iter().map(|(_, book)| (&book.log.table, None)), target).await?;
         let (mut written, mut left) = (Vec::new(), LINES_MAX);
-        for &(at, book) in tables {
+        for (&(at, book), holds) in tables.iter().zip(holding) {
             if left == 0 {
                 break;
+            }
+            if !holds {
+                continue;
             }
             let taken = target.scan(&book.log.table, None, left).await.map_err(Fault::at(at))?;
             left -= taken.rows().min(left);

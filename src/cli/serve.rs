@@ -115,7 +115,7 @@ fn reload(path: &Path, node: &Node) -> bool {
 }
 
 /// Syncs as the configuration has them.
-struct FromConfig;
+pub(super) struct FromConfig;
 
 #[async_trait]
 impl Prepare for FromConfig {

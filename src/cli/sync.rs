@@ -3,23 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Args, SyncArgs};
 use super::copy::{BATCH_BYTES, print_report, tell_rejects};
 use super::output::{Output, complain};
+use super::serve::FromConfig;
 use super::{Outcome, connect, ends};
 use crate::apply::Rejects;
 use crate::config::{Config, Conflict, Direction, Endpoint, FirstRun, Ids, Mode as SyncMode, Sync, TableMapping};
 use crate::engine::{Database, Error, ErrorKind, Result};
+use crate::jobs::{Follow, Outcomes, Prepare};
 use crate::model::{BatchLimits, TableName};
 use crate::pipeline::{
     Claim, ColumnChoice, Lacking, Mode, Pair, PairOptions, Plan, PlanOptions, Preference, Progress, Report, RunOptions,
     TableTerms, lacking, matches_pattern, plan, run as run_plan,
 };
-use crate::runtime::{Backoff, random};
 
 pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
     let config = connect::configuration(args)?;
@@ -28,7 +30,7 @@ pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: Ca
         supported(sync)?;
     }
     if typed.watch {
-        return watch(&config, &syncs, output, &stop).await;
+        return watch(config.clone(), &syncs, output, &stop).await;
     }
     let mut succeeded: BTreeSet<&str> = BTreeSet::new();
     let mut documents = Vec::new();
@@ -91,9 +93,9 @@ fn ending(fault: Option<ErrorKind>, short: bool, ran: usize, all: usize) -> Outc
     }
 }
 
-/// Runs incremental syncs again and again until it is asked to stop: soon after something moved, more rarely while
-/// nothing does. One that fails is tried again, ever more rarely, and does not stop the others.
-async fn watch(config: &Config, syncs: &[&Sync], output: &Output, stop: &CancellationToken) -> Result<Outcome> {
+/// Runs incremental syncs again and again, side by side, until it is asked to stop. One that fails is tried again, ever
+/// more rarely, and does not stop the others; what cannot go well at all is told by its first round, which ends it all.
+async fn watch(config: Config, syncs: &[&Sync], output: &Output, stop: &CancellationToken) -> Result<Outcome> {
     if let Some(other) = syncs.iter().find(|sync| sync.mode != SyncMode::Incremental) {
         return Err(Error::new(
             ErrorKind::Usage,
@@ -103,84 +105,61 @@ async fn watch(config: &Config, syncs: &[&Sync], output: &Output, stop: &Cancell
             ),
         ));
     }
-    let mut watched: Vec<Watched<'_>> =
-        syncs.iter().map(|sync| Watched { sync, pair: None, quiet: 0, failures: 0 }).collect();
-    let mut first = true;
-    while !stop.is_cancelled() {
-        let mut wait = IDLE.longest;
-        let mut failed: BTreeSet<&str> = BTreeSet::new();
-        for watched in &mut watched {
-            let sync = watched.sync;
-            if sync.after.iter().any(|name| failed.contains(name.as_str())) {
-                failed.insert(&sync.name);
-                continue;
-            }
-            match watched.run(config, stop, first, output).await {
-                Ok(pause) => wait = wait.min(pause),
-                Err(e) if first && !e.is_transient() => return Err(e.context(format!("sync {}", watched.sync.name))),
-                Err(e) if e.kind == ErrorKind::Interrupted => {}
-                Err(e) => {
-                    watched.pair = None;
-                    watched.failures += 1;
-                    failed.insert(&sync.name);
-                    let e = e.context(format!("sync {}", watched.sync.name));
-                    let pause = Backoff::CONNECTION.wait(watched.failures, random());
-                    tracing::warn!("{e}; trying again in {:.1} s", pause.as_secs_f64());
-                    wait = wait.min(pause);
+    let (outcomes, prepare) = (Outcomes::default(), Arc::new(FromConfig) as Arc<dyn Prepare>);
+    // Ends with this function, however it ends.
+    let stop = stop.child_token();
+    let _ending = stop.clone().drop_guard();
+    let config = Arc::new(config);
+    let follow =
+        |sync: &&Sync| (sync.name.clone(), Follow::new((&config, sync), &prepare, (None, None), &outcomes, &stop));
+    let followed: Vec<(String, Follow)> = syncs.iter().map(follow).collect();
+    let (tell, mut told) = mpsc::channel(followed.len());
+    let mut tasks = JoinSet::new();
+    for (name, mut follow) in followed {
+        let (tell, stop) = (tell.clone(), stop.clone());
+        tasks.spawn(async move {
+            let mut first = true;
+            while !stop.is_cancelled()
+                && let Some(turn) = follow.round().await
+            {
+                let (wait, well) = (turn.wait, turn.result.is_ok());
+                if (first || turn.moved || turn.result.is_err())
+                    && tell.send((name.clone(), first, turn)).await.is_err()
+                {
+                    break;
                 }
+                first &= !well;
+                follow.pause(wait).await;
             }
+        });
+    }
+    drop(tell);
+    while let Some((name, first, turn)) = told.recv().await {
+        match turn.result {
+            Ok(report) => print_round(&name, &report, output),
+            // Another brings the two in step. Whoever is only at the capture of a database is done soon.
+            Err(e) if first && (!e.is_transient() || (turn.unready >= REFUSED && e.kind == ErrorKind::Busy)) => {
+                return Err(e.context(format!("sync {name}")));
+            }
+            Err(e) => tracing::warn!("sync {name}: {e}; trying again in {:.1} s", turn.wait.as_secs_f64()),
         }
-        first = false;
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = stop.cancelled() => {}
-        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|e| Error::new(ErrorKind::Protocol, format!("a sync ended by a mistake of ours: {e}")))?;
     }
     Ok(Outcome::Done)
 }
 
-/// Between two looks: at once after something moved, then ever more rarely.
-const IDLE: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(1) };
+/// So often in a row another holds what a sync needs before it is given up: one that is only being installed is ready soon.
+const REFUSED: u32 = 3;
 
-/// A sync that goes on.
-struct Watched<'a> {
-    sync: &'a Sync,
-    pair: Option<Pair>,
-    /// Runs in a row that moved nothing.
-    quiet: u32,
-    failures: u32,
-}
-
-impl Watched<'_> {
-    async fn run(
-        &mut self,
-        config: &Config,
-        stop: &CancellationToken,
-        first: bool,
-        output: &Output,
-    ) -> Result<Duration> {
-        let mut ready = match self.pair.take() {
-            Some(ready) => ready,
-            None => pair(config, self.sync, false, stop).await?,
-        };
-        let report = ready.run().await?;
-        self.pair = Some(ready);
-        self.failures = 0;
-        let moved = report.tables.iter().any(|t| t.inserted + t.updated + t.deleted + t.conflicts > 0);
-        self.quiet = if moved { 0 } else { self.quiet.saturating_add(1) };
-        if moved || first {
-            let mut document = serde_json::to_value(&report).unwrap_or_default();
-            document["sync"] = self.sync.name.clone().into();
-            output.document(&document);
-            let changes: u64 = report.tables.iter().map(|t| t.inserted + t.updated + t.deleted).sum();
-            let conflicts: u64 = report.tables.iter().map(|t| t.conflicts).sum();
-            output.news(format!("{}: {changes} changes, {conflicts} conflicts", self.sync.name));
-        }
-        if let Some(fault) = report.fault() {
-            return Err(fault);
-        }
-        Ok(IDLE.wait(self.quiet.max(1), random()))
-    }
+fn print_round(name: &str, report: &Report, output: &Output) {
+    let mut document = serde_json::to_value(report).unwrap_or_default();
+    document["sync"] = name.into();
+    output.document(&document);
+    let changes: u64 = report.tables.iter().map(|t| t.inserted + t.updated + t.deleted).sum();
+    let conflicts: u64 = report.tables.iter().map(|t| t.conflicts).sum();
+    output.news(format!("{name}: {changes} changes, {conflicts} conflicts"));
 }
 
 /// The syncs of these names, or all that are enabled, in the order of the file.

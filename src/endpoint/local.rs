@@ -18,8 +18,10 @@ use crate::capture::{
     read as read_rows, written,
 };
 use crate::compare::{compared_as, equal_rows};
-use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
-use crate::model::{Batch, BatchLimits, Table};
+use crate::engine::{
+    Database, Error, ErrorKind, Looked, ReadRequest, Result, RowLock, Selection, Target, WriteOptions,
+};
+use crate::model::{Batch, BatchLimits, Table, TableName};
 use crate::runtime::{Backoff, Failpoint, random};
 use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
 
@@ -69,6 +71,8 @@ pub struct LocalSender {
     connection: Box<dyn Target>,
     books: Vec<Result<Arc<Book>>>,
     stop: CancellationToken,
+    /// What the database's stamp was when a reader that stood there had all.
+    still: Option<(String, Vec<Option<Standing>>)>,
 }
 
 impl LocalSender {
@@ -83,7 +87,37 @@ impl LocalSender {
             site: site.clone(),
             route: route.clone(),
             stop: stop.clone(),
+            still: None,
         })
+    }
+
+    /// As [`Sender::is_still`], by the logs and the last number.
+    async fn look(&mut self, reader: &[Option<Standing>]) -> Result<bool> {
+        let (mut readers, mut logs) = (Vec::with_capacity(reader.len()), Vec::with_capacity(reader.len()));
+        for (table, standing) in reader.iter().enumerate() {
+            let (Ok(book), Some(standing @ Standing { at: Some(_), .. })) = (&self.books[table], standing) else {
+                return Ok(false);
+            };
+            readers.push(self.reader(standing, book));
+            logs.push(Looked { table: book.log.table.clone(), above: None });
+        }
+        let target = self.connection.as_mut();
+        if target.holding(&logs).await?.contains(&true) {
+            return Ok(false);
+        }
+        self.site.has_all(target, &readers).await
+    }
+
+    /// A table of the reader's, and where it says that it stands.
+    fn reader(&self, standing: &Standing, book: &Book) -> (Reader, Option<Cursor>) {
+        let reader = Reader { site: self.route.to.site, number: standing.number, table: book.logged.n };
+        let cursor = standing.at.map(|(epoch, place)| Cursor {
+            source: crate::model::Site { id: self.site.id.id, epoch },
+            table: standing.number,
+            position: place.position,
+            token: place.token,
+        });
+        (reader, cursor)
     }
 
     fn book(&self, at: usize) -> Outcome<&Arc<Book>> {
@@ -107,12 +141,23 @@ fn own_keys(database: &Arc<dyn Database>, route: &Route, mapping: &Mapping, keys
 #[async_trait]
 impl Sender for LocalSender {
     async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed> {
+        let (mut tables, mut readers) = (Vec::with_capacity(reader.len()), Vec::with_capacity(reader.len()));
+        for (table, (standing, book)) in reader.iter().zip(&self.books).enumerate() {
+            // Without those that take no part at either end.
+            let (Some(standing), Ok(book)) = (standing, book) else { continue };
+            tables.push(table);
+            readers.push(self.reader(standing, book));
+        }
         let target = self.connection.as_mut();
         target.begin(POINT).await?;
-        let judged = judge(&self.site, &self.route, &self.books, target, reader).await;
+        let judged = async {
+            self.site.itself(target).await?;
+            self.site.judge(target, &readers).await
+        }
+        .await;
         target.rollback().await?;
         let judged = judged?;
-        let worst = |verdict| judged.iter().any(|(_, v)| *v == verdict);
+        let worst = |verdict| judged.contains(&verdict);
         if worst(Verdict::Restored) || worst(Verdict::Superseded) {
             self.site.renew(target, worst(Verdict::Superseded)).await?;
             return Err(Error::new(
@@ -128,8 +173,8 @@ impl Sender for LocalSender {
             return Ok(Resumed::ReaderRestored);
         }
         let mut starts = vec![Start::Not; reader.len()];
-        let mut readers = Vec::with_capacity(judged.len());
-        for ((table, read), verdict) in judged {
+        let mut noted = Vec::with_capacity(judged.len());
+        for ((table, (read, _)), verdict) in tables.into_iter().zip(readers).zip(judged) {
             let standing = reader[table].and_then(|standing| standing.at);
             starts[table] = match (standing, verdict) {
                 (None, _) => Start::Never,
@@ -137,13 +182,33 @@ impl Sender for LocalSender {
                 _ => Start::Lost,
             };
             let position = if let Start::Place(place) = starts[table] { place.position } else { 0 };
-            readers.push((read, position));
+            noted.push((read, position));
         }
-        self.site.note_readers(target, &readers).await?;
+        self.site.note_readers(target, &noted).await?;
         Ok(Resumed::At(starts))
     }
 
+    async fn is_still(&mut self, reader: &[Option<Standing>]) -> Result<bool> {
+        // Before all that is looked at: what is committed meanwhile gives it another.
+        let stamp = self.connection.stamp().await?;
+        if let (Some(now), Some((before, stood))) = (&stamp, &self.still)
+            && now == before
+            && stood == reader
+        {
+            return Ok(true);
+        }
+        self.still = None;
+        self.connection.begin(POINT).await?;
+        let still = self.look(reader).await;
+        self.connection.rollback().await?;
+        let still = still?;
+        self.still = stamp.filter(|_| still).map(|stamp| (stamp, reader.to_vec()));
+        Ok(still)
+    }
+
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+        // No stamp tells of what this connection writes.
+        self.still = None;
         let books =
             tables.iter().map(|at| Ok((at.table, self.book(at.table)?.clone()))).collect::<Outcome<Vec<_>>>()?;
         let books: Vec<(usize, &Arc<Book>)> = books.iter().map(|(at, book)| (*at, book)).collect();
@@ -156,22 +221,17 @@ impl Sender for LocalSender {
             pause(tried).await;
         }
         self.connection.begin(POINT).await?;
-        let mut emptied = Ok(Vec::new());
-        for (place, (at, book)) in tables.iter().zip(books) {
-            match (self.site.emptied(self.connection.as_mut(), book.logged.n).await, &mut emptied) {
-                (Ok(seq), Ok(all)) if seq > place.position => all.push(at),
-                (Ok(_), _) => {}
-                (Err(e), _) => {
-                    emptied = Err(e);
-                    break;
-                }
-            }
-        }
+        let emptied = self.site.emptied(self.connection.as_mut()).await;
         self.connection.rollback().await?;
-        Ok(emptied?)
+        let emptied = emptied?;
+        let since = |(place, (_, book)): &(&Place, &(usize, &Arc<Book>))| {
+            emptied.get(&book.logged.n).is_some_and(|seq| *seq > place.position)
+        };
+        Ok(tables.iter().zip(&books).filter(since).map(|(place, _)| place.table).collect())
     }
 
     async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
+        self.still = None;
         let book = self.book(table)?.clone();
         let (keys, _) = own_keys(&self.site.database, &self.route, &self.route.tables[table], keys);
         let keys = Batch::new(book.keys.clone(), keys.into_columns());
@@ -250,35 +310,14 @@ fn which<'a>(route: &Route, mapping: &'a Mapping, book: &Book) -> Which<'a> {
     }
 }
 
-/// What is to be said of each table's reader; without those that take no part at either end.
-async fn judge(
-    site: &Site,
-    route: &Route,
-    books: &[Result<Arc<Book>>],
-    target: &mut dyn Target,
-    standing: &[Option<Standing>],
-) -> Result<Vec<((usize, Reader), Verdict)>> {
-    let mut judged = Vec::with_capacity(standing.len());
-    for (table, (standing, book)) in standing.iter().zip(books).enumerate() {
-        let (Some(standing), Ok(book)) = (standing, book) else { continue };
-        let reader = Reader { site: route.to.site, number: standing.number, table: book.logged.n };
-        let cursor = standing.at.map(|(epoch, place)| Cursor {
-            source: crate::model::Site { id: site.id.id, epoch },
-            table: standing.number,
-            position: place.position,
-            token: place.token,
-        });
-        judged.push(((table, reader), site.judge(target, reader, cursor).await?));
-    }
-    Ok(judged)
-}
-
 /// A database that receives.
 pub struct LocalReceiver {
     site: Site,
     route: Arc<Route>,
     connection: Box<dyn Target>,
     intakes: Vec<Result<Intake>>,
+    /// Its cursors, and the database's stamp before they were read.
+    stood: Option<(String, Vec<Option<Standing>>)>,
 }
 
 impl LocalReceiver {
@@ -309,7 +348,8 @@ impl LocalReceiver {
                 Err(e) => Err(e),
             });
         }
-        Ok(Self { connection: site.database.target().await?, intakes, site: site.clone(), route: route.clone() })
+        let (connection, route) = (site.database.target().await?, route.clone());
+        Ok(Self { connection, intakes, site: site.clone(), route, stood: None })
     }
 
     fn intake(&self, at: usize) -> Outcome<&Intake> {
@@ -331,14 +371,39 @@ impl LocalReceiver {
         let target = self.connection.as_mut();
         let applied = apply(&self.site, target, &incoming, &mut records).await?;
         records.write(target).await?;
-        for place in &parcel.places {
-            let table = intake(&self.intakes, place.table)?.book.logged.n;
-            let through = Through { site: route.from.site, table };
-            self.site.set_condition(target, through, route.entering(place.table)).await?;
-            let Place { position, token, .. } = *place;
-            self.site.set_cursor(target, Cursor { source: route.from.site, table, position, token }).await?;
+        if !parcel.places.is_empty() {
+            let (mut conditions, mut cursors) = (Vec::new(), Vec::new());
+            for &Place { table: at, position, token } in &parcel.places {
+                let (source, table) = (route.from.site, intake(&self.intakes, at)?.book.logged.n);
+                conditions.push((Through { site: source, table }, route.entering(at)));
+                cursors.push(Cursor { source, table, position, token });
+            }
+            self.site.set_conditions(target, &conditions).await?;
+            self.site.set_cursors(target, &cursors).await?;
         }
         Ok(applied)
+    }
+
+    /// As [`Receiver::cursors`], by the books. Under another condition than so far a table was not read at all.
+    async fn read_cursors(&mut self) -> Result<Vec<Option<Standing>>> {
+        let site = self.route.from.site;
+        let numbers: Vec<(usize, u32)> = (self.intakes.iter().enumerate())
+            .filter_map(|(at, intake)| Some((at, intake.as_ref().ok()?.book.logged.n)))
+            .collect();
+        let conditions: Vec<(Through, Option<&str>)> =
+            numbers.iter().map(|&(at, table)| (Through { site, table }, self.route.entering(at))).collect();
+        let target = self.connection.as_mut();
+        // Whoever took it for another gave it another name: what it says of itself is not for its old one.
+        self.site.itself(target).await?;
+        let same = self.site.are_conditions(target, &conditions).await?;
+        let cursors = self.site.cursors(target, site.id, numbers.iter().map(|(_, table)| *table)).await?;
+        let mut standing = vec![None; self.intakes.len()];
+        for ((table, number), same) in numbers.into_iter().zip(same) {
+            let cursor = cursors.get(&number).filter(|_| same);
+            let at = cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token }));
+            standing[table] = Some(Standing { number, at });
+        }
+        Ok(standing)
     }
 
     /// The rows that stand under keys in this end's own form, by the keys.
@@ -367,20 +432,6 @@ async fn parents(site: &Site, book: &Book, rows: &Table) -> Result<Vec<Parent>> 
     Ok(parents)
 }
 
-/// How far it has read the changes of a table. Under another condition than so far: not at all.
-async fn cursor(
-    site: &Site,
-    route: &Route,
-    target: &mut dyn Target,
-    (at, table): (usize, u32),
-) -> Result<Option<Cursor>> {
-    let from = route.from.site;
-    if !site.is_condition(target, Through { site: from, table }, route.entering(at)).await? {
-        return Ok(None);
-    }
-    site.cursor(target, from.id, table).await
-}
-
 fn intake(intakes: &[Result<Intake>], at: usize) -> Outcome<&Intake> {
     intakes[at].as_ref().map_err(|e| Fault::at(at)(e.clone()))
 }
@@ -388,28 +439,22 @@ fn intake(intakes: &[Result<Intake>], at: usize) -> Outcome<&Intake> {
 #[async_trait]
 impl Receiver for LocalReceiver {
     async fn cursors(&mut self) -> Result<Vec<Option<Standing>>> {
-        self.connection.begin(POINT).await?;
-        let mut standing = Ok(Vec::with_capacity(self.intakes.len()));
-        for (table, intake) in self.intakes.iter().enumerate() {
-            let Ok(all) = &mut standing else { break };
-            let Ok(intake) = intake else {
-                all.push(None);
-                continue;
-            };
-            let number = intake.book.logged.n;
-            match cursor(&self.site, &self.route, self.connection.as_mut(), (table, number)).await {
-                Ok(cursor) => all.push(Some(Standing {
-                    number,
-                    at: cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token })),
-                })),
-                Err(e) => standing = Err(e),
-            }
+        let stamp = self.connection.stamp().await?;
+        if let (Some(now), Some((before, stood))) = (&stamp, &self.stood)
+            && now == before
+        {
+            return Ok(stood.clone());
         }
+        self.connection.begin(POINT).await?;
+        let stood = self.read_cursors().await;
         self.connection.rollback().await?;
-        standing
+        let stood = stood?;
+        self.stood = stamp.map(|stamp| (stamp, stood.clone()));
+        Ok(stood)
     }
 
     async fn renew(&mut self) -> Result<()> {
+        self.stood = None;
         self.site.renew(self.connection.as_mut(), false).await
     }
 
@@ -481,6 +526,8 @@ impl Receiver for LocalReceiver {
     }
 
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
+        // No stamp tells of what this connection writes.
+        self.stood = None;
         for tried in 1.. {
             self.connection.begin(LABELLED).await?;
             match self.take_once(parcel, basis).await {
@@ -525,10 +572,21 @@ impl Receiver for LocalReceiver {
         Ok(self.route.tables.iter().map(of).collect())
     }
 
-    async fn verify(&mut self, tables: &[usize]) -> Result<Vec<String>> {
-        let whole = tables.iter().filter_map(|&at| self.intakes[at].as_ref().ok());
-        let whole: Vec<Arc<Table>> = whole.map(|intake| intake.book.logged.table.clone()).collect();
-        if whole.is_empty() { Ok(Vec::new()) } else { self.connection.verify(&whole).await }
+    async fn verify(&mut self, came: &[usize], went: &[usize]) -> Result<Vec<String>> {
+        if came.is_empty() && went.is_empty() {
+            return Ok(Vec::new());
+        }
+        let gone: HashSet<&TableName> = went.iter().map(|&at| &self.route.tables[at].to.name).collect();
+        let mut tables = Vec::new();
+        for (at, intake) in self.intakes.iter().enumerate() {
+            let Ok(Intake { book, .. }) = intake else { continue };
+            let mut table = (*book.logged.table).clone();
+            table.foreign_keys.retain(|key| gone.contains(&key.parent));
+            if came.contains(&at) || !table.foreign_keys.is_empty() {
+                tables.push(Arc::new(table));
+            }
+        }
+        self.connection.verify(&tables).await
     }
 }
 

@@ -163,6 +163,11 @@ pub trait Sender: Send {
     /// or it is a copy. It goes on under another name then, and both ends have to be opened anew.
     async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed>;
 
+    /// Whether a reader that stands there, with every table, has all that there is to have: nothing was written that is not
+    /// among the changes, nothing is among them after its places, and these are true. Asked again and again while nothing
+    /// happens, so it costs next to nothing then.
+    async fn is_still(&mut self, reader: &[Option<Standing>]) -> Result<bool>;
+
     /// Gives versions to what was written to these tables and is not yet among the changes. Comes back with those that
     /// were emptied at once after the place given: of their rows that are older than capture only the receiving end knows
     /// the keys ([`Receiver::unversioned`]), which [`Self::bury`] is to be told.
@@ -225,7 +230,8 @@ pub trait Receiver: Send {
     /// What people have to look at, by table.
     async fn outstanding(&mut self) -> Result<Vec<Outstanding>>;
 
-    /// After rows of these tables came in: sets their numbering past the highest number present; one sentence for each
-    /// foreign key that does not hold.
-    async fn verify(&mut self, tables: &[usize]) -> Result<Vec<String>>;
+    /// After rows of some tables came in, and of others went: sets the numbering of the first past the highest number
+    /// present; one sentence for each foreign key to the others that does not hold. What comes in without its parent waits,
+    /// so that only what goes can leave rows without theirs; and a look at all rows costs what there is, not what changed.
+    async fn verify(&mut self, came: &[usize], went: &[usize]) -> Result<Vec<String>>;
 }

@@ -238,6 +238,16 @@ pub trait Database: Send + Sync {
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>>;
     /// A table with columns, keys, indexes, references and user triggers; `None` when missing.
     async fn describe(&self, name: &TableName) -> Result<Option<Table>>;
+    /// As [`Self::describe`], of many tables, none twice, in their order: what the catalogue knows is asked of all at once.
+    async fn describe_all(&self, names: &[TableName]) -> Result<Vec<Option<Table>>> {
+        let mut tables = Vec::with_capacity(names.len());
+        for name in names {
+            tables.push(self.describe(name).await?);
+        }
+        Ok(tables)
+    }
+    /// Names of rowferry's own tables, in whatever schema.
+    async fn own_tables(&self) -> Result<BTreeSet<TableName>>;
     /// What this engine would make of a column of `table` (a table of any engine, this one's too).
     /// Its `native` text is this engine's own or empty. Pure.
     fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn;
@@ -281,6 +291,15 @@ pub trait Database: Send + Sync {
     async fn target(&self) -> Result<Box<dyn Target>>;
 }
 
+/// A table that is asked whether it holds a row.
+#[derive(Debug, Clone)]
+pub struct Looked {
+    /// The table.
+    pub table: Arc<Table>,
+    /// Only rows count that hold more than this in this whole-number column, which has an index.
+    pub above: Option<(usize, i64)>,
+}
+
 /// Single rows, and bookkeeping in its order, inside the open transaction: each call sees what is committed when it
 /// begins and what the transaction itself has written (with [`WriteOptions::point`]: one point throughout).
 #[async_trait]
@@ -294,6 +313,15 @@ pub trait Lookup: Send {
     /// At most `limit` rows of `table`: those that hold in the whole-number column `above.0` more than `above.1`, by
     /// that column ascending; without `above` any rows, in no particular order.
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch>;
+    /// For each of these tables whether it holds a row; with a bound, one that holds more than that in a whole-number
+    /// column. Those that are looked at may be many, and nearly all without one: it costs far less than a scan of each.
+    async fn holding(&mut self, tables: &[Looked]) -> Result<Vec<bool>> {
+        let mut holding = Vec::with_capacity(tables.len());
+        for looked in tables {
+            holding.push(self.scan(&looked.table, looked.above, 1).await?.rows() > 0);
+        }
+        Ok(holding)
+    }
     /// What the database's clock shows, in microseconds since 1970.
     async fn now(&mut self) -> Result<i64>;
 }
@@ -327,6 +355,13 @@ pub trait BatchStream: Send {
 /// table, already fitted.
 #[async_trait]
 pub trait Target: Lookup {
+    /// Outside a transaction: a text of which two that are equal say that nobody else has committed anything to this
+    /// database between them, at the cost of one short question; `None` where the engine cannot tell. What this
+    /// connection itself has committed may or may not change it.
+    ///
+    /// # Errors
+    /// `Unreachable` when the connection reaches another database than a new one would.
+    async fn stamp(&mut self) -> Result<Option<String>>;
     /// Begins a transaction.
     async fn begin(&mut self, options: WriteOptions) -> Result<()>;
     /// Writes a batch; returns the rows affected (for [`WriteMode::Update`], rows *found*, changed

@@ -210,9 +210,9 @@ async fn one_way(sync: &Sync, from: &Site, to: &Site, back: bool, counted: &mut 
         counted.pending += source.count(&ours.log.table, None).await?;
         let point = WriteOptions { point: true, ..WriteOptions::default() };
         taking.begin(point).await?;
-        let cursor = to.cursor(taking.as_mut(), from.id.id, theirs.logged.n).await?;
+        let cursors = to.cursors(taking.as_mut(), from.id.id, std::iter::once(theirs.logged.n)).await?;
         taking.rollback().await?;
-        let Some(cursor) = cursor.filter(|cursor| cursor.source == from.id) else {
+        let Some(cursor) = cursors.get(&theirs.logged.n).filter(|cursor| cursor.source == from.id) else {
             counted.unread = true;
             continue;
         };

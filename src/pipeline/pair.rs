@@ -7,14 +7,15 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Progress;
-use super::persist::{Claim, hold};
+use super::owner::Owner;
+use super::persist::Claim;
 use super::plan::{ColumnChoice, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, plan};
 use super::run::{Report, RunOptions, run};
 use super::sync::{ChangeOptions, Direction, agree, run_changes};
 use crate::apply::Rejects;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
 use crate::endpoint::{End, Filter, LocalReceiver, LocalSender, Mapping, Route};
-use crate::engine::{Database, Error, ErrorKind, Lock, Result};
+use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{BatchLimits, Table, TableName};
 use crate::site::{Site, install, open};
 
@@ -72,8 +73,34 @@ pub struct Pair {
     pub(super) there: Plan,
     pub(super) back: Option<Plan>,
     pub(super) options: PairOptions,
-    /// Nobody else brings these two in step while this lives.
-    _owner: Box<dyn Lock>,
+    /// No other process brings these two in step while this lives.
+    owner: Arc<Owner>,
+    /// Both ends as the last run left them; none after an error.
+    open: Option<Open>,
+}
+
+/// Both ends, open in each direction.
+struct Open {
+    ways: Vec<Way>,
+    /// Tables that cannot take part.
+    refused: Report,
+}
+
+impl Open {
+    async fn new(
+        (source, target): (&Site, &Site),
+        (there, back): (&Plan, Option<&Plan>),
+        options: &PairOptions,
+    ) -> Result<Self> {
+        let mut open = Self { ways: Vec::new(), refused: Report::nothing() };
+        if let Some(back) = back {
+            open.ways.push(Way::open(target, source, back, options, false, &mut open.refused).await?);
+        }
+        if options.push {
+            open.ways.push(Way::open(source, target, there, options, true, &mut open.refused).await?);
+        }
+        Ok(open)
+    }
 }
 
 impl Pair {
@@ -82,23 +109,11 @@ impl Pair {
     /// # Errors
     /// What stands against it at a table: no key, different keys at the two ends, a loss that is not allowed.
     pub async fn prepare(source: &Arc<dyn Database>, target: &Arc<dyn Database>, options: PairOptions) -> Result<Self> {
-        let ends = (source.identity().await?, target.identity().await?);
-        // The same from either end, and held at one that both would choose.
-        let (at, name) = if ends.0 < ends.1 {
-            (source, format!("pair {} {}", ends.0, ends.1))
-        } else {
-            (target, format!("pair {} {}", ends.1, ends.0))
+        let owner = Owner::take(source, target, &options.stop).await?;
+        let there = match make_tables(source, target, &options).await? {
+            Some(planned) => planned,
+            None => plan(source.as_ref(), target.as_ref(), &forward(&options)).await?,
         };
-        let owner = hold(at.as_ref(), &name, &options.stop, || {
-            format!(
-                "another rowferry is bringing {} and {} in step; wait until it is done, then run this again",
-                source.label(),
-                target.label()
-            )
-        })
-        .await?;
-        make_tables(source, target, &options).await?;
-        let there = plan(source.as_ref(), target.as_ref(), &forward(&options)).await?;
         let from = install(source, &names(&there, |t| &t.source.name)).await?;
         let to = install(target, &names(&there, |t| &t.target.name)).await?;
         let back = if options.pull {
@@ -108,7 +123,7 @@ impl Pair {
         } else {
             None
         };
-        Ok(Self { source: from, target: to, there, back, options, _owner: owner })
+        Ok(Self { source: from, target: to, there, back, options, owner, open: None })
     }
 
     /// Brings the changes of each end to the other, as far as the sync goes: first those of the target, then those of
@@ -136,18 +151,25 @@ impl Pair {
         Ok(Report::nothing())
     }
 
-    async fn run_once(&self) -> Result<Report> {
-        let mut report = Report::nothing();
-        let mut ways = Vec::new();
-        if let Some(back) = &self.back {
-            ways.push(Way::open(&self.target, &self.source, back, &self.options, false, &mut report).await?);
+    async fn run_once(&mut self) -> Result<Report> {
+        if !self.owner.is_held().await {
+            return Err(Error::new(
+                ErrorKind::Unreachable,
+                format!(
+                    "the connection that keeps others from bringing {} and {} in step was lost",
+                    self.source.database.label(),
+                    self.target.database.label()
+                ),
+            ));
         }
-        if self.options.push {
-            ways.push(Way::open(&self.source, &self.target, &self.there, &self.options, true, &mut report).await?);
-        }
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => Open::new((&self.source, &self.target), (&self.there, self.back.as_ref()), &self.options).await?,
+        };
+        let mut report = open.refused.clone();
         // Before anything moves: a database that was restored must not give out versions under its old name.
-        let mut starts = Vec::with_capacity(ways.len());
-        for way in &mut ways {
+        let mut starts = Vec::with_capacity(open.ways.len());
+        for way in &mut open.ways {
             starts.push(agree(&mut way.ends()).await?);
         }
         let options = ChangeOptions {
@@ -155,8 +177,11 @@ impl Pair {
             force: self.options.plan.force,
             stop: self.options.stop.clone(),
         };
-        for (way, starts) in ways.iter_mut().zip(&starts) {
+        for (way, starts) in open.ways.iter_mut().zip(&starts) {
             report.join(run_changes(&mut way.ends(), starts, &options).await?);
+        }
+        if report.error.is_none() {
+            self.open = Some(open);
         }
         Ok(report)
     }
@@ -252,14 +277,19 @@ pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, 
     (route, report)
 }
 
-/// Makes the tables that an end which takes rows in lacks, without rows.
-async fn make_tables(source: &Arc<dyn Database>, target: &Arc<dyn Database>, options: &PairOptions) -> Result<()> {
+/// Makes the tables that an end which takes rows in lacks, without rows; the plan for the way there, where nothing had to
+/// be made there.
+async fn make_tables(
+    source: &Arc<dyn Database>,
+    target: &Arc<dyn Database>,
+    options: &PairOptions,
+) -> Result<Option<Plan>> {
     if options.pull
         && let Some(Lacking { back, .. }) = lacking(source.as_ref(), target.as_ref(), &options.plan).await?
     {
         make(target, source, &back, options).await?;
     }
-    if options.push { make(source, target, &forward(options), options).await } else { Ok(()) }
+    if options.push { make(source, target, &forward(options), options).await } else { Ok(None) }
 }
 
 async fn make(
@@ -267,10 +297,10 @@ async fn make(
     to: &Arc<dyn Database>,
     wanted: &PlanOptions,
     options: &PairOptions,
-) -> Result<()> {
+) -> Result<Option<Plan>> {
     let first = plan(from.as_ref(), to.as_ref(), wanted).await?;
     if first.tables.iter().all(|table| !table.create && table.ddl.is_none()) {
-        return Ok(());
+        return Ok(Some(first));
     }
     let claim = Claim::take(to, &options.stop).await?;
     let run_options = RunOptions {
@@ -281,7 +311,8 @@ async fn make(
         rejects: Arc::new(Rejects::new(std::path::PathBuf::new())),
         stop: options.stop.clone(),
     };
-    run(from, &claim, &first, run_options, Progress::new(std::iter::empty())).await.map(drop)
+    run(from, &claim, &first, run_options, Progress::new(std::iter::empty())).await?;
+    Ok(None)
 }
 
 /// Tables of a sync that its source lacks and its target has.

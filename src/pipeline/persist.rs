@@ -82,7 +82,8 @@ impl Claim {
     /// # Errors
     /// `Busy` when another run has it.
     pub async fn take(target: &Arc<dyn Database>, stop: &CancellationToken) -> Result<Self> {
-        let lock = hold(target.as_ref(), NAME, stop, || others(target.as_ref())).await?;
+        let lock = persist(stop, || free(target.as_ref(), NAME)).await?;
+        let lock = lock.ok_or_else(|| Error::new(ErrorKind::Busy, others(target.as_ref())))?;
         Ok(Self { target: target.clone(), stop: stop.clone(), lock: Mutex::new(Some(lock)) })
     }
 
@@ -129,17 +130,7 @@ fn others(target: &dyn Database) -> String {
 }
 
 /// About three seconds in all.
-const HOLD_TRIES: u32 = 10;
-
-/// A lock of this name; `Busy` with this sentence when another holds it.
-pub(super) async fn hold(
-    target: &dyn Database,
-    name: &str,
-    stop: &CancellationToken,
-    held: impl Fn() -> String,
-) -> Result<Box<dyn Lock>> {
-    persist(stop, || free(target, name)).await?.ok_or_else(|| Error::new(ErrorKind::Busy, held()))
-}
+pub(super) const HOLD_TRIES: u32 = 10;
 
 /// The lock, once it is free; `None` when another keeps it.
 async fn free(target: &dyn Database, name: &str) -> Result<Option<Box<dyn Lock>>> {

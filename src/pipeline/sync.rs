@@ -72,6 +72,16 @@ pub async fn agree(ends: &mut Direction<'_>) -> Result<Vec<Start>> {
     }
 }
 
+/// Whether the receiving end has all that there is to have, so that a run would find nothing to do. It costs next to
+/// nothing while nothing happens.
+///
+/// # Errors
+/// What an end says; a run will say it of the table that is to blame.
+pub async fn is_still(ends: &mut Direction<'_>) -> Result<bool> {
+    let standing = ends.to.cursors().await?;
+    ends.from.is_still(&standing).await
+}
+
 /// Brings the changes of one end to the other, all tables of the route together, each from where [`agree`] says; one
 /// that fails is left out, and the others go on.
 ///
@@ -98,11 +108,13 @@ pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &C
         error: None,
     };
     let moved = run.bring_all(starts).await?;
+    let outstanding = run.bring_all_aside().await?;
     let Run { mut reports, error, .. } = run;
-    let written = |t: &TableReport| t.inserted + t.updated + t.deleted > 0;
-    let written: Vec<usize> = (0..reports.len()).filter(|&at| written(&reports[at])).collect();
-    let problems = if written.is_empty() { Vec::new() } else { ends.to.verify(&written).await? };
-    for (report, outstanding) in reports.iter_mut().zip(ends.to.outstanding().await?) {
+    let those = |of: fn(&TableReport) -> u64| -> Vec<usize> {
+        reports.iter().enumerate().filter(|(_, report)| of(report) > 0).map(|(at, _)| at).collect()
+    };
+    let problems = ends.to.verify(&those(|t| t.inserted + t.updated), &those(|t| t.deleted)).await?;
+    for (report, outstanding) in reports.iter_mut().zip(outstanding) {
         let Outstanding { open, quarantined, waiting } = outstanding;
         (report.open, report.quarantined, report.waiting) = (open, quarantined, waiting);
     }
@@ -168,12 +180,23 @@ impl Run<'_> {
             }
         }
         self.bring_changes().await?;
-        for table in self.tables() {
+        Ok(self.places.iter().any(|place| !before.contains(place)))
+    }
+
+    /// What people have to look at, once all that is set aside was brought once more.
+    async fn bring_all_aside(&mut self) -> Result<Vec<Outstanding>> {
+        let outstanding = self.to.outstanding().await?;
+        let aside = |table: &usize| outstanding[*table].quarantined + outstanding[*table].waiting > 0;
+        let tables: Vec<usize> = self.tables().into_iter().filter(aside).collect();
+        if tables.is_empty() {
+            return Ok(outstanding);
+        }
+        for table in tables {
             if let Err(fault) = self.bring_aside(table).await {
                 self.leave_out(fault)?;
             }
         }
-        Ok(self.places.iter().any(|place| !before.contains(place)))
+        self.to.outstanding().await
     }
 
     async fn fold(&mut self, starts: &[Start]) -> Result<()> {

@@ -2,10 +2,12 @@
 
 mod backoff;
 mod failpoint;
+mod pace;
 mod random;
 mod system;
 
 pub use backoff::Backoff;
 pub use failpoint::Failpoint;
+pub use pace::Pace;
 pub use random::{random, simulate_random};
 pub use system::{Hangup, notify, private_file};

@@ -1,5 +1,6 @@
 //! How far a site has taken in what another has: written in the transaction that takes it in.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Site;
@@ -20,34 +21,52 @@ pub struct Cursor {
 }
 
 impl Site {
-    /// Where this site stands in the feed of `source`, whatever epoch that was in, for its table `table`. `None`: it
-    /// never read it.
-    pub async fn cursor(&self, target: &mut dyn Lookup, source: u64, table: u32) -> Result<Option<Cursor>> {
-        let found = target.lookup(&self.books.cursors, &self.cursor_key(source, table), RowLock::None).await?;
-        if found.rows() == 0 {
-            return Ok(None);
-        }
-        Ok(match [2, 3, 4].map(|column| found.cell(0, column)) {
-            [Cell::Int(epoch), Cell::Int(position), Cell::Int(token)] => u32::try_from(epoch)
-                .ok()
-                .map(|epoch| Cursor { source: model::Site { id: source, epoch }, table, position, token }),
+    /// Where this site stands in the feed of `source`, whatever epoch that was in, by its own tables of these numbers;
+    /// without those that never read it.
+    pub async fn cursors(
+        &self,
+        target: &mut dyn Lookup,
+        source: u64,
+        tables: impl Iterator<Item = u32>,
+    ) -> Result<HashMap<u32, Cursor>> {
+        let found = target.lookup(&self.books.cursors, &self.cursor_keys(source, tables), RowLock::None).await?;
+        let cursor = |row| match [1, 2, 3, 4].map(|column| found.cell(row, column)) {
+            [Cell::Int(table), Cell::Int(epoch), Cell::Int(position), Cell::Int(token)] => {
+                let (table, epoch) = (u32::try_from(table).ok()?, u32::try_from(epoch).ok()?);
+                Some((table, Cursor { source: model::Site { id: source, epoch }, table, position, token }))
+            }
             _ => None,
-        })
+        };
+        Ok((0..found.rows()).filter_map(cursor).collect())
     }
 
-    /// Notes a place, in the open transaction.
-    pub async fn set_cursor(&self, target: &mut dyn Target, cursor: Cursor) -> Result<()> {
-        let key = self.cursor_key(cursor.source.id, cursor.table);
-        let there = target.lookup(&self.books.cursors, &key, RowLock::None).await?.rows() > 0;
-        let mut columns = key.into_columns();
-        columns.extend([i64::from(cursor.source.epoch), cursor.position, cursor.token].map(number));
-        let batch = Batch::new(self.books.cursors.clone(), columns);
-        target.write(if there { WriteMode::Update } else { WriteMode::Insert }, &batch).await?;
+    /// Notes places in the feed of one site, in the open transaction.
+    pub async fn set_cursors(&self, target: &mut dyn Target, cursors: &[Cursor]) -> Result<()> {
+        let Some(source) = cursors.first().map(|cursor| cursor.source.id) else { return Ok(()) };
+        let there = self.cursors(target, source, cursors.iter().map(|cursor| cursor.table)).await?;
+        for mode in [WriteMode::Update, WriteMode::Insert] {
+            let of = cursors.iter().filter(|c| there.contains_key(&c.table) == (mode == WriteMode::Update));
+            let of: Vec<&Cursor> = of.collect();
+            if of.is_empty() {
+                continue;
+            }
+            let mut columns = self.cursor_keys(source, of.iter().map(|cursor| cursor.table)).into_columns();
+            columns.extend([Column::default(), Column::default(), Column::default()]);
+            for cursor in of {
+                let numbers = [i64::from(cursor.source.epoch), cursor.position, cursor.token];
+                columns[2..].iter_mut().zip(numbers).for_each(|(column, number)| column.push_int(number));
+            }
+            target.write(mode, &Batch::new(self.books.cursors.clone(), columns)).await?;
+        }
         target.flush().await
     }
 
-    fn cursor_key(&self, source: u64, table: u32) -> Batch {
-        let columns = vec![site_name(source), number(table.into())];
+    fn cursor_keys(&self, source: u64, tables: impl Iterator<Item = u32>) -> Batch {
+        let mut columns = vec![Column::default(); 2];
+        for table in tables {
+            push_site(&mut columns[0], source);
+            columns[1].push_int(table.into());
+        }
         Batch::new(Arc::new(self.books.cursors.project(&[0, 1])), columns)
     }
 }
@@ -59,9 +78,7 @@ pub(super) fn number(value: i64) -> Column {
     column
 }
 
-/// The id of a site as it stands in the books.
-pub(super) fn site_name(id: u64) -> Column {
-    let mut column = Column::default();
+/// Adds the id of a site as it stands in the books.
+pub(super) fn push_site(column: &mut Column, id: u64) {
     column.push_bytes(format!("{id:016x}").as_bytes());
-    column
 }

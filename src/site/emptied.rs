@@ -1,11 +1,13 @@
 //! Tables that were emptied at once, by a statement that names no row. Rows that have an entry get their tombstones when
 //! that is folded; of rows older than capture nothing is known here, so whoever reads this site has to say which it has.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Site;
 use super::cursors::number;
-use crate::engine::{Lookup, Result, RowLock, Target, WriteMode};
+use super::install::TABLES_MAX;
+use crate::engine::{Lookup, Result, Target, WriteMode};
 use crate::model::{Batch, Cell};
 
 impl Site {
@@ -17,16 +19,15 @@ impl Site {
         target.write(WriteMode::Update, &Batch::new(self.books.tables.clone(), columns)).await.map(drop)
     }
 
-    /// The number under which a table was last emptied; 0: never.
-    pub async fn emptied(&self, target: &mut dyn Lookup, table: u32) -> Result<i64> {
-        let found = target.lookup(&self.books.tables, &self.table_key(table), RowLock::None).await?;
-        Ok(match found.rows() {
-            1 => match found.cell(0, 4) {
-                Cell::Int(seq) => seq,
-                _ => 0,
-            },
-            _ => 0,
-        })
+    /// The numbers under which tables were last emptied, by the tables' own numbers; without those that never were.
+    pub async fn emptied(&self, target: &mut dyn Lookup) -> Result<HashMap<u32, i64>> {
+        let part = Arc::new(self.books.tables.project(&[0, 4]));
+        let found = target.scan(&part, Some((1, 0)), TABLES_MAX).await?;
+        let emptied = |row| match (found.cell(row, 0), found.cell(row, 1)) {
+            (Cell::Int(table), Cell::Int(seq)) => Some((u32::try_from(table).ok()?, seq)),
+            _ => None,
+        };
+        Ok((0..found.rows()).filter_map(emptied).collect())
     }
 
     fn table_key(&self, table: u32) -> Batch {

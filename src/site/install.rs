@@ -1,6 +1,6 @@
 //! Puts the bookkeeping into a database, finds it there, takes it out again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Book, Books, FORMAT, Site, SiteRow, read_row};
@@ -11,7 +11,7 @@ use crate::model::{self, Batch, Cell, Column, Table, TableName, text_digest};
 use crate::runtime::random;
 
 /// More tables than this are not logged in one database.
-const TABLES_MAX: usize = 100_000;
+pub(super) const TABLES_MAX: usize = 100_000;
 
 /// The site that a database is; `None` when capture was never installed there.
 ///
@@ -34,9 +34,11 @@ pub async fn open(database: &Arc<dyn Database>) -> Result<Option<Site>> {
         ));
     }
     let mut logged = Vec::with_capacity(listed.rows());
-    for at in 0..listed.rows() {
-        let (n, name) = listed_table(&listed, at)?;
-        let table = database.describe(&name).await?.ok_or_else(|| {
+    let (numbers, names): (Vec<u32>, Vec<TableName>) =
+        (0..listed.rows()).map(|at| listed_table(&listed, at)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let tables = database.describe_all(&names).await?;
+    for ((n, name), table) in numbers.into_iter().zip(names).zip(tables) {
+        let table = table.ok_or_else(|| {
             Error::new(
                 ErrorKind::SchemaMismatch,
                 format!(
@@ -58,8 +60,9 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
     let _lock = lock(database).await?;
     let books = Books::new(database.as_ref());
     let mut target = database.target().await?;
+    let mut ours = database.own_tables().await?;
     for table in books.all() {
-        make(database.as_ref(), target.as_mut(), table).await?;
+        make(database.as_ref(), target.as_mut(), &mut ours, table).await?;
     }
     target.begin(WriteOptions::default()).await?;
     if target.scan(&books.site, None, 1).await?.rows() == 0 {
@@ -80,14 +83,14 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
     let row = SiteRow { id: site.id.id, epoch: site.id.epoch.into(), seq: 0, format: FORMAT };
     site = assemble(database, row, books, logged)?;
     for book in &site.tables {
-        make(database.as_ref(), target.as_mut(), &book.versions).await?;
+        make(database.as_ref(), target.as_mut(), &mut ours, &book.versions).await?;
         let made = text_digest(&book.log.install.join(";"));
         let before = listed.get(&book.logged.n);
         // What is in place is left alone: its statements would wait for whoever has the table in a transaction, and the
         // application behind them.
         if before == Some(&made)
             && book.log.triggers.iter().all(|name| there.contains(name))
-            && database.describe(&book.log.table.name).await?.is_some()
+            && ours.contains(&book.log.table.name)
         {
             continue;
         }
@@ -130,11 +133,11 @@ pub async fn planned(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
 
 /// Adds those that are not logged yet, each with a number of its own.
 async fn add_tables(database: &Arc<dyn Database>, logged: &mut Vec<Logged>, tables: &[TableName]) -> Result<()> {
-    for name in tables {
-        if logged.iter().any(|l| l.table.name == *name) {
-            continue;
-        }
-        let table = database.describe(name).await?.ok_or_else(|| {
+    let mut known: BTreeSet<TableName> = logged.iter().map(|l| l.table.name.clone()).collect();
+    let new: Vec<TableName> = tables.iter().filter(|name| known.insert((*name).clone())).cloned().collect();
+    let described = database.describe_all(&new).await?;
+    for (name, table) in new.iter().zip(described) {
+        let table = table.ok_or_else(|| {
             Error::new(ErrorKind::SchemaMismatch, format!("{} has no table {name} to capture", database.label()))
         })?;
         let n = logged.iter().map(|l| l.n).max().unwrap_or(0) + 1;
@@ -224,8 +227,14 @@ async fn lock(database: &Arc<dyn Database>) -> Result<Box<dyn Lock>> {
     })
 }
 
-async fn make(database: &dyn Database, target: &mut dyn Target, table: &Arc<Table>) -> Result<()> {
-    if database.describe(&table.name).await?.is_some() {
+/// Makes a table unless it is among those that are there.
+async fn make(
+    database: &dyn Database,
+    target: &mut dyn Target,
+    there: &mut BTreeSet<TableName>,
+    table: &Arc<Table>,
+) -> Result<()> {
+    if !there.insert(table.name.clone()) {
         return Ok(());
     }
     let ddl = database.ddl(table);

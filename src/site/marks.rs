@@ -62,7 +62,7 @@ impl Site {
     }
 
     /// Whether this number was given out by this site as it is now, with this token.
-    pub(super) async fn has_given(&self, target: &mut dyn Lookup, position: i64, token: i64) -> Result<bool> {
+    pub(super) async fn has_given(&self, target: &mut dyn Lookup, (position, token): (i64, i64)) -> Result<bool> {
         Ok(self.mark_at(target, position).await?.is_some_and(|(_, there)| there == token))
     }
 

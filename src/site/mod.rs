@@ -49,6 +49,22 @@ impl Site {
         self.tables.iter().find(|book| book.logged.table.name == *name)
     }
 
+    /// The last number that was given out, by the site that this one was when it was opened.
+    ///
+    /// # Errors
+    /// `CursorLost` when it goes on as another since.
+    pub async fn itself(&self, target: &mut dyn Lookup) -> Result<i64> {
+        let row = read_row(target, &self.books.site, RowLock::None).await?;
+        if (row.id, row.epoch) == (self.id.id, i64::from(self.id.epoch)) { Ok(row.seq) } else { Err(self.another()) }
+    }
+
+    fn another(&self) -> Error {
+        Error::new(
+            ErrorKind::CursorLost,
+            format!("{} became another site while it was in use; run this again", self.database.label()),
+        )
+    }
+
     /// The last number that was given out.
     pub async fn last_number(&self, target: &mut dyn Lookup) -> Result<i64> {
         Ok(read_row(target, &self.books.site, RowLock::None).await?.seq)
@@ -66,10 +82,7 @@ impl Site {
     pub async fn take_numbers(&self, target: &mut dyn Target, count: usize) -> Result<i64> {
         let row = read_row(target, &self.books.site, RowLock::Wait).await?;
         if (row.id, row.epoch) != (self.id.id, i64::from(self.id.epoch)) {
-            return Err(Error::new(
-                ErrorKind::CursorLost,
-                format!("{} became another site while it was in use; run this again", self.database.label()),
-            ));
+            return Err(self.another());
         }
         let last = i64::try_from(count).ok().and_then(|count| row.seq.checked_add(count)).ok_or_else(|| {
             Error::new(ErrorKind::Protocol, format!("{} has no numbers left to give", self.database.label()))

@@ -1,12 +1,13 @@
 //! Who reads a site's changes, and whether what a reader says of its place can be true.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::cursors::{number, site_name};
+use super::cursors::push_site;
 use super::{Cursor, Site, SiteRow, read_row};
 use crate::engine::{Lookup, Result, RowLock, Target, WriteMode, WriteOptions};
-use crate::model::{self, Batch, Cell};
+use crate::model::{self, Batch, Cell, Column};
 use crate::runtime::random;
 
 /// Readers of one site: so many tables of other sites at most.
@@ -52,41 +53,74 @@ impl Site {
     /// The position of a reader that stayed away for so long that nothing is kept for it any more.
     const GONE: i64 = -1;
 
-    /// Whether a reader's place can be true.
-    pub async fn judge(&self, target: &mut dyn Lookup, reader: Reader, cursor: Option<Cursor>) -> Result<Verdict> {
-        let epoch = i64::from(self.id.epoch);
-        let noted = self.noted(target, reader).await?;
-        let known = noted.filter(|n| n.reader_epoch == i64::from(reader.site.epoch) && n.epoch == epoch);
-        let Some(cursor) = cursor else {
-            let had = known.is_some_and(|noted| noted.position > 0);
-            return Ok(if had { Verdict::ReaderRestored } else { Verdict::Fits });
-        };
-        Ok(match cursor.source.epoch.cmp(&self.id.epoch) {
-            Ordering::Greater => Verdict::Superseded,
-            Ordering::Less => Verdict::Lost,
-            Ordering::Equal => match known {
-                Some(noted) if noted.position == Self::GONE => Verdict::Lost,
-                _ if !self.has_given(target, cursor.position, cursor.token).await? => Verdict::Restored,
-                Some(noted) if noted.position > cursor.position => Verdict::ReaderRestored,
-                Some(_) => Verdict::Fits,
-                None => Verdict::Lost,
-            },
-        })
+    /// Whether the places of tables of one other site that read this one can be true, in their order.
+    pub async fn judge(&self, target: &mut dyn Lookup, readers: &[(Reader, Option<Cursor>)]) -> Result<Vec<Verdict>> {
+        let noted = self.noted(target, readers.iter().map(|(reader, _)| *reader)).await?;
+        // Nearly all stand at one place.
+        let mut given: HashMap<(i64, i64), bool> = HashMap::new();
+        let mut verdicts = Vec::with_capacity(readers.len());
+        for (reader, cursor) in readers {
+            let known = noted.get(&reader.number).filter(|noted| {
+                (noted.reader_epoch, noted.epoch) == (i64::from(reader.site.epoch), i64::from(self.id.epoch))
+            });
+            verdicts.push(match cursor {
+                None if known.is_some_and(|noted| noted.position > 0) => Verdict::ReaderRestored,
+                None => Verdict::Fits,
+                Some(cursor) => {
+                    let place = (cursor.position, cursor.token);
+                    if cursor.source.epoch == self.id.epoch && !given.contains_key(&place) {
+                        given.insert(place, self.has_given(target, place).await?);
+                    }
+                    self.verdict(*cursor, known, given.get(&place) == Some(&true))
+                }
+            });
+        }
+        Ok(verdicts)
     }
 
-    async fn noted(&self, target: &mut dyn Lookup, reader: Reader) -> Result<Option<Noted>> {
-        let Some(found) = self.one(target, &self.reader_key(reader)).await? else { return Ok(None) };
-        Ok(match [2, 4, 5, 6].map(|column| found.cell(0, column)) {
-            [Cell::Int(reader_epoch), Cell::Int(epoch), Cell::Int(position), Cell::Int(at)] => {
-                Some(Noted { reader_epoch, epoch, position, at })
+    /// Whether these readers' places are true, and this site has given out nothing after any of them.
+    pub async fn has_all(&self, target: &mut dyn Lookup, readers: &[(Reader, Option<Cursor>)]) -> Result<bool> {
+        let last = self.itself(target).await?;
+        let after = |(_, cursor): &(Reader, Option<Cursor>)| cursor.is_none_or(|cursor| cursor.position < last);
+        if readers.iter().any(after) {
+            return Ok(false);
+        }
+        Ok(self.judge(target, readers).await?.iter().all(|verdict| *verdict == Verdict::Fits))
+    }
+
+    /// What is to be said of a place that this site has given out, or has not, and of what it has noted of the reader.
+    fn verdict(&self, cursor: Cursor, known: Option<&Noted>, given: bool) -> Verdict {
+        match (cursor.source.epoch.cmp(&self.id.epoch), known) {
+            (Ordering::Greater, _) => Verdict::Superseded,
+            (Ordering::Less, _) => Verdict::Lost,
+            (Ordering::Equal, Some(noted)) if noted.position == Self::GONE => Verdict::Lost,
+            (Ordering::Equal, _) if !given => Verdict::Restored,
+            (Ordering::Equal, Some(noted)) if noted.position > cursor.position => Verdict::ReaderRestored,
+            (Ordering::Equal, Some(_)) => Verdict::Fits,
+            (Ordering::Equal, None) => Verdict::Lost,
+        }
+    }
+
+    /// What is noted of tables of one other site, by their numbers there.
+    async fn noted(
+        &self,
+        target: &mut dyn Lookup,
+        readers: impl Iterator<Item = Reader>,
+    ) -> Result<HashMap<u32, Noted>> {
+        let mut columns = vec![Column::default(); 2];
+        for reader in readers {
+            push_site(&mut columns[0], reader.site.id);
+            columns[1].push_int(reader.number.into());
+        }
+        let keys = Batch::new(Arc::new(self.books.readers.project(&[0, 1])), columns);
+        let found = target.lookup(&self.books.readers, &keys, RowLock::None).await?;
+        let noted = |row| match [1, 2, 4, 5, 6].map(|column| found.cell(row, column)) {
+            [Cell::Int(number), Cell::Int(reader_epoch), Cell::Int(epoch), Cell::Int(position), Cell::Int(at)] => {
+                Some((u32::try_from(number).ok()?, Noted { reader_epoch, epoch, position, at }))
             }
             _ => None,
-        })
-    }
-
-    fn reader_key(&self, reader: Reader) -> Batch {
-        let columns = vec![site_name(reader.site.id), number(reader.number.into())];
-        Batch::new(Arc::new(self.books.readers.project(&[0, 1])), columns)
+        };
+        Ok((0..found.rows()).filter_map(noted).collect())
     }
 
     /// Notes how far readers are, in a transaction of its own when any of them has moved; then forgets what no reader
@@ -101,15 +135,14 @@ impl Site {
         }
         target.begin(WriteOptions::default()).await?;
         let written = async {
-            for (reader, position, there) in stale {
-                let mut columns = self.reader_key(reader).into_columns();
-                let numbers =
-                    [i64::from(reader.site.epoch), i64::from(reader.table), i64::from(self.id.epoch), position, now];
-                columns.extend(numbers.map(number));
-                let row = Batch::new(self.books.readers.clone(), columns);
-                target.write(if there { WriteMode::Update } else { WriteMode::Insert }, &row).await?;
-                target.flush().await?;
+            for mode in [WriteMode::Update, WriteMode::Insert] {
+                let of = stale.iter().filter(|(.., there)| *there == (mode == WriteMode::Update));
+                let rows = self.reader_rows(of.map(|(reader, position, _)| (*reader, *position)), now);
+                if rows.rows() > 0 {
+                    target.write(mode, &rows).await?;
+                }
             }
+            target.flush().await?;
             let lowest = self.lowest_reader(target).await?;
             self.forget_marks(target, lowest).await
         };
@@ -131,9 +164,10 @@ impl Site {
     ) -> Result<(Vec<(Reader, i64, bool)>, i64)> {
         let now = target.now().await?;
         let mut stale = Vec::new();
+        let all = self.noted(target, readers.iter().map(|(reader, _)| *reader)).await?;
         for &(reader, position) in readers {
-            let noted = self.noted(target, reader).await?;
-            let fresh = noted.as_ref().is_some_and(|n| {
+            let noted = all.get(&reader.number);
+            let fresh = noted.is_some_and(|n| {
                 (n.reader_epoch, n.epoch, n.position)
                     == (i64::from(reader.site.epoch), i64::from(self.id.epoch), position)
                     && now - n.at < DAY
@@ -143,6 +177,23 @@ impl Site {
             }
         }
         Ok((stale, now))
+    }
+
+    fn reader_rows(&self, readers: impl Iterator<Item = (Reader, i64)>, now: i64) -> Batch {
+        let mut columns = vec![Column::default(); 7];
+        for (reader, position) in readers {
+            push_site(&mut columns[0], reader.site.id);
+            let numbers = [
+                i64::from(reader.number),
+                i64::from(reader.site.epoch),
+                i64::from(reader.table),
+                i64::from(self.id.epoch),
+                position,
+                now,
+            ];
+            columns[1..].iter_mut().zip(numbers).for_each(|(column, number)| column.push_int(number));
+        }
+        Batch::new(self.books.readers.clone(), columns)
     }
 
     /// How far the slowest of the readers is.

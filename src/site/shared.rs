@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::cursors::push_site;
 use super::{KeyId, Site};
 use crate::engine::{Lookup, Result, RowLock, Target, WriteMode};
 use crate::model::{self, Batch, Cell, Column, Digest, text_digest};
@@ -77,50 +78,56 @@ impl Site {
         Ok(())
     }
 
-    /// Whether this is the condition that the rows came through so far; `None`: all came.
-    pub async fn is_condition(
+    /// Which of these tables' rows came through the condition given so far; `None`: all came.
+    pub async fn are_conditions(
         &self,
         target: &mut dyn Lookup,
-        through: Through,
-        condition: Option<&str>,
-    ) -> Result<bool> {
-        let found = self.condition(target, through).await?;
-        let noted = (found.rows() > 0).then(|| found.cell(0, 3));
-        Ok(noted == condition.map(|condition| Cell::Int(number(condition))))
-    }
-
-    /// Notes the condition that the rows come through.
-    pub async fn set_condition(
-        &self,
-        target: &mut dyn Target,
-        through: Through,
-        condition: Option<&str>,
-    ) -> Result<()> {
-        if self.is_condition(target, through, condition).await? {
-            return Ok(());
+        tables: &[(Through, Option<&str>)],
+    ) -> Result<Vec<bool>> {
+        let mut keys = vec![Column::default(); 3];
+        for (through, _) in tables {
+            push_key(&mut keys, *through, CONDITION);
         }
-        self.part_with(target, through, &[CONDITION]).await?;
-        let Some(condition) = condition else { return Ok(()) };
-        let mut columns = self.share_keys(through, std::iter::once(CONDITION)).into_columns();
-        let mut column = Column::default();
-        column.push_int(number(condition));
-        columns.push(column);
-        target.write(WriteMode::Insert, &Batch::new(self.books.shared.clone(), columns)).await?;
-        target.flush().await
+        let keys = Batch::new(Arc::new(self.books.shared.project(&[0, 1, 2])), keys);
+        let found = target.lookup(&self.books.shared, &keys, RowLock::None).await?;
+        let noted = |row| match (found.cell(row, 1), found.cell(row, 3)) {
+            (Cell::Int(table), Cell::Int(number)) => Some((table, number)),
+            _ => None,
+        };
+        let noted: HashMap<i64, i64> = (0..found.rows()).filter_map(noted).collect();
+        let same = |(through, condition): &(Through, Option<&str>)| {
+            noted.get(&through.table.into()).copied() == condition.map(number)
+        };
+        Ok(tables.iter().map(same).collect())
     }
 
-    async fn condition(&self, target: &mut dyn Lookup, through: Through) -> Result<Batch> {
-        let key = self.share_keys(through, std::iter::once(CONDITION));
-        target.lookup(&self.books.shared, &key, RowLock::None).await
+    /// Notes the conditions that the rows of these tables come through.
+    pub async fn set_conditions(&self, target: &mut dyn Target, tables: &[(Through, Option<&str>)]) -> Result<()> {
+        let same = self.are_conditions(target, tables).await?;
+        for (&(through, condition), _) in tables.iter().zip(same).filter(|(_, same)| !same) {
+            self.part_with(target, through, &[CONDITION]).await?;
+            let Some(condition) = condition else { continue };
+            let mut columns = self.share_keys(through, std::iter::once(CONDITION)).into_columns();
+            let mut column = Column::default();
+            column.push_int(number(condition));
+            columns.push(column);
+            target.write(WriteMode::Insert, &Batch::new(self.books.shared.clone(), columns)).await?;
+            target.flush().await?;
+        }
+        Ok(())
     }
 
     fn share_keys(&self, through: Through, ids: impl Iterator<Item = KeyId>) -> Batch {
         let mut columns = vec![Column::default(); 3];
         for id in ids {
-            columns[0].push_bytes(format!("{:016x}", through.site.id).as_bytes());
-            columns[1].push_int(through.table.into());
-            columns[2].push_bytes(&id.0.to_be_bytes());
+            push_key(&mut columns, through, id);
         }
         Batch::new(Arc::new(self.books.shared.project(&[0, 1, 2])), columns)
     }
+}
+
+fn push_key(columns: &mut [Column], through: Through, id: KeyId) {
+    push_site(&mut columns[0], through.site.id);
+    columns[1].push_int(through.table.into());
+    columns[2].push_bytes(&id.0.to_be_bytes());
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a clause is a test, and the lint knows only functions marked as one")]
 
 mod catalogue;
+mod looking;
 mod memory;
 mod reading;
 pub mod subject;

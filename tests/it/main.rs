@@ -33,3 +33,4 @@ mod tls;
 mod traps;
 mod types;
 mod waiting;
+mod watch;

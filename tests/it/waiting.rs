@@ -76,6 +76,27 @@ fn a_child_waits_for_its_parent() {
 }
 
 #[test]
+fn a_child_of_the_targets_own_whose_parent_goes_is_named() {
+    for engine in Engine::available() {
+        let (a, b) = (TestDb::new(engine), TestDb::new(engine));
+        let folder = tempfile::tempdir().expect("a folder");
+        config(folder.path(), &a, &b, &[("both", "orders, items")]);
+        a.execute("CREATE TABLE orders (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(20))");
+        a.execute(
+            "CREATE TABLE items (id INTEGER NOT NULL PRIMARY KEY, orders_id INTEGER, \
+             FOREIGN KEY (orders_id) REFERENCES orders (id)); INSERT INTO orders VALUES (1, 'one'), (2, 'two')",
+        );
+        assert_eq!(sync(folder.path(), "both").0, 0);
+        // It does not arrive at the source: a row without its parent waits there.
+        b.execute("INSERT INTO items VALUES (11, 1)");
+        a.execute("DELETE FROM orders WHERE id = 1");
+        let output = rowferry_in(folder.path(), &["sync", "both", "--format", "json"]);
+        let problem = output.json()[0]["problems"][0].as_str().unwrap_or_default().to_owned();
+        assert!(output.code == 1 && problem.contains("items") && problem.contains("orders"), "{engine:?}: {output:?}");
+    }
+}
+
+#[test]
 fn an_open_conflict_stays_open_in_every_run_until_the_rows_agree() {
     for engine in Engine::available() {
         let (a, b) = (TestDb::new(engine), TestDb::new(engine));

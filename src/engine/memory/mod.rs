@@ -14,6 +14,7 @@ mod target;
 mod transaction;
 mod types;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -109,6 +110,11 @@ impl Database for Memory {
 
     async fn describe(&self, name: &TableName) -> Result<Option<Table>> {
         Ok(self.store.committed().get(name).map(|held| (*held.table).clone()))
+    }
+
+    async fn own_tables(&self) -> Result<BTreeSet<TableName>> {
+        let own = |name: &&TableName| name.name.starts_with("_rowferry_");
+        Ok(self.store.committed().keys().filter(own).cloned().collect())
     }
 
     fn map_column(&self, _table: &Table, column: &ColumnDef) -> MappedColumn {

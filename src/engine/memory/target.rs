@@ -285,6 +285,10 @@ fn sound(others: &Others<'_>, own: &mut Transaction) -> Result<()> {
 
 #[async_trait]
 impl Target for Writer {
+    async fn stamp(&mut self) -> Result<Option<String>> {
+        Ok(Some(self.store.state().stamp().to_string()))
+    }
+
     async fn begin(&mut self, options: WriteOptions) -> Result<()> {
         if self.transaction.is_some() {
             return Err(protocol("there is a transaction already"));

@@ -31,6 +31,8 @@ pub(super) struct State {
     committed: Arc<Tables>,
     open: BTreeMap<u64, Transaction>,
     begun: u64,
+    /// How often what is committed was replaced.
+    replaced: u64,
 }
 
 impl Store {
@@ -69,6 +71,11 @@ impl State {
         self.begun
     }
 
+    /// Another number whenever something was committed.
+    pub(super) fn stamp(&self) -> u64 {
+        self.replaced
+    }
+
     /// Ends a transaction without keeping anything of it.
     pub(super) fn end(&mut self, number: u64) {
         self.open.remove(&number);
@@ -78,12 +85,14 @@ impl State {
     pub(super) fn commit(&mut self, number: u64) {
         if let Some(mut transaction) = self.open.remove(&number) {
             self.committed = Arc::new(transaction.tables(&self.committed));
+            self.replaced += 1;
         }
     }
 
     /// Puts other tables in place of all; open transactions are gone.
     pub(super) fn restore(&mut self, tables: Arc<Tables>) {
         self.committed = tables;
+        self.replaced += 1;
         self.open.clear();
     }
 

@@ -1,6 +1,6 @@
 //! Tables as information_schema describes them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use mysql_async::{Conn, prelude::Queryable};
 
@@ -41,6 +41,16 @@ pub(super) async fn tables(conn: &mut Conn, own: &str, schema: Option<&str>) -> 
         .collect();
     out.sort();
     Ok(out)
+}
+
+/// Ours, in all schemas.
+pub(super) async fn own_tables(conn: &mut Conn, own: &str) -> Result<BTreeSet<TableName>> {
+    let sql = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_name LIKE '\\_rowferry\\_%'";
+    let names: Vec<(String, String)> = conn.query(sql).await.map_err(convert)?;
+    let named = |(schema, name): (String, String)| {
+        if schema == own { TableName::new(name) } else { TableName::qualified(schema, name) }
+    };
+    Ok(names.into_iter().map(named).collect())
 }
 
 /// A table, or `None`.

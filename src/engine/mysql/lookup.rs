@@ -12,7 +12,7 @@ use super::error::convert;
 use super::log::WALL;
 use super::source::{column_list, put_row, table_sql};
 use super::target::{Sink, force_index, in_table, rows_at_once};
-use crate::engine::{Error, ErrorKind, Lookup, Result, RowLock};
+use crate::engine::{Error, ErrorKind, Looked, Lookup, Result, RowLock};
 use crate::model::{Batch, Cell, Column, LogicalType, Table};
 
 /// How the rows of one lookup are found.
@@ -145,6 +145,9 @@ fn once(sink: &mut Sink, batch: Batch, key: &[usize]) -> Batch {
     if first.len() == batch.rows() { batch } else { batch.select(first.into_iter()) }
 }
 
+/// Tables that one statement looks at.
+const LOOKED_MAX: usize = 1000;
+
 #[async_trait]
 impl Lookup for Sink {
     async fn lookup(&mut self, table: &Arc<Table>, keys: &Batch, lock: RowLock) -> Result<Batch> {
@@ -165,6 +168,25 @@ impl Lookup for Sink {
         let mut found = vec![Column::default(); table.columns.len()];
         self.rows(sql.as_bytes(), table, &mut found).await?;
         Ok(Batch::new(table.clone(), found))
+    }
+
+    async fn holding(&mut self, tables: &[Looked]) -> Result<Vec<bool>> {
+        self.send().await?;
+        let mut holding = vec![false; tables.len()];
+        for (piece, first) in tables.chunks(LOOKED_MAX).zip((0..).step_by(LOOKED_MAX)) {
+            let one = |(at, looked): (usize, &Looked)| {
+                let bound = looked.above.map_or(String::new(), |(column, than)| {
+                    format!(" WHERE {} > {than}", quote(&looked.table.columns[column].name))
+                });
+                format!("(SELECT {at} FROM {}{bound} LIMIT 1)", table_sql(&looked.table.name))
+            };
+            let sql = piece.iter().enumerate().map(one).collect::<Vec<_>>().join(" UNION ALL ");
+            let found: Vec<usize> = self.conn.query(sql).await.map_err(convert)?;
+            for at in found {
+                holding[first + at] = true;
+            }
+        }
+        Ok(holding)
     }
 
     async fn now(&mut self) -> Result<i64> {

@@ -98,10 +98,24 @@ impl Database for Mysql {
     }
 
     async fn describe(&self, name: &TableName) -> Result<Option<Table>> {
+        Ok(self.describe_all(std::slice::from_ref(name)).await?.pop().flatten())
+    }
+
+    async fn describe_all(&self, names: &[TableName]) -> Result<Vec<Option<Table>>> {
         let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
-        let table = catalog::describe(&mut conn, &self.flavor, &self.settings.database, name).await?;
+        let mut tables = Vec::with_capacity(names.len());
+        for name in names {
+            tables.push(catalog::describe(&mut conn, &self.flavor, &self.settings.database, name).await?);
+        }
         conn.disconnect().await.map_err(error::convert)?;
-        Ok(table)
+        Ok(tables)
+    }
+
+    async fn own_tables(&self) -> Result<BTreeSet<TableName>> {
+        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let tables = catalog::own_tables(&mut conn, &self.settings.database).await?;
+        conn.disconnect().await.map_err(error::convert)?;
+        Ok(tables)
     }
 
     fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn {

@@ -1,13 +1,15 @@
 //! Tables as `pg_catalog` describes them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tokio_postgres::{Client, Row};
 
 use super::error;
 use super::types::{builtin, ident, parse_default};
 use crate::engine::Result;
 use crate::model::{
-    ColumnDef, DefaultValue, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType, Table,
-    TableName,
+    ColumnDef, DefaultValue, Dialect, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType,
+    Table, TableName,
 };
 
 const TABLES: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -16,14 +18,20 @@ const TABLES: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n
     AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
     ORDER BY c.relname::text COLLATE \"C\"";
 
+const OWN_TABLES: &str = "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND left(c.relname::text, 10) = '_rowferry_'";
+
 const OTHER_SCHEMAS: &str = "SELECT DISTINCT n.nspname::text COLLATE \"C\" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND n.nspname <> $1 \
     AND left(n.nspname::text, 3) <> 'pg_' AND n.nspname <> 'information_schema' \
     AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
     ORDER BY 1";
 
-const TABLE: &str = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-    WHERE c.relkind IN ('r', 'p') AND n.nspname = $1 AND c.relname = $2";
+const TABLE: &str = "SELECT w.place - 1, c.oid FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(space, name, place) \
+    JOIN pg_namespace n ON n.nspname = w.space JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name \
+    WHERE c.relkind IN ('r', 'p')";
+
+// What follows is asked of many tables at once; the last column says which one a row belongs to.
 
 const COLUMNS: &str = "SELECT a.attnum, a.attname::text, a.attnotnull, format_type(a.atttypid, a.atttypmod), \
     format_type(b.oid, b.typmod), t.typtype::text, t.typcategory::text, t.typname::text, a.attidentity::text, a.attgenerated::text, \
@@ -35,7 +43,7 @@ const COLUMNS: &str = "SELECT a.attnum, a.attname::text, a.attnotnull, format_ty
         AND NOT EXISTS (SELECT 1 FROM pg_depend o WHERE o.refclassid = 'pg_class'::regclass AND o.refobjid = q.oid \
           AND o.classid = 'pg_attrdef'::regclass AND o.objid <> d.oid) \
         AND NOT EXISTS (SELECT 1 FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = q.oid \
-          AND o.deptype IN ('a', 'i'))) \
+          AND o.deptype IN ('a', 'i'))), a.attrelid \
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
     CROSS JOIN LATERAL (WITH RECURSIVE r(oid, typmod) AS (SELECT a.atttypid, a.atttypmod UNION ALL \
       SELECT y.typbasetype, y.typtypmod FROM r JOIN pg_type y ON y.oid = r.oid WHERE y.typtype = 'd') \
@@ -43,7 +51,7 @@ const COLUMNS: &str = "SELECT a.attnum, a.attname::text, a.attnotnull, format_ty
     JOIN pg_type t ON t.oid = b.oid \
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
     LEFT JOIN pg_collation k ON k.oid = a.attcollation \
-    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+    WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
 
 const INDEXES: &str = "SELECT i.relname::text, x.indisunique, x.indisprimary, x.indkey::int2[], x.indoption::int2[], \
     x.indexprs IS NOT NULL OR x.indpred IS NOT NULL OR m.amname <> 'btree' OR x.indnatts > x.indnkeyatts \
@@ -51,37 +59,37 @@ const INDEXES: &str = "SELECT i.relname::text, x.indisunique, x.indisprimary, x.
       OR NOT x.indimmediate AND NOT x.indisprimary \
       OR EXISTS (SELECT 1 FROM pg_opclass o WHERE o.oid = ANY (x.indclass::oid[]) AND NOT o.opcdefault) \
       OR EXISTS (SELECT 1 FROM unnest(x.indoption::int2[]) u(o) WHERE u.o NOT IN (0, 3)), \
-    coalesce(pg_get_constraintdef(u.oid), pg_get_indexdef(x.indexrelid)), u.oid IS NOT NULL \
+    coalesce(pg_get_constraintdef(u.oid), pg_get_indexdef(x.indexrelid)), u.oid IS NOT NULL, x.indrelid \
     FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam \
     LEFT JOIN pg_constraint u ON u.conindid = x.indexrelid AND u.conrelid = x.indrelid AND u.contype = 'u' \
-    WHERE x.indrelid = $1 AND x.indisvalid AND NOT x.indisexclusion ORDER BY i.relname::text COLLATE \"C\"";
+    WHERE x.indrelid = ANY ($1) AND x.indisvalid AND NOT x.indisexclusion ORDER BY i.relname::text COLLATE \"C\"";
 
 const KEYS: &str = "SELECT c.conname::text, n.nspname::text, p.relname::text, c.confdeltype::text, c.confupdtype::text, \
     (SELECT array_agg(a.attname::text ORDER BY u.o) FROM unnest(c.conkey) WITH ORDINALITY u(k, o) \
       JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = u.k), \
     (SELECT array_agg(a.attname::text ORDER BY u.o) FROM unnest(c.confkey) WITH ORDINALITY u(k, o) \
-      JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = u.k) \
+      JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = u.k), c.conrelid \
     FROM pg_constraint c JOIN pg_class p ON p.oid = c.confrelid JOIN pg_namespace n ON n.oid = p.relnamespace \
-    WHERE c.conrelid = $1 AND c.contype = 'f' ORDER BY c.conname::text COLLATE \"C\"";
+    WHERE c.conrelid = ANY ($1) AND c.contype = 'f' ORDER BY c.conname::text COLLATE \"C\"";
 
-const TRIGGERS: &str = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal \
+const TRIGGERS: &str = "SELECT tgname::text, tgrelid FROM pg_trigger WHERE tgrelid = ANY ($1) AND NOT tgisinternal \
     AND left(tgname::text, 10) <> '_rowferry_' ORDER BY 1";
 
 /// What the columns, keys and indexes do not say: constraints, how it is read, what is left out.
-const DIALECT: &str = "SELECT 'constraint', format('CONSTRAINT %I %s', n.conname, pg_get_constraintdef(n.oid)) \
-      FROM pg_constraint n WHERE n.conrelid = $1 AND n.contype IN ('c', 'x') AND n.convalidated \
-    UNION ALL SELECT 'left out', format('check %I, which not all rows pass', n.conname) \
-      FROM pg_constraint n WHERE n.conrelid = $1 AND n.contype = 'c' AND NOT n.convalidated \
-    UNION ALL SELECT 'left out', format('of foreign key %I that it is deferrable or matches in full', n.conname) \
-      FROM pg_constraint n WHERE n.conrelid = $1 AND n.contype = 'f' AND (n.condeferrable OR n.confmatchtype = 'f') \
-    UNION ALL SELECT 'left out', 'partitions, PARTITION BY ' || pg_get_partkeydef(c.oid) \
-      FROM pg_class c WHERE c.oid = $1 AND c.relkind = 'p' \
-    UNION ALL SELECT 'left out', format('that it inherits from %s', i.inhparent::regclass) \
-      FROM pg_inherits i WHERE i.inhrelid = $1 \
-    UNION ALL SELECT 'option', 'tables that inherit from it' FROM pg_class c WHERE c.oid = $1 AND c.relkind = 'r' AND c.relhassubclass \
-    UNION ALL SELECT 'left out', 'row level security' FROM pg_class c WHERE c.oid = $1 AND c.relrowsecurity \
-    UNION ALL SELECT 'left out', 'comments' WHERE EXISTS \
-      (SELECT 1 FROM pg_description d WHERE d.objoid = $1 AND d.classoid = 'pg_class'::regclass) \
+const DIALECT: &str = "SELECT 'constraint', format('CONSTRAINT %I %s', n.conname, pg_get_constraintdef(n.oid)), n.conrelid \
+      FROM pg_constraint n WHERE n.conrelid = ANY ($1) AND n.contype IN ('c', 'x') AND n.convalidated \
+    UNION ALL SELECT 'left out', format('check %I, which not all rows pass', n.conname), n.conrelid \
+      FROM pg_constraint n WHERE n.conrelid = ANY ($1) AND n.contype = 'c' AND NOT n.convalidated \
+    UNION ALL SELECT 'left out', format('of foreign key %I that it is deferrable or matches in full', n.conname), n.conrelid \
+      FROM pg_constraint n WHERE n.conrelid = ANY ($1) AND n.contype = 'f' AND (n.condeferrable OR n.confmatchtype = 'f') \
+    UNION ALL SELECT 'left out', 'partitions, PARTITION BY ' || pg_get_partkeydef(c.oid), c.oid \
+      FROM pg_class c WHERE c.oid = ANY ($1) AND c.relkind = 'p' \
+    UNION ALL SELECT 'left out', format('that it inherits from %s', i.inhparent::regclass), i.inhrelid \
+      FROM pg_inherits i WHERE i.inhrelid = ANY ($1) \
+    UNION ALL SELECT 'option', 'tables that inherit from it', c.oid FROM pg_class c WHERE c.oid = ANY ($1) AND c.relkind = 'r' AND c.relhassubclass \
+    UNION ALL SELECT 'left out', 'row level security', c.oid FROM pg_class c WHERE c.oid = ANY ($1) AND c.relrowsecurity \
+    UNION ALL SELECT DISTINCT 'left out', 'comments', d.objoid \
+      FROM pg_description d WHERE d.objoid = ANY ($1) AND d.classoid = 'pg_class'::regclass \
     ORDER BY 1, 2";
 
 /// An option of a table that others inherit from: it is read without their rows.
@@ -95,39 +103,83 @@ pub(super) async fn tables(client: &Client, own: &str, schema: Option<&str>) -> 
     Ok(rows.iter().map(|r| TableName::qualified(shown, r.get::<_, String>(0))).collect())
 }
 
+/// Ours, in all schemas.
+pub(super) async fn own_tables(client: &Client, own: &str) -> Result<BTreeSet<TableName>> {
+    let rows = client.query(OWN_TABLES, &[]).await.map_err(|e| error::from(&e))?;
+    let named = |row: &Row| {
+        let schema: String = row.get(0);
+        TableName::qualified(if schema == own { String::new() } else { schema }, row.get::<_, String>(1))
+    };
+    Ok(rows.iter().map(named).collect())
+}
+
 /// Schemas that hold tables, but the own one and the server's.
 pub(super) async fn other_schemas(client: &Client, own: &str) -> Result<Vec<String>> {
     let rows = client.query(OTHER_SCHEMAS, &[&own]).await.map_err(|e| error::from(&e))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// A table, `None` when missing.
-pub(super) async fn describe(client: &Client, own: &str, name: &TableName) -> Result<Option<Table>> {
+/// Tables in the order of their names, of which there is none twice; `None` for those that are missing.
+pub(super) async fn describe(client: &Client, own: &str, names: &[TableName]) -> Result<Vec<Option<Table>>> {
     let fail = |e: tokio_postgres::Error| error::from(&e);
-    let schema = if name.schema.is_empty() { own } else { &name.schema };
-    let Some(found) = client.query_opt(TABLE, &[&schema, &name.name]).await.map_err(fail)? else { return Ok(None) };
-    let oid: u32 = found.get(0);
-    let rows = client.query(COLUMNS, &[&oid]).await.map_err(fail)?;
-    let numbers: Vec<i16> = rows.iter().map(|r| r.get(0)).collect();
-    let columns: Vec<ColumnDef> = rows.iter().map(column).collect();
-    let mut table = Table::new(TableName::qualified(if schema == own { "" } else { schema }, &name.name), columns);
-    for row in client.query(INDEXES, &[&oid]).await.map_err(fail)? {
-        index(&row, &numbers, &mut table);
+    let space = |name: &TableName| if name.schema.is_empty() { own.to_owned() } else { name.schema.clone() };
+    let spaces: Vec<String> = names.iter().map(space).collect();
+    let plain: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
+    let mut found: BTreeMap<u32, (usize, Table, Vec<i16>)> = BTreeMap::new();
+    for row in client.query(TABLE, &[&spaces, &plain]).await.map_err(fail)? {
+        let at = usize::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+        let space = if spaces[at] == own { "" } else { &spaces[at] };
+        found.insert(row.get(1), (at, Table::new(TableName::qualified(space, plain[at]), Vec::new()), Vec::new()));
     }
-    for row in client.query(KEYS, &[&oid]).await.map_err(fail)? {
-        table.foreign_keys.push(foreign_key(&row, own));
-    }
-    for row in client.query(DIALECT, &[&oid]).await.map_err(fail)? {
-        let (kind, text): (String, String) = (row.get(0), row.get(1));
-        match kind.as_str() {
-            "constraint" => table.dialect.constraints.push(text),
-            "option" => table.dialect.options.push(text),
-            _ => table.dialect.left_out.push(text),
+    let oids: Vec<u32> = found.keys().copied().collect();
+    for (what, sql) in PARTS {
+        for row in client.query(sql, &[&oids]).await.map_err(fail)? {
+            let Some((_, table, numbers)) = found.get_mut(&row.get(row.len() - 1)) else { continue };
+            match what {
+                Part::Column => {
+                    numbers.push(row.get(0));
+                    table.columns.push(column(&row));
+                }
+                Part::Index => index(&row, numbers, table),
+                Part::Key => table.foreign_keys.push(foreign_key(&row, own)),
+                Part::Word => word(&row, &mut table.dialect),
+                Part::Trigger => table.triggers.push(row.get(0)),
+            }
         }
     }
-    let triggers = client.query(TRIGGERS, &[&oid]).await.map_err(fail)?;
-    table.triggers = triggers.iter().map(|r| r.get(0)).collect();
-    Ok(Some(table))
+    let mut tables = vec![None; names.len()];
+    for (at, table, _) in found.into_values() {
+        tables[at] = Some(table);
+    }
+    Ok(tables)
+}
+
+/// What a table is made of.
+#[derive(Clone, Copy)]
+enum Part {
+    Column,
+    Index,
+    Key,
+    Word,
+    Trigger,
+}
+
+/// What is asked of it, in this order.
+const PARTS: [(Part, &str); 5] = [
+    (Part::Column, COLUMNS),
+    (Part::Index, INDEXES),
+    (Part::Key, KEYS),
+    (Part::Word, DIALECT),
+    (Part::Trigger, TRIGGERS),
+];
+
+fn word(row: &Row, dialect: &mut Dialect) {
+    let (kind, text): (String, String) = (row.get(0), row.get(1));
+    match kind.as_str() {
+        "constraint" => dialect.constraints.push(text),
+        "option" => dialect.options.push(text),
+        _ => dialect.left_out.push(text),
+    }
 }
 
 fn column(row: &Row) -> ColumnDef {

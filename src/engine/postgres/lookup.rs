@@ -13,7 +13,7 @@ use super::source::unmoved;
 use super::target::Writer;
 use super::types::{bare, ident, table_name};
 use super::{error, log};
-use crate::engine::{Error, ErrorKind, Lookup, Result, RowLock};
+use crate::engine::{Error, ErrorKind, Looked, Lookup, Result, RowLock};
 use crate::model::{Batch, Cell, Column, ColumnDef, LogicalType, Table};
 
 /// Keys that are NULL in the same columns, as a statement takes them: an array of text for each column that is not.
@@ -227,6 +227,17 @@ impl Lookup for Writer {
         Ok(Batch::new(table.clone(), columns))
     }
 
+    async fn holding(&mut self, tables: &[Looked]) -> Result<Vec<bool>> {
+        self.finish().await?;
+        let mut holding = vec![false; tables.len()];
+        for (piece, first) in tables.chunks(LOOKED_MAX).zip((0..).step_by(LOOKED_MAX)) {
+            for at in self.look(piece).await? {
+                holding[first + at] = true;
+            }
+        }
+        Ok(holding)
+    }
+
     async fn now(&mut self) -> Result<i64> {
         self.finish().await?;
         let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
@@ -235,7 +246,49 @@ impl Lookup for Writer {
     }
 }
 
+/// Tables that one statement looks at, and those from which on it is worth to have the server keep its plan, which takes
+/// it ten times as long to make as to carry out.
+const LOOKED_MAX: usize = 1000;
+const LOOKED_MANY: usize = 8;
+/// Plans that are kept.
+const PLANS_MAX: usize = 8;
+
 impl Writer {
+    /// Which of these tables hold a row, by their place.
+    async fn look(&mut self, tables: &[Looked]) -> Result<Vec<usize>> {
+        let one = |(at, looked): (usize, &Looked)| {
+            let bound = looked.above.map_or(String::new(), |(column, _)| {
+                format!(" WHERE {} > ($1::bigint[])[{}]", ident(&looked.table.columns[column].name), at + 1)
+            });
+            format!("(SELECT {at} FROM {}{bound} LIMIT 1)", table_name(&self.shared.schema, &looked.table.name))
+        };
+        let mut sql = tables.iter().enumerate().map(one).collect::<Vec<_>>().join(" UNION ALL ");
+        // Always said, so that there is a parameter.
+        sql.push_str(" UNION ALL SELECT NULL::int WHERE $1::bigint[] IS NULL");
+        let bounds: Vec<i64> = tables.iter().map(|looked| looked.above.map_or(0, |(_, than)| than)).collect();
+        let fail = |e: tokio_postgres::Error| error::from(&e).context("looking which tables hold something");
+        let client = &self.session.client;
+        let rows = if tables.len() < LOOKED_MANY {
+            client.query_typed(&sql, &[(&bounds, Type::INT8_ARRAY)]).await.map_err(fail)?
+        } else {
+            let kept = if let Some(kept) = self.looks.get(&sql) {
+                kept.clone()
+            } else {
+                let made = client.prepare_typed(&sql, &[Type::INT8_ARRAY]).await.map_err(fail)?;
+                if self.looks.len() >= PLANS_MAX {
+                    self.looks.clear();
+                }
+                self.looks.insert(sql, made.clone());
+                made
+            };
+            client.batch_execute("SET plan_cache_mode = force_generic_plan").await.map_err(fail)?;
+            let rows = client.query(&kept, &[&bounds]).await.map_err(fail)?;
+            client.batch_execute("SET plan_cache_mode = auto").await.map_err(fail)?;
+            rows
+        };
+        Ok(rows.iter().filter_map(|row| usize::try_from(row.get::<_, i32>(0)).ok()).collect())
+    }
+
     /// The rows that agree with one of the keys and meet the condition.
     async fn find(
         &mut self,

@@ -15,6 +15,7 @@ mod tests;
 mod tls;
 mod types;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -151,8 +152,17 @@ impl Database for Postgres {
     }
 
     async fn describe(&self, name: &TableName) -> Result<Option<Table>> {
+        Ok(self.describe_all(std::slice::from_ref(name)).await?.pop().flatten())
+    }
+
+    async fn describe_all(&self, names: &[TableName]) -> Result<Vec<Option<Table>>> {
         let session = self.shared.session().await?;
-        catalog::describe(&session.client, &self.shared.schema, name).await.map_err(|e| self.lost(e))
+        catalog::describe(&session.client, &self.shared.schema, names).await.map_err(|e| self.lost(e))
+    }
+
+    async fn own_tables(&self) -> Result<BTreeSet<TableName>> {
+        let session = self.shared.session().await?;
+        catalog::own_tables(&session.client, &self.shared.schema).await.map_err(|e| self.lost(e))
     }
 
     fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn {

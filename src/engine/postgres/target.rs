@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
-use tokio_postgres::CopyInSink;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{CopyInSink, Statement};
 
 use super::codec::{Wire, encode, encode_text};
 use super::connect::Session;
@@ -46,14 +46,16 @@ pub(super) struct Writer {
     staging: HashMap<String, String>,
     numbered: u64,
     in_transaction: bool,
+    /// Statements that look at many tables, by their text: the server keeps the plan.
+    pub(super) looks: HashMap<String, Statement>,
 }
 
 impl Writer {
     /// Opens one.
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self> {
         let session = shared.connector.lasting(&shared.schema).await?;
-        let staging = HashMap::new();
-        Ok(Self { shared, session, point: false, copy: None, staging, numbered: 0, in_transaction: false })
+        let (staging, looks) = (HashMap::new(), HashMap::new());
+        Ok(Self { shared, session, point: false, copy: None, staging, numbered: 0, in_transaction: false, looks })
     }
 
     async fn run(&self, sql: &str) -> Result<()> {
@@ -365,6 +367,13 @@ fn by_absence(batch: &Batch) -> Vec<Option<Batch>> {
 
 #[async_trait]
 impl Target for Writer {
+    async fn stamp(&mut self) -> Result<Option<String>> {
+        // Whatever writes has a number, and is in a snapshot whether it has ended.
+        let sql = "SELECT pg_current_snapshot()::text";
+        let row = self.session.client.query_typed_one(sql, &[]).await.map_err(|e| error::from(&e))?;
+        Ok(row.get(0))
+    }
+
     async fn begin(&mut self, options: WriteOptions) -> Result<()> {
         self.staging.clear();
         self.point = options.point;

@@ -22,6 +22,12 @@ pub(super) fn tables(conn: &Connection) -> Result<Vec<String>> {
     rows(conn, sql, [], |r| r.get(0)).map_err(during("cannot list the tables"))
 }
 
+/// Ours.
+pub(super) fn own_tables(conn: &Connection) -> Result<Vec<String>> {
+    let sql = "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name LIKE '\\_rowferry\\_%' ESCAPE '\\'";
+    rows(conn, sql, [], |r| r.get(0)).map_err(during("cannot list the tables"))
+}
+
 fn rows<T, P: rusqlite::Params>(
     conn: &Connection,
     sql: &str,

@@ -1,6 +1,6 @@
 //! URLs, opening, and the thread that each connection lives on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,6 +130,25 @@ pub(super) struct Worker {
     jobs: mpsc::Sender<Job>,
     interrupt: Arc<InterruptHandle>,
     settings: Arc<Settings>,
+    /// The file that was opened.
+    file: Option<FileId>,
+}
+
+/// What tells a file from another that has taken its name since.
+type FileId = (u64, u64);
+
+/// That of the file at this path; `None` where the system tells no such thing.
+fn file_id(path: &Path) -> Option<FileId> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
 }
 
 impl Worker {
@@ -154,7 +173,20 @@ impl Worker {
             })
             .map_err(|e| Error::new(ErrorKind::Busy, format!("cannot start a thread for SQLite: {e}")))?;
         let interrupt = Arc::new(opened.await.map_err(|_| gone())??);
-        Ok(Self { jobs, interrupt, settings })
+        let file = file_id(&settings.path);
+        Ok(Self { jobs, interrupt, settings, file })
+    }
+
+    /// Whether the path still leads to the file that was opened: what is written to one that was put aside or replaced
+    /// is lost.
+    pub(super) fn same_file(&self) -> Result<()> {
+        if file_id(&self.settings.path) == self.file {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unreachable,
+            format!("{} was removed or replaced by another file while it was in use", self.settings.label),
+        ))
     }
 
     /// Runs this on the connection's thread.

@@ -15,7 +15,7 @@ use super::error::during;
 use super::log::{NOW, as_read};
 use super::target::FileTarget;
 use super::types::{Binder, push};
-use crate::engine::{Error, ErrorKind, Lookup, Result, RowLock};
+use crate::engine::{Error, ErrorKind, Looked, Lookup, Result, RowLock};
 use crate::model::{Batch, Column, ColumnDef, Table};
 
 /// The keys that are looked up.
@@ -174,6 +174,13 @@ fn scan(conn: &Connection, table: &Arc<Table>, above: Option<(usize, i64)>, limi
     collect(&mut statement, table, &forms)
 }
 
+fn holds(conn: &Connection, Looked { table, above }: &Looked) -> Result<bool> {
+    let bound =
+        above.map_or_else(String::new, |(at, than)| format!(" WHERE {} > {than}", quote(&table.columns[at].name)));
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM {}{bound})", quote_table(&table.name));
+    conn.query_row(&sql, [], |r| r.get(0)).map_err(during(format!("cannot read table {}", table.name)))
+}
+
 #[async_trait]
 impl Lookup for FileTarget {
     async fn lookup(&mut self, table: &Arc<Table>, keys: &Batch, _lock: RowLock) -> Result<Batch> {
@@ -192,6 +199,11 @@ impl Lookup for FileTarget {
         self.send().await?;
         let table = table.clone();
         self.worker.call(move |conn| scan(conn, &table, above, limit)).await
+    }
+
+    async fn holding(&mut self, tables: &[Looked]) -> Result<Vec<bool>> {
+        let tables = tables.to_vec();
+        self.worker.call(move |conn| tables.iter().map(|looked| holds(conn, looked)).collect()).await
     }
 
     async fn now(&mut self) -> Result<i64> {

@@ -19,6 +19,7 @@ mod target;
 mod tests;
 mod types;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -117,6 +118,16 @@ impl Database for Sqlite {
     async fn describe(&self, name: &TableName) -> Result<Option<Table>> {
         let name = name.clone();
         self.catalogue.call(move |conn| catalog::describe(conn, &name)).await
+    }
+
+    async fn describe_all(&self, names: &[TableName]) -> Result<Vec<Option<Table>>> {
+        let names = names.to_vec();
+        self.catalogue.call(move |conn| names.iter().map(|name| catalog::describe(conn, name)).collect()).await
+    }
+
+    async fn own_tables(&self) -> Result<BTreeSet<TableName>> {
+        let names = self.catalogue.call(|conn| catalog::own_tables(conn)).await?;
+        Ok(names.into_iter().map(TableName::new).collect())
     }
 
     fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn {

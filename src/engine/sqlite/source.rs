@@ -261,7 +261,7 @@ type Sent = Result<Option<Batch>>;
 
 /// Whether nothing more is to be read while this batch is on its way: its row is larger than batches are.
 fn is_large(batch: &Batch, limits: BatchLimits) -> bool {
-    batch.size() > 2 * limits.bytes
+    batch.size() > limits.bytes.saturating_mul(2)
 }
 
 /// `go` tells that the batch after a large one is wanted.

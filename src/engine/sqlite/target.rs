@@ -249,6 +249,9 @@ fn savepoint(conn: &Connection) -> Result<()> {
 }
 
 fn orphans(conn: &Connection, table: &Table) -> Result<Vec<String>> {
+    if table.foreign_keys.is_empty() {
+        return Ok(Vec::new());
+    }
     let checking = || format!("cannot check the references of table {}", table.name);
     let mut statement = conn
         .prepare(
@@ -267,6 +270,13 @@ fn orphans(conn: &Connection, table: &Table) -> Result<Vec<String>> {
 
 #[async_trait]
 impl Target for FileTarget {
+    async fn stamp(&mut self) -> Result<Option<String>> {
+        self.worker.same_file()?;
+        let read = |conn: &mut Connection| conn.query_row("PRAGMA data_version", [], |r| r.get::<_, i64>(0));
+        let version = self.worker.call(move |conn| read(conn).map_err(during("cannot look for changes"))).await?;
+        Ok(Some(version.to_string()))
+    }
+
     async fn begin(&mut self, options: WriteOptions) -> Result<()> {
         self.forget();
         self.worker.call(move |conn| begin(conn, options)).await

@@ -162,7 +162,9 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
     refuse_twins(target, &tables)?;
     let mut parents = parents(source, target, &tables).await?;
     let mut plans = Vec::with_capacity(tables.len());
+    let mut there = existing(target, tables.iter().map(|(_, name)| name)).await?;
     for (table, name) in tables {
+        let existing = there.remove(&name);
         if one_database && name == table.name {
             return Err(Error::new(
                 ErrorKind::Usage,
@@ -172,8 +174,6 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
                 ),
             ));
         }
-        // A name that cannot be there need not be looked for, and a server may stumble over it.
-        let existing = if target.name_fault(&name.name).is_some() { None } else { target.describe(&name).await? };
         let chosen = Chosen::new(table, &options.columns)?;
         let mut plan =
             plan_table(target, &chosen, &name, existing, &ours, (options.create, ends, source.zone(), &mut parents))?;
@@ -223,6 +223,18 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
     }
     let serial = !silent && plans.iter().any(|p| !p.create && !p.target.foreign_keys.is_empty());
     Ok(Plan { tables: plans, mode: options.mode, serial, notes: notes(source, options).await?, noisy })
+}
+
+/// Those tables of these names that are there.
+async fn existing(
+    target: &dyn Database,
+    names: impl Iterator<Item = &TableName>,
+) -> Result<BTreeMap<TableName, Table>> {
+    // A name that cannot be there need not be looked for, and a server may stumble over it.
+    let names: BTreeSet<TableName> = names.filter(|name| target.name_fault(&name.name).is_none()).cloned().collect();
+    let names: Vec<TableName> = names.into_iter().collect();
+    let tables = target.describe_all(&names).await?;
+    Ok(names.into_iter().zip(tables).filter_map(|(name, table)| Some((name, table?))).collect())
 }
 
 /// What a run over all tables leaves out, as its user may not expect.

@@ -16,6 +16,10 @@ pub fn matches_pattern(pattern: &str, name: &str) -> bool {
         One,
         Char(char),
     }
+    // Nearly all are names, and there may be thousands of both.
+    if !pattern.contains(['*', '?', '\\']) {
+        return pattern == name;
+    }
     let mut chars = pattern.chars();
     let mut p = Vec::new();
     while let Some(c) = chars.next() {
@@ -107,13 +111,9 @@ pub async fn select_tables(database: &dyn Database, wanted: &[String], exclude: 
         names.extend(found);
     }
     names.retain(|n| !exclude.iter().any(|x| matches_pattern(x, &n.name) || matches_pattern(x, &n.to_string())));
-    let mut tables = Vec::with_capacity(names.len());
-    for name in names {
-        // A table may be dropped between the listing and this.
-        if let Some(table) = database.describe(&name).await? {
-            tables.push(table);
-        }
-    }
+    let names: Vec<TableName> = names.into_iter().collect();
+    // A table may be dropped between the listing and this.
+    let tables: Vec<Table> = database.describe_all(&names).await?.into_iter().flatten().collect();
     if tables.is_empty() {
         return Err(Error::new(ErrorKind::SchemaMismatch, format!("{} has no table to read", database.label())));
     }
@@ -152,11 +152,13 @@ pub(super) fn choose_columns(table: &Table, choice: &ColumnChoice) -> Result<Tab
 pub(super) fn sort_parents_first(tables: Vec<Table>) -> Vec<Table> {
     let mut rest = tables;
     let mut sorted: Vec<Table> = Vec::with_capacity(rest.len());
+    let mut names: BTreeSet<TableName> = rest.iter().map(|t| t.name.clone()).collect();
     while !rest.is_empty() {
-        let names: BTreeSet<TableName> = rest.iter().map(|t| t.name.clone()).collect();
         let free = |t: &Table| t.foreign_keys.iter().all(|f| f.parent == t.name || !names.contains(&f.parent));
         let at = rest.iter().position(free).unwrap_or(0);
-        sorted.push(rest.remove(at));
+        let next = rest.remove(at);
+        names.remove(&next.name);
+        sorted.push(next);
     }
     sorted
 }

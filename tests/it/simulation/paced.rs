@@ -1,6 +1,7 @@
 //! A database whose every statement is a point at which others run, or at which the process dies; and, if it is told so,
 //! one through which a rule is broken.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -59,6 +60,10 @@ impl Database for Paced {
 
     async fn describe(&self, name: &TableName) -> Result<Option<Table>> {
         self.memory.describe(name).await
+    }
+
+    async fn own_tables(&self) -> Result<BTreeSet<TableName>> {
+        self.memory.own_tables().await
     }
 
     fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn {
@@ -145,6 +150,11 @@ impl Lookup for PacedTarget {
 
 #[async_trait]
 impl Target for PacedTarget {
+    async fn stamp(&mut self) -> Result<Option<String>> {
+        yield_now().await;
+        self.target.stamp().await
+    }
+
     async fn begin(&mut self, options: WriteOptions) -> Result<()> {
         yield_now().await;
         self.options = options;
