@@ -13,10 +13,10 @@ use super::retry::{Retry, put};
 use super::sharing::{Sharing, What};
 use crate::capture::{Changes, Fault, FittedBatch, Noted, Outcome, Shape, fit_batch, fold_keys};
 use crate::conflict::{
-    Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, first_run, fold, part,
+    Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, emptied, first_run, fold, part,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
-use crate::model::{Batch, Cell, Clock, Digest, Entry, Table, row_digest};
+use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, row_digest};
 use crate::site::{Book, Entries, KeyId, Known, Site, Through, key_id, read};
 
 /// What a batch of changes did to a table.
@@ -214,10 +214,11 @@ async fn fold_noted(site: &Site, all: &[Staged<'_>], target: &mut dyn Target) ->
     let mut written = Vec::new();
     for staged in all {
         let Incoming { at, intake, .. } = staged.incoming;
-        let lines = target.lookup(&intake.book.log.table, &staged.fitted.keys, RowLock::None).await;
-        let lines = lines.map_err(Fault::at(at))?;
+        let lines = staged.noted(target).await.map_err(Fault::at(at))?;
         if lines.rows() > 0 {
-            written.push(Noted::new(at, &intake.book, lines).map_err(Fault::at(at))?);
+            let mut noted = Noted::new(at, &intake.book, lines).map_err(Fault::at(at))?;
+            noted.add_gone(target).await.map_err(Fault::at(at))?;
+            written.push(noted);
         }
     }
     if !written.is_empty() {
@@ -230,6 +231,19 @@ async fn fold_noted(site: &Site, all: &[Staged<'_>], target: &mut dyn Target) ->
 }
 
 impl Staged<'_> {
+    /// The log's lines of the keys at hand; and where rows are to come, those that say that all rows went at once.
+    async fn noted(&self, target: &mut dyn Target) -> Result<Batch> {
+        let book = &self.incoming.intake.book;
+        let mut lines = target.lookup(&book.log.table, &self.fitted.keys, RowLock::None).await?;
+        if self.fitted.changes.iter().any(|change| change.row.is_some() && !self.stands(change)) {
+            let mut nothing = book.no_keys();
+            nothing.iter_mut().for_each(Column::push_null);
+            let of_all = Batch::new(book.keys.clone(), nothing);
+            lines.append(&target.lookup(&book.log.table, &of_all, RowLock::None).await?);
+        }
+        Ok(lines)
+    }
+
     async fn decide(&mut self, target: &mut dyn Target, origin: &Origin, records: &mut Records) -> Result<()> {
         let Incoming { intake, terms, .. } = self.incoming;
         let (fitted, standing, is_part) = (&self.fitted, &self.standing, intake.is_part());
@@ -255,6 +269,11 @@ impl Staged<'_> {
                 continue;
             }
             let decide = |incoming: &Entry| {
+                if local.is_none()
+                    && let Some(decision) = emptied(incoming, origin)
+                {
+                    return decision;
+                }
                 let decision = terms.decide(local.as_ref(), incoming, origin);
                 if is_part { part(decision, local.as_ref(), incoming, origin) } else { decision }
             };
@@ -507,7 +526,7 @@ impl Intake {
         let digest = standing.places.get(&id).map(|&row| row_digest(&standing.rows, row, &self.synced()));
         match (known, digest) {
             (Some(known), digest) => Some(Entry { digest, ..known.entry.clone() }),
-            (None, Some(digest)) => Some(Entry::base(digest)),
+            (None, Some(digest)) => Some(Entry::standing_at(self.site.id, digest)),
             (None, None) => None,
         }
     }

@@ -74,8 +74,8 @@ impl Records {
         } else {
             text_digest(&format!("{} {} {} {one} {other}", self.sync, key.0.table.name, object(key)))
         };
-        let texts =
-            [id, self.sync.clone(), key.0.table.name.to_string(), object(key), self.policy.into(), winner.into()];
+        let policy = self.open_policy(key).unwrap_or_else(|| self.policy.to_owned());
+        let texts = [id, self.sync.clone(), key.0.table.name.to_string(), object(key), policy, winner.into()];
         for (column, text) in self.conflicts.iter_mut().zip(&texts) {
             column.push_bytes(text.as_bytes());
         }
@@ -121,6 +121,14 @@ impl Records {
     #[must_use]
     pub fn is_open(&self, key: Row<'_>) -> bool {
         !self.open.is_empty() && self.open.contains_key(&self.row_id(key))
+    }
+
+    /// What left the conflict open that waits under this key.
+    fn open_policy(&self, key: Row<'_>) -> Option<String> {
+        match self.open.get(&self.row_id(key))?.cell(0, POLICY) {
+            Cell::Bytes(policy) => Some(String::from_utf8_lossy(policy).into_owned()),
+            _ => None,
+        }
     }
 
     /// What was open under this key is settled: this side's row stands.
@@ -172,6 +180,7 @@ impl Records {
 }
 
 /// Columns of the conflicts.
+const POLICY: usize = 4;
 const WINNER: usize = 5;
 const AT: usize = 8;
 /// Records that are looked through at a time, without their images.

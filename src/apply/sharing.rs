@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::conflict::{Decision, Relation, Side};
 use crate::engine::{Lookup, Result, Target, WriteMode};
-use crate::model::{Batch, Entry, Version};
+use crate::model::{Batch, Entry};
 use crate::site::{Book, Entries, KeyId, Known, Share, Site, Through};
 
 /// What came for a key.
@@ -49,7 +49,7 @@ impl Sharing {
         incoming: &Entry,
         decide: impl Fn(&Entry) -> Decision,
     ) -> Decision {
-        let known = |l: &Entry| l.version != Version::BASE && incoming.vector.holds(l.version);
+        let known = |l: &Entry| !l.version.is_base() && incoming.vector.holds(l.version);
         let share = self.shares.get(&id).copied();
         let stands = local.filter(|l| l.digest.is_some());
         let untouched = || {
@@ -90,7 +90,7 @@ impl Sharing {
             return decision;
         }
         self.parted.push(id);
-        if share != Some(Share::Brought) && row.version == Version::BASE {
+        if share != Some(Share::Brought) && row.version.is_base() {
             return untouched();
         }
         self.leaves.insert(id);

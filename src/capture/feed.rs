@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fold::{LINES_MAX, holding, rows_by_key};
 use super::{Fault, Outcome};
 use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
-use crate::model::{Batch, BatchLimits, Column, Digest, Entry, Table, Version};
+use crate::model::{self, Batch, BatchLimits, Column, Digest, Entry, Table};
 use crate::site::{Book, KeyId, Known, Site, Through, decode, key_id, read};
 
 /// Changes of one table, as one point of its site shows them.
@@ -236,7 +236,7 @@ fn reading(e: Error, book: &Book) -> Error {
     e.context(format!("reading the changes of {}", book.logged.table.name))
 }
 
-/// Reads what stands under these keys, with the entry of [`Entry::base`] where a row has none. Also the places of those
+/// Reads what stands under these keys, with the entry of [`Entry::standing_at`] where a row has none. Also the places of those
 /// keys that have lines in the log or whose entry is of another content: they are left out, and can be read once
 /// they are folded.
 pub async fn changes_of(
@@ -273,7 +273,7 @@ async fn standing(
 ) -> Result<(Changes, Vec<usize>)> {
     let whole = target.lookup(&book.logged.table, keys, RowLock::None).await?;
     let unfolded = unfolded(book, target, keys).await?;
-    let (changes, left_out) = as_versioned(book, columns, keys, found, &whole, &unfolded);
+    let (changes, left_out) = as_versioned((site.id, book), columns, keys, found, &whole, &unfolded);
     Ok((chosen(site, book, which, target, changes).await?, left_out))
 }
 
@@ -314,7 +314,7 @@ pub async fn written(book: &Book, target: &mut dyn Target, keys: &Batch) -> Resu
     let versions = target.lookup(&book.versions, keys, RowLock::None).await?;
     let mut written = HashSet::new();
     for row in 0..versions.rows() {
-        if decode(book, &versions, row)?.entry.version != Version::BASE {
+        if !decode(book, &versions, row)?.entry.version.is_base() {
             written.extend(of(&versions.select(std::iter::once(row))));
         }
     }
@@ -329,7 +329,7 @@ fn places(book: &Book) -> Vec<usize> {
 
 /// Those of the keys whose rows are what their entries say; and the places of those that are not.
 fn as_versioned(
-    book: &Book,
+    (site, book): (model::Site, &Book),
     columns: &Arc<Table>,
     keys: &Batch,
     found: Vec<Option<Entry>>,
@@ -343,7 +343,7 @@ fn as_versioned(
     for (at, entry) in found.into_iter().enumerate() {
         let id = key_id(keys, at, &places(book));
         let stands: Option<Digest> = digests.get(&id).copied();
-        match entry.or_else(|| stands.map(Entry::base)) {
+        match entry.or_else(|| stands.map(|digest| Entry::standing_at(site, digest))) {
             // A row that is not what its version says was written past the triggers, or is about to be folded.
             Some(entry) if !unfolded.contains(&id) && stands == entry.digest => {
                 kept.push((at, entry, rows.get(&id).copied()));

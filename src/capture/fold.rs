@@ -1,8 +1,10 @@
 //! Log → versions: takes what the triggers noted out of a change log and gives the rows their versions.
 //!
 //! Every line that is visible is taken, whatever its order, so that one that commits late is simply taken
-//! later. A fold reads the log, then the rows, then takes the site's numbers and reads the entries: a row
-//! that is written after its log was read is given a version that its next fold finds unchanged.
+//! later. A fold reads the log, then takes the site's numbers, then reads the rows and the entries. What an application
+//! writes after the log was read is given a version that its next fold finds unchanged. What rowferry itself writes it
+//! writes under the numbers' lock, so a row and its entry agree: a row read before would pass for another content than
+//! its entry says, and get a version that nobody wrote.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -118,7 +120,7 @@ impl Noted {
     }
 
     /// Where the table was emptied at once, all rows that were known to stand there and do not are gone.
-    async fn add_gone(&mut self, target: &mut dyn Target) -> Result<()> {
+    pub(crate) async fn add_gone(&mut self, target: &mut dyn Target) -> Result<()> {
         let Some(wall) = self.lines.emptied else { return Ok(()) };
         let (book, mut above) = (self.book.clone(), i64::MIN);
         let named: HashSet<KeyId> = self.lines.noted.iter().map(|(id, _)| *id).collect();
@@ -144,18 +146,13 @@ impl Noted {
 
 /// Gives the keys of these lines their versions, in the open transaction. The lines themselves stay.
 pub(crate) async fn fold_keys(site: &Site, written: &[Noted], target: &mut dyn Target) -> Outcome<()> {
-    let mut standing = Vec::with_capacity(written.len());
-    for Noted { at, book, lines, .. } in written {
-        let rows = target.lookup(&book.logged.table, &lines.keys, RowLock::None).await;
-        standing.push(rows_by_key(book, &rows.map_err(|e| folding(e, book)).map_err(Fault::at(*at))?));
-    }
     let now = target.now().await?;
     let origin = Origin { site: site.id, now, floor: Clock::ZERO };
     // An emptied table takes a number even if no row of it is known.
     let numbers = |noted: &Noted| noted.lines.keys.rows() + usize::from(noted.lines.emptied.is_some());
     let mut first = site.take_numbers(target, written.iter().map(numbers).sum()).await?;
-    for (noted, standing) in written.iter().zip(&standing) {
-        let result = fold_table(noted, standing, first, &origin, target).await;
+    for noted in written {
+        let result = fold_table(noted, first, &origin, target).await;
         result.map_err(|e| folding(e, &noted.book)).map_err(Fault::at(noted.at))?;
         first += i64::try_from(numbers(noted)).unwrap_or(0);
         if noted.lines.emptied.is_some() {
@@ -201,11 +198,11 @@ fn folding(e: Error, book: &Book) -> Error {
 
 async fn fold_table(
     Noted { book, lines: written, .. }: &Noted,
-    standing: &HashMap<KeyId, Digest>,
     first: i64,
     origin: &Origin,
     target: &mut dyn Target,
 ) -> Result<()> {
+    let standing = rows_by_key(book, &target.lookup(&book.logged.table, &written.keys, RowLock::None).await?);
     let known = read(target, book, &written.keys).await?;
     let (mut new, mut changed) = (Entries::new(book), Entries::new(book));
     for (row, (id, line)) in written.noted.iter().enumerate() {

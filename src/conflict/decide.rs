@@ -66,6 +66,21 @@ pub fn decide(local: Option<&Entry>, incoming: &Entry, rule: Rule, origin: &Orig
     Decision::of_row(relation, row, entry, changed)
 }
 
+/// A row that stood here before capture comes back from where it was brought, and nothing is known of it here any more:
+/// it went when all rows went at once, by a statement that names none. It gets its tombstone now. `None`: it is another's
+/// row.
+#[must_use]
+pub fn emptied(incoming: &Entry, origin: &Origin) -> Option<Decision> {
+    if incoming.version != Version::base(origin.site) || incoming.digest.is_none() {
+        return None;
+    }
+    let mut entry = Entry { digest: None, columns: Vec::new(), ..incoming.clone() };
+    entry.vector.add(entry.version);
+    entry.version = origin.version(origin.now, incoming.version.clock);
+    entry.vector.add(entry.version);
+    Some(Decision::of_row(Relation::Known, Side::Local, entry, true))
+}
+
 impl Decision {
     /// One that leaves the row as one of the two sides had it.
     #[must_use]
@@ -77,7 +92,7 @@ impl Decision {
 /// How two entries of one key stand to each other.
 #[must_use]
 pub fn relation(local: &Entry, incoming: &Entry, generated_keys: bool) -> Relation {
-    let unversioned = local.version == Version::BASE && incoming.version == Version::BASE;
+    let unversioned = local.version.is_base() && incoming.version.is_base();
     if unversioned && local.digest != incoming.digest {
         // Two rows older than capture, brought here from two sides: neither says which is older.
         Relation::Conflict
@@ -103,7 +118,7 @@ pub(super) fn later_born(local: &Entry, incoming: &Entry) -> Option<Side> {
 fn settle(local: &Entry, incoming: &Entry, policy: Policy, origin: &Origin) -> (Side, Entry) {
     match policy {
         // Without a version there is no later one, and both ends would keep theirs: this one gets one, as old as can be.
-        Policy::LastWriteWins if local.version == incoming.version => {
+        Policy::LastWriteWins if local.version.is_base() && incoming.version.is_base() => {
             (Side::Local, preferred(local, incoming, Side::Local, 0, origin))
         }
         Policy::LastWriteWins | Policy::MergeColumns => higher(local, incoming),
@@ -121,6 +136,7 @@ pub(super) fn preferred(local: &Entry, incoming: &Entry, side: Side, wall: i64, 
         Side::Incoming => (incoming, local),
     };
     let mut entry = joined(winner, loser);
+    entry.vector.add(winner.version);
     entry.version = origin.version(wall, local.version.clock.max(incoming.version.clock));
     entry.vector.add(entry.version);
     entry.columns.iter_mut().for_each(|mark| mark.version = entry.version);

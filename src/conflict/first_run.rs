@@ -1,7 +1,7 @@
 //! The first meeting of two databases that both hold rows.
 
 use super::{Decision, Origin, Relation, Side, decide};
-use crate::model::{Entry, Version};
+use crate::model::Entry;
 
 /// What stands under a key on one side when a pair first meets.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +24,9 @@ pub enum FirstRun {
 /// Settles one key of a first run.
 ///
 /// A row without a version is not older than any here, as [`decide`](decide()) takes it: it stood there by itself. So
-/// rows that differ have not seen each other, unless a real version says so (both sides may have met elsewhere). The
-/// outcome is a new version above both, as old as the row that wins, so that it does not beat what a third site wrote
+/// rows that differ have not seen each other, unless a real version says so (both sides may have met elsewhere), or it
+/// did not stand there by itself: a first run that was interrupted brought it, or one that went the other way, and
+/// whoever wrote it since where it comes from knows it. The outcome is a new version above both, as old as the row that wins, so that it does not beat what a third site wrote
 /// since. Where only the row that wins has a version it keeps it, since nothing can overturn it: the other end, which
 /// settles the same, would give a second version to one content, which whoever writes at this end does not know. Under `manual` a row without a version gets one, lest the other side's next write pass for having seen it;
 /// the key stays out of the pair's feed while the conflict is open.
@@ -36,13 +37,14 @@ pub fn first_run(local: Option<Standing<'_>>, incoming: Standing<'_>, rule: Firs
         return Decision::of_row(Relation::Newer, Side::Incoming, entry, true);
     };
     let (ours, theirs) = (local.entry, incoming.entry);
-    let knows = |one: &Entry, other: &Entry| other.version != Version::BASE && one.vector.holds(other.version);
     let (relation, row, entry) = if knows(ours, theirs) {
         (Relation::Known, Side::Local, decide::joined(ours, theirs))
     } else if knows(theirs, ours) {
         (Relation::Newer, Side::Incoming, decide::joined(theirs, ours))
     } else if ours.digest == theirs.digest {
-        (Relation::Equal, Side::Local, decide::higher(ours, theirs).1)
+        let entry =
+            if theirs.version.is_base() { decide::joined(ours, theirs) } else { decide::higher(ours, theirs).1 };
+        (Relation::Equal, Side::Local, entry)
     } else {
         let (row, entry) = match later(&local, &incoming).map_or(rule, FirstRun::Prefer) {
             FirstRun::Prefer(side) => {
@@ -50,7 +52,7 @@ pub fn first_run(local: Option<Standing<'_>>, incoming: Standing<'_>, rule: Firs
                     Side::Local => (ours, theirs, local.stamp),
                     Side::Incoming => (theirs, ours, incoming.stamp),
                 };
-                let stands = loser.version == Version::BASE && winner.version != Version::BASE;
+                let stands = loser.version.is_base() && !winner.version.is_base();
                 let entry = if stands {
                     decide::joined(winner, loser)
                 } else {
@@ -66,6 +68,14 @@ pub fn first_run(local: Option<Standing<'_>>, incoming: Standing<'_>, rule: Firs
     Decision::of_row(relation, row, entry, changed)
 }
 
+fn knows(one: &Entry, other: &Entry) -> bool {
+    if other.version.is_base() {
+        !one.version.is_base() && one.vector.holds_row_of(other.version.site)
+    } else {
+        one.vector.holds(other.version)
+    }
+}
+
 fn later(local: &Standing<'_>, incoming: &Standing<'_>) -> Option<Side> {
     let (ours, theirs) = (local.stamp?, incoming.stamp?);
     (ours != theirs).then_some(if ours > theirs { Side::Local } else { Side::Incoming })
@@ -73,7 +83,8 @@ fn later(local: &Standing<'_>, incoming: &Standing<'_>) -> Option<Side> {
 
 fn versioned(standing: &Standing<'_>, origin: &Origin) -> Entry {
     let mut entry = standing.entry.clone();
-    if entry.version == Version::BASE {
+    if entry.version.is_base() {
+        entry.vector.add(entry.version);
         entry.version = origin.version(standing.stamp.unwrap_or(0), entry.version.clock);
         entry.vector.add(entry.version);
     }

@@ -63,6 +63,10 @@ pub fn fold(previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) ->
         _ => version,
     };
     let mut vector = previous.map_or_else(Vector::default, |entry| entry.vector.clone());
+    if let Some(entry) = previous {
+        // Also of a row that nobody had written: whose it was.
+        vector.add(entry.version);
+    }
     vector.add(version);
     let columns = marks(previous, written, version);
     Folded::New(Entry { version, birth, vector, digest: written.digest, columns })

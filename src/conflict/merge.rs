@@ -62,7 +62,7 @@ fn relation(local: &Entry, incoming: &Entry, generated_keys: bool) -> Relation {
 }
 
 fn unversioned(local: &Entry, incoming: &Entry) -> bool {
-    local.version == Version::BASE && incoming.version == Version::BASE
+    local.version.is_base() && incoming.version.is_base()
 }
 
 /// The writes that a content is of.

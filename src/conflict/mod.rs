@@ -31,7 +31,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decision, Relation, decide, relation};
+pub use decide::{Decision, Relation, decide, emptied, relation};
 pub use first_run::{FirstRun, Standing, first_run};
 pub use fold::{Folded, Origin, Written, fold};
 pub use part::part;

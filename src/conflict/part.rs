@@ -1,7 +1,7 @@
 //! A change that lacks columns of the table that it comes to.
 
 use super::{Decision, Origin, Relation, Side};
-use crate::model::{Entry, Version};
+use crate::model::Entry;
 
 /// What becomes of a key where the change has a part of the row's columns: what then stands is a row that nobody has
 /// written, and so gets a new version of this site, above both. Under the incoming one two sites would hold different
@@ -12,7 +12,7 @@ use crate::model::{Entry, Version};
 #[must_use]
 pub fn part(decision: Decision, local: Option<&Entry>, incoming: &Entry, origin: &Origin) -> Decision {
     let takes = matches!(decision.relation, Relation::Newer | Relation::Equal) || decision.row == Side::Incoming;
-    if !takes || incoming.digest.is_none() || decision.entry.version == Version::BASE {
+    if !takes || incoming.digest.is_none() || decision.entry.version.is_base() {
         return decision;
     }
     let same = local.filter(|local| local.digest == incoming.digest);

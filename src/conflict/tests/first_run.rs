@@ -1,6 +1,6 @@
 //! Two databases that both hold rows meet for the first time.
 
-use crate::conflict::{Decision, FirstRun, Origin, Relation, Side, Standing, first_run};
+use crate::conflict::{Decision, FirstRun, Folded, Origin, Relation, Side, Standing, Written, first_run, fold};
 use crate::model::{Clock, Digest, Entry, Site, Version};
 
 const ORIGIN: Origin = Origin { site: Site { id: 1, epoch: 0 }, now: 1_000, floor: Clock::ZERO };
@@ -53,7 +53,7 @@ fn differing_rows_have_not_seen_each_other_and_the_outcome_is_above_both() {
             assert_eq!(settled.entry.digest, winner.digest);
             let loser = if side == Side::Local { incoming } else { local };
             assert!(loser.version < settled.entry.version);
-            if loser.version == Version::BASE && winner.version != Version::BASE {
+            if loser.version.is_base() && !winner.version.is_base() {
                 assert_eq!(settled.entry.version, winner.version, "one content has one version at both ends");
             } else {
                 assert_eq!(settled.entry.version.site, ORIGIN.site);
@@ -98,4 +98,24 @@ fn rows_that_met_elsewhere_keep_what_they_know() {
     assert_eq!((taken.relation, taken.row, &taken.entry), (Relation::Newer, Side::Incoming, &after));
     let kept = meet((&after, Some(5)), (&before, Some(9)), FirstRun::Manual);
     assert_eq!((kept.relation, kept.row, kept.changed), (Relation::Known, Side::Local, false));
+}
+
+/// By a first run that was interrupted, or by one that went the other way only.
+#[test]
+fn a_row_that_was_brought_is_known_to_whoever_wrote_it_where_it_came_from() {
+    let brought = Entry::standing_at(Site { id: 2, epoch: 0 }, Digest(0));
+    for written in [upon(&base(0), 2, Some(1)), upon(&base(0), 2, None)] {
+        for rule in [FirstRun::Manual, FirstRun::Prefer(Side::Local), FirstRun::Prefer(Side::Incoming)] {
+            let newer = meet((&brought, Some(9)), (&written, Some(5)), rule);
+            assert_eq!((newer.relation, newer.row, &newer.entry), (Relation::Newer, Side::Incoming, &written));
+            let known = meet((&written, Some(5)), (&brought, Some(9)), rule);
+            assert_eq!((known.relation, known.row, known.changed), (Relation::Known, Side::Local, false));
+        }
+    }
+    let elsewhere = upon(&base(0), 3, Some(1));
+    assert_eq!(meet((&brought, None), (&elsewhere, None), FirstRun::Manual).relation, Relation::Conflict);
+    let told = Written { wall: 0, born: false, digest: Some(Digest(1)), columns: &[] };
+    let third = Origin { site: Site { id: 3, epoch: 0 }, ..ORIGIN };
+    let Folded::New(upon_it) = fold(Some(&brought), &told, &third) else { panic!("another content") };
+    assert_eq!(meet((&brought, None), (&upon_it, None), FirstRun::Manual).relation, Relation::Newer);
 }

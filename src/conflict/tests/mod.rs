@@ -10,6 +10,7 @@ mod policies;
 mod rules;
 mod world;
 
+use std::time::Instant;
 use std::{env, thread};
 
 use explore::{Count, Pairs, Scope, all, sample};
@@ -41,12 +42,14 @@ fn is_long() -> bool {
 }
 
 fn count(writes: usize, again: bool) -> Count {
+    let begun = Instant::now();
     let of = |start| all(scope(start, writes, again), &Sound).unwrap_or_else(|fault| panic!("{fault}"));
     let total = thread::scope(|threads| {
         let counts = STARTS.map(|start| threads.spawn(move || of(start)));
         counts.into_iter().map(|count| count.join().expect("no fault")).fold(Count::default(), Count::plus)
     });
-    println!("{writes} writes: {} histories, {} pairs of history and order", total.histories, total.pairs);
+    let (histories, pairs, seconds) = (total.histories, total.pairs, begun.elapsed().as_secs());
+    println!("{writes} writes: {histories} histories, {pairs} pairs of history and order, {seconds} s");
     total
 }
 

@@ -1,6 +1,6 @@
 //! Single meetings: what each policy does, which of two rows under one number moves, what a fold makes of a key.
 
-use crate::conflict::{Decision, Folded, Origin, Policy, Relation, Rule, Side, Written, decide, fold};
+use crate::conflict::{Decision, Folded, Origin, Policy, Relation, Rule, Side, Written, decide, emptied, fold};
 use crate::model::{Clock, Digest, Entry, Site, Version};
 
 const NOW: i64 = 1_000;
@@ -133,4 +133,16 @@ fn a_restored_site_does_not_pass_for_known() {
     let insert = Written { wall: 10, born: true, digest: Some(Digest(2)), columns: &[] };
     let Folded::New(again) = fold(None, &insert, &restored) else { panic!("a first version") };
     assert_eq!(meet(Policy::LastWriteWins, &lost, &again, 2).relation, Relation::Conflict);
+}
+
+#[test]
+fn a_row_of_ours_that_comes_back_where_nothing_is_known_of_it_is_gone() {
+    let ours = Entry::standing_at(origin(1).site, Digest(0));
+    let gone = emptied(&ours, &origin(1)).expect("it was ours");
+    assert_eq!((gone.relation, gone.row, gone.changed, gone.entry.digest), (Relation::Known, Side::Local, true, None));
+    assert_eq!(meet(Policy::LastWriteWins, &ours, &gone.entry, 2).relation, Relation::Newer, "it goes there too");
+    let restored = Origin { site: Site { id: 1, epoch: 1 }, ..origin(1) };
+    let others =
+        [(&ours, origin(2)), (&ours, restored), (&gone.entry, origin(1)), (&Entry::base(Digest(0)), origin(1))];
+    assert!(others.iter().all(|(entry, origin)| emptied(entry, origin).is_none()));
 }

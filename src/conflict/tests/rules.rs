@@ -201,7 +201,7 @@ impl Rules for Broken {
                 Side::Incoming => decided(Relation::Newer, Side::Incoming, decision.entry, local),
             },
             Self::OwnVersionAlone if decision.relation == Relation::Newer => {
-                let direct = local.version.site == incoming.version.site || local.version == Version::BASE;
+                let direct = local.version.site == incoming.version.site || local.version.is_base();
                 let relation = if direct { Relation::Newer } else { Relation::Conflict };
                 Decision { relation, ..decision }
             }
