@@ -3,8 +3,10 @@
 //!
 //! Each statement of fold, feed and apply is a point at which another may run: whose turn it is, the dice say. The seed
 //! decides everything, so that a failure comes again; what is not needed to fail is then left out, and what remains is
-//! printed. Not simulated, because it is not there yet: TRUNCATE, generated keys, `merge-columns`, a `manual` first
-//! run, filters, chosen columns, purged tombstones, restored backups, cloned sites.
+//! printed. A sync may die at any of its statements, before and after each commit, which is more than the failpoints.
+//! Sites are restored from backups, and in a star they become copies of each other. Not simulated, because it is not
+//! there yet: `merge-columns`, re-keying of generated numbers (two rows under one stay an open conflict), purged
+//! tombstones, changes of a table's columns; because a database in memory has no SQL: filters.
 
 #![allow(clippy::unwrap_used, reason = "each function here is part of a test")]
 
@@ -70,9 +72,7 @@ fn failing(scenario: Scenario) -> Result<(), String> {
     Err(format!("seed {seed} fails: {what}\nwith {least}"))
 }
 
-/// Not more, because seed 94 shows a fault that is not mended yet: one site alone is written, and two versions of one
-/// row meet as a conflict.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 500;
 
 /// More are not looked for.
 const FAULTS_MAX: usize = 5;
@@ -98,16 +98,19 @@ fn all_sites_end_equal_and_no_write_is_lost_odd_seeds() {
     seeds(1);
 }
 
-/// Those that show early in each run; the others are looked for in a long one.
 #[test]
-fn each_broken_rule_shows_in_some_seed() {
-    let (rules, most) = if long() { (&broken::ALL[..], 1_000) } else { (&broken::EARLY[..], 10) };
-    for &broken in rules {
-        let scenario = |seed: &u64| Scenario::of(*seed);
-        let shows = |seed: &u64| play(&scenario(seed), Some(broken)).is_err() && play(&scenario(seed), None).is_ok();
-        let seed = (0..most).find(shows).unwrap_or_else(|| panic!("{broken:?} passes for sound"));
-        println!("{broken:?} shows in seed {seed}");
-    }
+fn each_broken_rule_shows_in_its_seed() {
+    let shows = |broken: Broken, seed: u64| {
+        play(&Scenario::of(seed), Some(broken)).is_err() && play(&Scenario::of(seed), None).is_ok()
+    };
+    let missed = broken::ALL.into_iter().filter(|(broken, seed)| !shows(*broken, *seed));
+    let missed = missed.map(|(broken, seed)| {
+        let other = (0..20_000).find(|seed| long() && shows(broken, *seed));
+        println!("{broken:?} shows in {other:?}");
+        format!("{broken:?} does not show in seed {seed}, but in {other:?}")
+    });
+    let missed: Vec<String> = missed.collect();
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
 #[test]
@@ -134,7 +137,8 @@ fn two(shape: Shape, first: [&[(i64, &str)]; 2], writes: &[(usize, usize, Write)
         skews: vec![0, 0],
         first: first.map(|rows| rows.iter().map(|(key, name)| (*key, (*name).to_owned())).collect()).to_vec(),
         batch: 1,
-        lone_writer: true,
+        lone_writer: first[1].is_empty() && writes.iter().all(|(site, ..)| *site == 0),
+        manual: false,
         steps: deeds.enumerate().map(step).collect(),
     }
 }
@@ -161,4 +165,34 @@ fn a_child_without_its_parent_holds_up_nobody() {
     // Both write before they sync.
     scenario.steps.remove(2);
     assert_holds(scenario);
+}
+
+/// What one site wrote before and after it first met another, which only took in so far: no conflict, whoever then says
+/// whose rows win.
+fn met_one_way(manual: bool, dies_after: Option<usize>) -> Scenario {
+    let sync = |turned, dies_after| Deed::Sync { edge: 0, turned, push_only: true, dies_after };
+    let writes = [Write::Partial(1), Write::Delete(2)];
+    let operations = writes.map(|write| Operation { after: 0, table: 0, write }).to_vec();
+    let write = Deed::Transaction { site: 0, operations, open: 0, rolls_back: false };
+    let mut scenario = two(Shape::Unique, [&[(1, "one"), (2, "two"), (3, "three")], &[]], &[]);
+    let deeds = [sync(false, dies_after), write, sync(dies_after.is_none(), None)];
+    let step = |(name, deed)| Step { name, deed, later: 1, turns: ALL };
+    (scenario.steps, scenario.manual) = (deeds.into_iter().enumerate().map(step).collect(), manual);
+    scenario
+}
+
+#[test]
+fn rows_that_came_one_way_are_no_conflict_on_the_way_back() {
+    [false, true].into_iter().for_each(|manual| assert_holds(met_one_way(manual, None)));
+}
+
+#[test]
+fn rows_of_an_interrupted_first_run_are_no_conflict_in_the_next() {
+    (1..400).for_each(|turns| assert_holds(met_one_way(turns % 2 == 0, Some(turns))));
+}
+
+/// The rows of one site came to another, and go there all at once before that one says what it has.
+#[test]
+fn rows_that_went_at_once_do_not_come_back() {
+    assert_holds(two(Shape::Unique, [&[(1, "one"), (2, "two")], &[]], &[(0, 0, Write::Empty)]));
 }

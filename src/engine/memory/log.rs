@@ -50,10 +50,10 @@ pub(super) struct Trigger {
     pub(super) key: Vec<usize>,
 }
 
-/// A line for one write of a row.
-pub(super) fn line(log: &Held, trigger: &Trigger, row: &Row, operation: u8, now: i64, labelled: bool) -> Row {
+/// A line for one write of a row, or without a row for one of all rows.
+pub(super) fn line(log: &Held, trigger: &Trigger, row: Option<&Row>, operation: u8, now: i64, labelled: bool) -> Row {
     let mut values = vec![Stored::new(Cell::Int(log.next_number()))];
-    values.extend(trigger.key.iter().map(|&c| row[c].clone()));
+    values.extend(trigger.key.iter().map(|&c| row.map_or(Stored::NULL, |row| row[c].clone())));
     values.push(Stored::new(Cell::Bytes(&[operation])));
     values.push(Stored::new(Cell::Int(now)));
     values.push(Stored::new(Cell::Int(labelled.into())));

@@ -49,6 +49,12 @@ impl Memory {
         self.store.now.store(micros, Ordering::Relaxed);
     }
 
+    /// The statement that takes out all rows of a table at once and names none, as TRUNCATE does.
+    #[must_use]
+    pub fn empty_sql(&self, name: &TableName) -> String {
+        types::Statement::Empty(name.clone()).text()
+    }
+
     /// What is committed now, kept.
     #[must_use]
     pub fn backup(&self) -> Backup {

@@ -134,6 +134,12 @@ impl Held {
         Ok(Self { table: Arc::new(table), trigger: None, rows: BTreeMap::new(), unique, given: Arc::default() })
     }
 
+    /// The same without its rows.
+    pub(super) fn emptied(&self) -> Self {
+        let unique = self.unique.iter().map(|u| Unique { columns: u.columns.clone(), rows: BTreeMap::new() });
+        Self { rows: BTreeMap::new(), unique: unique.collect(), ..self.clone() }
+    }
+
     /// A number for a row that comes.
     pub(super) fn next_row(&self) -> u64 {
         self.given.rows.fetch_add(1, atomic::Ordering::Relaxed)

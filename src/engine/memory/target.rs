@@ -90,14 +90,14 @@ impl Writer {
 fn tables_of(statement: &Statement) -> Vec<&TableName> {
     match statement {
         Statement::Create(made) => vec![&made.name],
-        Statement::Drop(name) => vec![name],
+        Statement::Drop(name) | Statement::Empty(name) => vec![name],
         Statement::Log { table, log, .. } => vec![table, &log.name],
         Statement::Unlog { table, log } => vec![table, log],
     }
 }
 
 /// Runs a statement with its tables in hand.
-fn run(others: &Others<'_>, own: &mut Transaction, statement: &Statement) -> Result<Turn<()>> {
+fn run(others: &Others<'_>, own: &mut Transaction, statement: &Statement, now: i64) -> Result<Turn<()>> {
     for name in tables_of(statement) {
         free!(others.of_table(name));
     }
@@ -112,6 +112,14 @@ fn run(others: &Others<'_>, own: &mut Transaction, statement: &Statement) -> Res
         Statement::Drop(name) => {
             own.view(others.committed, name)?;
             own.set(others.committed, name, None);
+        }
+        Statement::Empty(name) => {
+            let held = own.view(others.committed, name)?.emptied();
+            let trigger = held.trigger.clone();
+            own.set(others.committed, name, Some(held));
+            if let Some(trigger) = trigger {
+                note(others, own, &trigger, (None, b'X'), now)?;
+            }
         }
         Statement::Log { table: name, log, key } => {
             let mut held = (*own.view(others.committed, name)?).clone();
@@ -193,13 +201,25 @@ fn write_row(
     let (trigger, noted) = (held.trigger.clone(), new.clone().or(old));
     part.write(number, new, moved)?;
     if let (Some(trigger), Some(noted)) = (trigger, noted) {
-        let labelled = own.options.labelled;
-        let log = own.part(others.committed, &trigger.log);
-        if let Some(held) = log.view.clone() {
-            log.write(held.next_row(), Some(line(&held, &trigger, &noted, operation, now, labelled)), Vec::new())?;
-        }
+        note(others, own, &trigger, (Some(&noted), operation), now)?;
     }
     Ok(Turn::Done(1))
+}
+
+/// Notes what was done to a row, or to all of them.
+fn note(
+    others: &Others<'_>,
+    own: &mut Transaction,
+    trigger: &Trigger,
+    (row, operation): (Option<&Row>, u8),
+    now: i64,
+) -> Result<()> {
+    let labelled = own.options.labelled;
+    let log = own.part(others.committed, &trigger.log);
+    match log.view.clone() {
+        Some(held) => log.write(held.next_row(), Some(line(&held, trigger, row, operation, now, labelled)), Vec::new()),
+        None => Ok(()),
+    }
 }
 
 fn new_row(held: &Held, batch: &Batch, columns: &[(usize, usize)], row: usize) -> Result<Row> {
@@ -350,7 +370,8 @@ impl Target for Writer {
 
     async fn execute(&mut self, statement: &str) -> Result<()> {
         let statement = Statement::parse(statement)?;
-        self.alone(|others, own| run(others, own, &statement)).await
+        let now = self.store.now.load(Ordering::Relaxed);
+        self.alone(|others, own| run(others, own, &statement, now)).await
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {

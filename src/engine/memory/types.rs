@@ -25,6 +25,8 @@ pub(super) enum Statement {
     Create(Table),
     /// Drops a table with its rows.
     Drop(TableName),
+    /// Takes out all rows of a table at once.
+    Empty(TableName),
     /// From now on notes the keys of rows that are written. May run again.
     Log {
         /// The table that is logged.

@@ -28,7 +28,7 @@ impl<'a> Application<'a> {
     pub async fn commit(mut self) -> Result<Vec<Written>> {
         self.target.commit().await?;
         // A row that came and went was never there.
-        self.written.retain(|w| w.found.is_some() || w.left.is_some());
+        self.written.retain(|w| w.found.is_some() || w.left.is_some() || w.emptied);
         Ok(self.written)
     }
 
@@ -47,7 +47,14 @@ impl<'a> Application<'a> {
         let name = |row: Option<&Row>| row.map(|row| row.note.clone());
         match self.written.iter_mut().find(|w| w.place == place) {
             Some(written) => written.left = name(left),
-            None => self.written.push(Written { place, found: name(found), left: name(left) }),
+            None => self.written.push(Written {
+                site: self.node.at,
+                place,
+                found: name(found),
+                left: name(left),
+                emptied: false,
+                undone: false,
+            }),
         }
         Ok(())
     }
@@ -68,6 +75,28 @@ impl<'a> Application<'a> {
         let row = Row { note: format!("w{}-{key}", self.name), ..found.clone() };
         self.target.write(WriteMode::Update, &batch(&part, key, Some(&row))).await?;
         self.note((table, key), Some(&found), Some(&row)).await
+    }
+
+    /// Where nothing refers to its rows.
+    async fn empty(&mut self, table: usize) -> Result<()> {
+        let whole = &self.node.tables[table];
+        if table + 1 < self.node.tables.len() {
+            return Ok(());
+        }
+        self.target.execute(&self.node.memory.empty_sql(&whole.name)).await?;
+        // Whoever empties a table has it alone: what others wrote to it is committed.
+        let stood = self.node.all(whole).await?;
+        let stood: Vec<_> = (0..stood.rows()).map(|at| row_of(&stood, at)).collect();
+        let own = self.written.iter().filter(|w| w.place.0 == table).map(|w| w.place.1);
+        let own: Vec<i64> = own.filter(|key| !stood.iter().any(|(stood, _)| stood == key)).collect();
+        for (key, row) in stood {
+            self.note((table, key), Some(&row), None).await?;
+        }
+        for key in own {
+            self.note((table, key), None, None).await?;
+        }
+        self.written.iter_mut().filter(|w| w.place.0 == table).for_each(|w| w.emptied = true);
+        Ok(())
     }
 
     async fn delete(&mut self, table: usize, key: i64) -> Result<bool> {
@@ -147,6 +176,7 @@ impl<'a> Application<'a> {
                     self.put(table, one, b.middle).await?;
                 }
             }
+            Write::Empty => self.empty(table).await?,
             Write::Insert(..) | Write::Update(..) | Write::Move(..) | Write::Swap(..) => {}
         }
         Ok(())

@@ -4,10 +4,11 @@ use std::cell::Cell as Shared;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rowferry::engine::memory::Memory;
+use rowferry::engine::memory::{Backup, Memory};
 use rowferry::engine::{Database, Result, WriteMode, WriteOptions};
 use rowferry::model::{
-    Batch, Cell, Column, Entry, ForeignKey, ForeignKeyAction, Index, IndexColumn, Site, Table, TableName,
+    Batch, Cell, Column, Digest, Entry, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Site, Table,
+    TableName,
 };
 use rowferry::site::{Books, decode, open};
 
@@ -20,8 +21,8 @@ use crate::contract::subject::{INT, TEXT, plain, table};
 pub const ROWS_MAX: usize = 10_000;
 
 pub struct Node {
+    pub at: usize,
     pub memory: Memory,
-    pub site: Site,
     /// What rowferry and applications use.
     pub db: Arc<dyn Database>,
     pub tables: Vec<Arc<Table>>,
@@ -62,6 +63,11 @@ fn tables(shape: Shape) -> Vec<Table> {
                 on_update: ForeignKeyAction::NoAction,
             });
             vec![plain("p"), child]
+        }
+        Shape::Numbered => {
+            let mut one = plain("n");
+            one.columns[0].identity = Some(Identity::ByDefault);
+            vec![one]
         }
     }
 }
@@ -123,14 +129,13 @@ impl Node {
             target.write(WriteMode::Insert, &batch(&wanted[0], *key, Some(&row))).await?;
         }
         target.commit().await?;
-        Ok(Self {
-            memory,
-            site,
-            db,
-            tables: wanted,
-            skew: Shared::new(scenario.skews[at]),
-            captured: Shared::default(),
-        })
+        Ok(Self { at, memory, db, tables: wanted, skew: Shared::new(scenario.skews[at]), captured: Shared::default() })
+    }
+
+    /// Another content stands here from now on.
+    pub fn restore(&self, backup: &Backup) {
+        self.memory.restore(backup);
+        self.captured.set(<[bool; 2]>::default());
     }
 
     /// All that stands in a table of rowferry's or the application's.
@@ -153,10 +158,13 @@ impl Node {
     pub async fn entries(&self, rows: &BTreeMap<Place, Row>) -> Result<BTreeMap<Place, String>> {
         let site = open(&self.db).await?.expect("it is a site");
         let shown = |entry: &Entry| {
+            if entry.version.is_base() {
+                return "older than capture".to_owned();
+            }
             let gone = if entry.digest.is_none() { " gone" } else { "" };
             format!("{} born {} knows {}{gone}", entry.version, entry.birth, entry.vector)
         };
-        let base = shown(&Entry::base(rowferry::model::Digest::default()));
+        let base = shown(&Entry::base(Digest::default()));
         let mut entries: BTreeMap<Place, String> = rows.keys().map(|place| (*place, base.clone())).collect();
         for (at, table) in self.tables.iter().enumerate() {
             let Some(book) = site.book(&table.name) else { continue };
@@ -171,6 +179,9 @@ impl Node {
 
     /// Texts of a table of rowferry's own, row by row.
     async fn texts(&self, table: &Arc<Table>) -> Result<Vec<Vec<Option<String>>>> {
+        if self.memory.describe(&table.name).await?.is_none() {
+            return Ok(Vec::new());
+        }
         let found = self.all(table).await?;
         let text = |row, column| match found.cell(row, column) {
             Cell::Bytes(bytes) => String::from_utf8(bytes.to_vec()).ok(),
@@ -195,6 +206,7 @@ impl Node {
             place: self.place(r[2].as_ref(), r[3].as_ref()),
             contents: [note(&r[6]), note(&r[7])],
             policy: r[4].clone().unwrap(),
+            open: r[5].as_deref() == Some("open"),
         });
         Ok(met.collect())
     }
@@ -225,13 +237,38 @@ impl Node {
         Ok(captured[table])
     }
 
-    /// Lines of the logs that no version knows of.
-    pub async fn noted(&self) -> Result<usize> {
-        let Some(site) = open(&self.db).await? else { return Ok(0) };
-        let mut lines = 0;
-        for book in &site.tables {
-            lines += self.all(&book.log.table).await?.rows();
+    /// The keys of which the logs have lines that no version knows of; `None` stands for all of a table.
+    pub async fn noted(&self) -> Result<Vec<Option<Place>>> {
+        if self.memory.describe(&Books::new(&self.memory).tables.name).await?.is_none() {
+            return Ok(Vec::new());
         }
-        Ok(lines)
+        let Some(site) = open(&self.db).await? else { return Ok(Vec::new()) };
+        let mut noted = Vec::new();
+        for book in &site.tables {
+            let table = self.tables.iter().position(|table| table.name == book.logged.table.name).expect("a table");
+            let lines = self.all(&book.log.table).await?;
+            let key = lines.table.column("id").expect("the key");
+            noted.extend((0..lines.rows()).map(|row| match lines.cell(row, key) {
+                Cell::Int(key) => Some((table, key)),
+                _ => None,
+            }));
+        }
+        Ok(noted)
+    }
+
+    /// A backup older than capture does not say who it is.
+    pub async fn rename(&self, number: usize) -> Result<()> {
+        let books = Books::new(&self.memory);
+        if self.memory.describe(&books.tables.name).await?.is_some() {
+            return Ok(());
+        }
+        let mut target = self.memory.target().await?;
+        target.begin(WriteOptions::default()).await?;
+        let mut columns = target.scan(&books.site, None, 1).await?.into_columns();
+        let mut name = Column::default();
+        name.push_bytes(format!("{:08x}{number:08x}", self.at + 1).as_bytes());
+        columns[1] = name;
+        target.write(WriteMode::Update, &Batch::new(books.site.clone(), columns)).await?;
+        target.commit().await
     }
 }

@@ -9,9 +9,17 @@ pub type Place = (usize, i64);
 /// where no row stood, or stands. The same twice: written, and left as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
+    /// Where.
+    pub site: usize,
     pub place: Place,
     pub found: Option<String>,
     pub left: Option<String>,
+    /// Whether the row went because all went at once.
+    pub emptied: bool,
+    /// It may be there or not. Its site was restored to a state before it: it is there if others had heard of it. Or all
+    /// rows went at once, and nobody had written this one since capture began: then whoever wrote it elsewhere, or
+    /// brings it from a first meeting, meets nothing.
+    pub undone: bool,
 }
 
 /// A conflict that some site has recorded: the contents that met, and the policy.
@@ -20,12 +28,18 @@ pub struct Met {
     pub place: Place,
     pub contents: [Option<String>; 2],
     pub policy: String,
+    /// Whether it waits for a person.
+    pub open: bool,
 }
 
 /// All that was written, and what came of it.
 #[derive(Debug, Default)]
 pub struct Oracle {
     pub written: Vec<Written>,
+    /// Conflicts whose records went when a site was restored.
+    pub forgotten: Vec<Met>,
+    /// Where a write may get two versions: a copy of its database knew of it no more than that its key was written.
+    pub twice: BTreeSet<Place>,
 }
 
 impl Oracle {
@@ -53,11 +67,32 @@ impl Oracle {
         false
     }
 
+    /// Takes down what a transaction wrote.
+    pub fn commit(&mut self, written: Vec<Written>, lone_writer: bool) {
+        for mut one in written {
+            let versioned = self.written.iter().any(|w| w.place == one.place && w.left == one.found);
+            one.undone = one.emptied && one.left.is_none() && !versioned && !lone_writer;
+            self.written.push(one);
+        }
+    }
+
+    /// What a site wrote after so many writes of all may be gone.
+    pub fn undo(&mut self, site: usize, after: usize) {
+        self.written.iter_mut().skip(after).filter(|w| w.site == site).for_each(|w| w.undone = true);
+    }
+
+    /// At how many sites a row was born under this key.
+    pub fn births(&self, place: Place) -> usize {
+        let births = self.written.iter().filter(|w| w.place == place && w.found.is_none());
+        births.map(|w| w.site).collect::<BTreeSet<_>>().len()
+    }
+
     /// What of all this was lost, came back or was called a conflict without being one. `rows` are those that stand
     /// everywhere, `exempt` the places where a site holds something in quarantine.
     pub fn faults(&self, rows: &BTreeMap<Place, String>, met: &[Met], exempt: &BTreeSet<Place>) -> Vec<String> {
+        let met: Vec<&Met> = met.iter().chain(&self.forgotten).collect();
         let mut faults = Vec::new();
-        for written in self.changes().filter(|w| !exempt.contains(&w.place)) {
+        for written in self.changes().filter(|w| !exempt.contains(&w.place) && !w.undone) {
             let place = written.place;
             let at_place = || met.iter().filter(move |m| m.place == place);
             let preferred = at_place().any(|m| m.policy != "last-write-wins");
@@ -80,7 +115,8 @@ impl Oracle {
         // Where a side was preferred, its content stands under a new version that those who wrote upon it did not know.
         let preferred: BTreeSet<Place> =
             met.iter().filter(|m| m.policy != "last-write-wins").map(|m| m.place).collect();
-        for met in met.iter().filter(|m| !preferred.contains(&m.place)) {
+        let told = |m: &&Met| !preferred.contains(&m.place) && !self.twice.contains(&m.place);
+        for met in met.into_iter().filter(told) {
             if let [Some(one), Some(other)] = &met.contents
                 && ![one, other].into_iter().any(|content| self.is_affirmed(met.place, content))
                 && (self.descends(met.place, one, other) || self.descends(met.place, other, one))

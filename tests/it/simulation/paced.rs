@@ -110,7 +110,7 @@ impl Database for Paced {
 
     async fn target(&self) -> Result<Box<dyn Target>> {
         let target = self.memory.target().await?;
-        Ok(Box::new(PacedTarget { target, db: self.clone(), options: WriteOptions::default() }))
+        Ok(Box::new(PacedTarget { target, db: self.clone(), options: WriteOptions::default(), early: None }))
     }
 }
 
@@ -120,6 +120,8 @@ pub struct PacedTarget {
     pub db: Paced,
     /// Of the open transaction.
     pub options: WriteOptions,
+    /// Where a broken rule has it read what stood before.
+    pub early: Option<Box<dyn Target>>,
 }
 
 #[async_trait]
@@ -157,7 +159,7 @@ impl Target for PacedTarget {
 
     async fn begin(&mut self, options: WriteOptions) -> Result<()> {
         yield_now().await;
-        self.options = options;
+        (self.options, self.early) = (options, None);
         match self.db.broken {
             Some(broken) => broken.begin(self, options).await,
             None => self.target.begin(options).await,

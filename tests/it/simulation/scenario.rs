@@ -37,6 +37,8 @@ pub enum Write {
     Move(i64, i64),
     /// Two rows exchange their values in the middle.
     Swap(i64, i64),
+    /// All rows at once, by a statement that names none.
+    Empty,
 }
 
 /// A write, and how many steps the transaction stays open before it.
@@ -55,8 +57,15 @@ pub enum Deed {
     Transaction { site: usize, operations: Vec<Operation>, open: usize, rolls_back: bool },
     /// A sync; the process dies after so many turns.
     Sync { edge: usize, turned: bool, push_only: bool, dies_after: Option<usize> },
-    /// A batch that was taken in comes again, though others came since: the receiving site forgets how far it was.
+    /// What was taken in comes again, though others came since: both ends believe that the receiving one is where it was
+    /// before.
     Again { edge: usize, turned: bool },
+    /// What stands at a site is kept.
+    Backup { site: usize },
+    /// What was last kept takes the place of what stands there; the process and all connections end.
+    Restore { site: usize },
+    /// The same with what stands at another site now.
+    Clone { from: usize, to: usize },
     /// Someone sets a site's clock, in microseconds off the others'.
     Clock { site: usize, skew: i64 },
 }
@@ -80,6 +89,8 @@ pub enum Shape {
     Unique,
     /// A parent and its children.
     Family,
+    /// One table whose database numbers its rows: two sites' rows under one number are two.
+    Numbered,
 }
 
 /// A whole run.
@@ -97,25 +108,33 @@ pub struct Scenario {
     pub batch: usize,
     /// One site alone is written.
     pub lone_writer: bool,
+    /// Who wins where rows differ when two sites first meet: a person, or else the source.
+    pub manual: bool,
     pub steps: Vec<Step>,
 }
 
 const KEYS: usize = 6;
 /// As many turns as are needed.
 pub const ALL: usize = 1_000_000;
-const SKEWS: [i64; 5] = [0, 0, 3_600_000_000, -3_600_000_000, 86_400_000_000 * 365];
+const YEAR: i64 = 86_400_000_000 * 365;
+const SKEWS: [i64; 6] = [0, 0, 3_600_000_000, -3_600_000_000, YEAR, -10 * YEAR];
 /// So much happens in a run, at least.
 pub const OPERATIONS_MIN: usize = 200;
 pub const SYNCS_MIN: usize = 50;
 
+/// A star, a chain, a ring or a mesh.
 fn edges(random: &mut Random, sites: usize) -> Vec<(usize, usize)> {
     let chain = (1..sites).map(|site| (site - 1, site));
     match random.below(4) {
-        0 => (1..sites).map(|site| (0, site)).collect(),
+        0 => star(sites),
         1 => chain.collect(),
         2 if sites > 2 => chain.chain([(sites - 1, 0)]).collect(),
         _ => (0..sites).flat_map(|a| (a + 1..sites).map(move |b| (a, b))).collect(),
     }
+}
+
+fn star(sites: usize) -> Vec<(usize, usize)> {
+    (1..sites).map(|site| (0, site)).collect()
 }
 
 fn first_rows(random: &mut Random, sites: usize) -> Vec<Vec<(i64, String)>> {
@@ -146,7 +165,9 @@ impl Scenario {
             seed,
             sites,
             skews: (0..sites).map(|_| SKEWS[random.below(SKEWS.len())]).collect(),
-            shape: if random.once_in(3) { Shape::Family } else { Shape::Unique },
+            shape: [Shape::Family, Shape::Family, Shape::Unique, Shape::Unique, Shape::Unique, Shape::Numbered]
+                [random.below(6)],
+            manual: random.once_in(4),
             first: if lone_writer { vec![Vec::new(); sites] } else { first_rows(&mut random, sites) },
             batch: 1 + random.below(4),
             lone_writer,
@@ -159,7 +180,7 @@ impl Scenario {
             match &deed {
                 Deed::Transaction { operations: more, .. } => operations += more.len(),
                 Deed::Sync { .. } => syncs += 1,
-                Deed::Again { .. } | Deed::Clock { .. } => {}
+                _ => {}
             }
             let later = [0, 1, 1_000_000][random.below(3)];
             let turns = [0, 10, 60, ALL][random.below(4)];
@@ -170,22 +191,42 @@ impl Scenario {
     }
 
     fn deed(&self, random: &mut Random) -> Deed {
-        match random.below(20) {
-            0..9 => Deed::Transaction {
+        match random.below(40) {
+            0..18 => Deed::Transaction {
                 site: self.writer(random),
                 operations: (0..=random.below(7)).map(|_| self.operation(random)).collect(),
                 open: [0, 0, 1, 2, 8][random.below(5)],
                 rolls_back: random.once_in(10),
             },
-            9..18 => Deed::Sync {
+            18..36 => Deed::Sync {
                 edge: random.below(self.edges.len()),
                 turned: random.once_in(3),
-                push_only: random.once_in(4),
+                // What one way takes for one row the other would take for two.
+                push_only: random.once_in(4) && self.shape != Shape::Numbered,
                 dies_after: random.once_in(3).then(|| 1 + random.below(150)),
             },
-            18 => Deed::Again { edge: random.below(self.edges.len()), turned: random.once_in(2) },
-            _ => Deed::Clock { site: random.below(self.sites), skew: SKEWS[random.below(SKEWS.len())] },
+            36 | 37 => Deed::Again { edge: random.below(self.edges.len()), turned: random.once_in(2) },
+            38 => Deed::Clock { site: random.below(self.sites), skew: SKEWS[random.below(SKEWS.len())] },
+            _ => self.accident(random),
         }
+    }
+
+    /// Not with one alone who writes: what he wrote since the backup and what he writes then did not know each other.
+    fn accident(&self, random: &mut Random) -> Deed {
+        let site = random.below(self.sites);
+        let other = 1 + random.below(self.sites - 1);
+        match random.below(6) {
+            0 if !self.lone_writer && self.clones() && site > 0 && site != other => {
+                Deed::Clone { from: site, to: other }
+            }
+            1 | 2 if !self.lone_writer => Deed::Restore { site },
+            _ => Deed::Backup { site },
+        }
+    }
+
+    /// Two copies of one site are noticed where both meet a third that has read one of them.
+    fn clones(&self) -> bool {
+        self.sites > 2 && self.edges == star(self.sites)
     }
 
     fn writer(&self, random: &mut Random) -> usize {
@@ -195,15 +236,16 @@ impl Scenario {
     fn operation(&self, random: &mut Random) -> Operation {
         let key = |random: &mut Random| i64::try_from(1 + random.below(KEYS)).unwrap();
         let (one, two) = (key(random), key(random));
-        let write = match random.below(11) {
-            0 | 1 => Write::Insert(one, two),
-            2 | 3 => Write::Update(one, two),
-            4 | 5 => Write::Partial(one),
-            6 => Write::Same(one),
-            7 => Write::Delete(one),
-            8 => Write::DeleteAndInsert(one, two),
-            9 => Write::Move(one, two),
-            _ => Write::Swap(one, two),
+        let write = match random.below(45) {
+            0..8 => Write::Insert(one, two),
+            8..16 => Write::Update(one, two),
+            16..24 => Write::Partial(one),
+            24..28 => Write::Same(one),
+            28..32 => Write::Delete(one),
+            32..36 => Write::DeleteAndInsert(one, two),
+            36..40 => Write::Move(one, two),
+            40..44 => Write::Swap(one, two),
+            _ => Write::Empty,
         };
         Operation {
             after: [0, 0, 0, 0, 1, 3][random.below(6)],
@@ -215,8 +257,9 @@ impl Scenario {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sites, edges, shape, skews, first, batch, lone_writer, steps, .. } = self;
-        writeln!(f, "{sites} sites, {edges:?}, {shape:?}, skews {skews:?}, batch {batch}, lone {lone_writer}")?;
+        let Self { sites, edges, shape, skews, first, batch, lone_writer, manual, steps, .. } = self;
+        writeln!(f, "{sites} sites, {edges:?}, {shape:?}, skews {skews:?}, batch {batch}")?;
+        writeln!(f, "lone {lone_writer}, manual {manual}")?;
         writeln!(f, "first {first:?}")?;
         steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))
     }
