@@ -183,7 +183,9 @@ fn met_one_way(manual: bool, dies_after: Option<usize>) -> Scenario {
 
 #[test]
 fn rows_that_came_one_way_are_no_conflict_on_the_way_back() {
-    [false, true].into_iter().for_each(|manual| assert_holds(met_one_way(manual, None)));
+    for manual in [false, true] {
+        assert_holds(met_one_way(manual, None));
+    }
 }
 
 #[test]

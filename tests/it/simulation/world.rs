@@ -270,7 +270,9 @@ impl<'a> World<'a> {
             for (column, value) in [(Some(at), position), (book.column("token"), token)] {
                 let mut same = Column::default();
                 (0..ours.rows()).for_each(|_| same.push_int(value));
-                column.into_iter().for_each(|column| columns[column] = same.clone());
+                if let Some(column) = column {
+                    columns[column] = same.clone();
+                }
             }
             match target.write(WriteMode::Update, &Batch::new((*book).clone(), columns)).await {
                 Ok(_) => {}
