@@ -41,7 +41,8 @@ pub fn catch_up(bench: &Bench) -> Outcome<String> {
          |---|---|--:|--:|--:|--:|--:|--:|--:|\n",
         bench.rows
     );
-    for pair in &PAIRS {
+    let wanted = |pair: &&Pair| bench.wants(&format!("{} → {}", pair.from.name(), pair.to.name()));
+    for pair in PAIRS.iter().filter(wanted) {
         for rows in KINDS {
             let line = line(bench, pair, rows, changes)?;
             eprint!("{line}");

@@ -21,6 +21,13 @@ pub trait Native {
 /// The table that is replicated.
 const TABLE: &str = "replicated";
 
+/// What tells whether everything has arrived.
+const CONTENT: &str = "SELECT count(*), sum(customer), sum(seller) FROM";
+
+fn same(there: &str, here: &str) -> Outcome<()> {
+    if there == here { Ok(()) } else { Err(format!("replication has not brought everything: {there}, {here}").into()) }
+}
+
 /// How long replication may take.
 const PATIENCE: Duration = Duration::from_mins(5);
 
@@ -115,7 +122,10 @@ impl Native for Postgres<'_> {
         while text(&mut self.bench.psql("bench_a", &reached))? != "t" {
             wait(started)?;
         }
-        Ok(started.elapsed().as_secs_f64())
+        let seconds = started.elapsed().as_secs_f64();
+        let content = format!("{CONTENT} {TABLE}");
+        same(&text(&mut self.bench.psql("bench_a", &content))?, &text(&mut self.bench.psql("bench_b", &content))?)?;
+        Ok(seconds)
     }
 }
 
@@ -225,6 +235,9 @@ impl Native for Maria<'_> {
         if reached == "NULL" || reached == "-1" {
             return Err(format!("replication did not catch up: {}", self.run("SHOW SLAVE STATUS")?).into());
         }
-        Ok(started.elapsed().as_secs_f64())
+        let seconds = started.elapsed().as_secs_f64();
+        let content = format!("{CONTENT} bench_a.{TABLE}");
+        same(&text(&mut self.bench.mysql(&content))?, &self.run(&content)?)?;
+        Ok(seconds)
     }
 }
