@@ -11,12 +11,12 @@ use super::Fill;
 use super::record::Records;
 use super::retry::{Retry, put};
 use super::sharing::{Sharing, What};
-use crate::capture::{Changes, Fault, FittedBatch, Noted, Outcome, Shape, fit_batch, fold_keys};
+use crate::capture::{Changes, Fault, FittedBatch, Noted, Outcome, Shape, fit_batch, fold_keys, lines_of};
 use crate::conflict::{
     Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, emptied, first_run, fold, part,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
-use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, row_digest};
+use crate::model::{Batch, Cell, Clock, Column, ColumnDef, Digest, Entry, Table, row_digest};
 use crate::site::{Book, Entries, KeyId, Known, Site, Through, key_id, read};
 
 /// What a batch of changes did to a table.
@@ -50,6 +50,8 @@ pub struct Intake {
     pub through: Option<Through>,
     /// What its rows refer to.
     pub parents: Vec<Parent>,
+    /// Whether rows stand as they were written: no trigger of the user's changes them, and both ends have the same types.
+    pub exact: bool,
 }
 
 /// A table that rows of another refer to.
@@ -234,7 +236,7 @@ impl Staged<'_> {
     /// The log's lines of the keys at hand; and where rows are to come, those that say that all rows went at once.
     async fn noted(&self, target: &mut dyn Target) -> Result<Batch> {
         let book = &self.incoming.intake.book;
-        let mut lines = target.lookup(&book.log.table, &self.fitted.keys, RowLock::None).await?;
+        let mut lines = lines_of(book, target, &self.fitted.keys).await?;
         if self.fitted.changes.iter().any(|change| change.row.is_some() && !self.stands(change)) {
             let mut nothing = book.no_keys();
             nothing.iter_mut().for_each(Column::push_null);
@@ -437,7 +439,7 @@ impl Staged<'_> {
             .filter(|(change, decision)| decision.changed && !refused.contains_key(&change.id))
             .collect();
         let intake = self.incoming.intake;
-        intake.write_entries(target, &self.fitted.keys, &settled, &self.known, origin).await?;
+        intake.write_entries(target, (&self.fitted, &self.standing), &settled, &self.known, origin).await?;
         if let Some(sharing) = self.sharing.take() {
             let ids: Vec<(KeyId, usize)> = self.fitted.changes.iter().map(|change| (change.id, change.at)).collect();
             let keys = (&self.fitted.keys, &*ids);
@@ -457,8 +459,7 @@ impl Intake {
 
     /// Whether the table has columns that are not synced.
     fn is_part(&self) -> bool {
-        let whole = &self.book.logged.table;
-        whole.columns.iter().any(|column| !column.generated && self.rows.table.column(&column.name).is_none())
+        is_part(&self.book, &self.rows.table)
     }
 
     fn fit(&self, changes: &Changes) -> Fitted {
@@ -487,15 +488,29 @@ impl Intake {
         out
     }
 
+    /// The rows that stand under these keys.
+    async fn find(&self, target: &mut dyn Target, keys: &Batch) -> Result<Held> {
+        let rows = target.lookup(&self.book.logged.table, keys, RowLock::None).await?;
+        let key = &self.book.logged.key.columns;
+        let places = (0..rows.rows()).map(|row| (key_id(&rows, row, key), row)).collect();
+        Ok(Held { rows, places })
+    }
+
     /// Locks the rows that stand under these keys, and tells which of them someone else holds.
     async fn lock(&self, target: &mut dyn Target, keys: &Batch) -> Result<(Held, HashSet<KeyId>)> {
         let table = &self.book.logged.table;
         let key = &self.book.logged.key.columns;
-        let locked = target.lookup(table, keys, RowLock::SkipHeld).await?;
-        let locked: HashSet<KeyId> = (0..locked.rows()).map(|row| key_id(&locked, row, key)).collect();
-        let rows = target.lookup(table, keys, RowLock::None).await?;
+        // What is locked stays as it was when it was locked; only of the others is it not known yet whether they stand.
+        let rows = target.lookup(table, keys, RowLock::SkipHeld).await?;
         let places: HashMap<KeyId, usize> = (0..rows.rows()).map(|row| (key_id(&rows, row, key), row)).collect();
-        let held = places.keys().filter(|id| !locked.contains(id)).copied().collect();
+        let all: Vec<usize> = (0..keys.columns().len()).collect();
+        let others: Vec<usize> =
+            (0..keys.rows()).filter(|&row| !places.contains_key(&key_id(keys, row, &all))).collect();
+        let mut held = HashSet::new();
+        if !others.is_empty() {
+            let others = target.lookup(table, &keys.select(others.into_iter()), RowLock::None).await?;
+            held.extend((0..others.rows()).map(|row| key_id(&others, row, key)).filter(|id| !places.contains_key(id)));
+        }
         Ok((Held { rows, places }, held))
     }
 
@@ -535,7 +550,7 @@ impl Intake {
     async fn write_entries(
         &self,
         target: &mut dyn Target,
-        keys: &Batch,
+        (fitted, standing): (&Fitted, &Held),
         settled: &[(&Change, &Decision)],
         known: &HashMap<KeyId, Known>,
         origin: &Origin,
@@ -543,16 +558,24 @@ impl Intake {
         if settled.is_empty() {
             return Ok(());
         }
-        let keys = keys.select(settled.iter().map(|(change, _)| change.at));
-        let rows = target.lookup(&self.book.logged.table, &keys, RowLock::None).await?;
-        let key = &self.book.logged.key.columns;
-        let places: HashMap<KeyId, usize> = (0..rows.rows()).map(|row| (key_id(&rows, row, key), row)).collect();
+        let keys = fitted.keys.select(settled.iter().map(|(change, _)| change.at));
+        let found = if self.exact { None } else { Some(self.find(target, &keys).await?) };
         let (synced, whole) = (self.synced(), crate::capture::content(&self.book));
+        // The same columns, in the same order, where the rows that came have them.
+        let given: Vec<usize> =
+            whole.iter().filter_map(|&c| fitted.rows.table.column(&self.book.logged.table.columns[c].name)).collect();
         let first = self.site.take_numbers(target, settled.len()).await?;
         let (mut new, mut changed) = (Entries::new(&self.book), Entries::new(&self.book));
         for (row, (change, decision)) in settled.iter().enumerate() {
-            let digest = |columns: &[usize]| places.get(&change.id).map(|&at| row_digest(&rows, at, columns));
-            let entry = as_it_stands(decision.entry.clone(), digest(&synced), digest(&whole), origin);
+            let written = found.is_none() && decision.row == Side::Incoming;
+            let held = found.as_ref().unwrap_or(standing);
+            let digest = |columns: &[usize]| held.places.get(&change.id).map(|&at| row_digest(&held.rows, at, columns));
+            let (synced, whole) = if written {
+                (change.entry.digest, change.row.map(|row| row_digest(&fitted.rows, row, &given)))
+            } else {
+                (digest(&synced), digest(&whole))
+            };
+            let entry = as_it_stands(decision.entry.clone(), synced, whole, origin);
             let seq = first + i64::try_from(row).unwrap_or(0);
             let batch = if known.contains_key(&change.id) { &mut changed } else { &mut new };
             batch.push(&keys, row, &Known { entry, seq });
@@ -566,14 +589,36 @@ impl Intake {
     /// next fold.
     async fn drop_own_lines(&self, target: &mut dyn Target, keys: &Batch) -> Result<()> {
         let log = &self.book.log.table;
-        let lines = target.lookup(log, keys, RowLock::None).await?;
         let Some(label) = log.column(ChangeLog::LABEL) else { return Ok(()) };
-        let ours: Vec<usize> = (0..lines.rows()).filter(|&row| lines.cell(row, label) == Cell::Int(1)).collect();
+        let key: Vec<usize> = self.book.keys.columns.iter().filter_map(|c| log.column(&c.name)).collect();
+        let mut one = Column::default();
+        one.push_int(1);
+        // By the label: a log has no index, and few lines that are ours.
+        let labelled = Batch::new(Arc::new(log.project(&[label])), vec![one]);
+        let lines = target.lookup(log, &labelled, RowLock::None).await?;
+        let all: Vec<usize> = (0..keys.columns().len()).collect();
+        let written: HashSet<KeyId> = (0..keys.rows()).map(|row| key_id(keys, row, &all)).collect();
+        let ours: Vec<usize> = (0..lines.rows()).filter(|&row| written.contains(&key_id(&lines, row, &key))).collect();
         if !ours.is_empty() {
             target.write(WriteMode::Delete, &lines.select(ours.into_iter())).await?;
         }
         Ok(())
     }
+}
+
+/// Whether a table has columns that these rows lack.
+fn is_part(book: &Book, rows: &Table) -> bool {
+    book.logged.table.columns.iter().any(|column| !column.generated && rows.column(&column.name).is_none())
+}
+
+/// Whether rows of one table stand in another as they were written there.
+#[must_use]
+pub fn is_exact(from: &Table, to: &Table, book: &Book) -> bool {
+    let alike = |(from, to): (&ColumnDef, &ColumnDef)| {
+        (&from.native, &from.logical, &from.collation) == (&to.native, &to.logical, &to.collation)
+            && from.generated == to.generated
+    };
+    book.logged.table.triggers.is_empty() && !is_part(book, to) && from.columns.iter().zip(&to.columns).all(alike)
 }
 
 /// The columns of `table`, in its order.

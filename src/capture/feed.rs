@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::fold::{LINES_MAX, holding, rows_by_key};
+use super::fold::{fitting, holding, rows_by_key};
 use super::{Fault, Outcome};
 use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
-use crate::model::{self, Batch, BatchLimits, Column, Digest, Entry, Table};
+use crate::model::{self, Batch, BatchLimits, Cell, Column, Digest, Entry, Table};
 use crate::site::{Book, KeyId, Known, Site, Through, decode, key_id, read};
 
 /// Changes of one table, as one point of its site shows them.
@@ -82,6 +82,9 @@ pub struct Wanted<'a> {
     pub after: i64,
 }
 
+/// More keys than this are not looked for in a log that is empty: a log has no index.
+const FEW: usize = 32;
+
 /// Changes of several tables at one point.
 #[derive(Debug)]
 pub struct Read {
@@ -94,9 +97,6 @@ pub struct Read {
     /// Whether the site has given out higher ones.
     pub more: bool,
 }
-
-/// Keys of a first piece, before it is known how large rows are.
-const PIECE: usize = 100;
 
 /// Reads what has a higher number than asked for, in the order of the site's numbers, whatever the table: rows that
 /// were written together come together as far as the limits reach. A key that has lines in the log is left out: its row
@@ -126,7 +126,8 @@ async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target,
     let above = |wanted: &Wanted<'_>| Some((wanted.book.seq(), wanted.after));
     let holding = holding(tables.iter().map(|wanted| (&wanted.book.versions, above(wanted))), target).await?;
     let last = site.last_number(target).await?;
-    let (listed, whole) = list(tables, &holding, target, last, limits.rows.max(LINES_MAX)).await?;
+    let most = limits.rows.max(site.database.abilities().log_lines);
+    let (listed, whole) = list(tables, &holding, target, last, most).await?;
     let mut order: Vec<(i64, usize, usize)> = Vec::new();
     for (table, list) in listed.iter().enumerate() {
         let within = list.known.iter().enumerate().filter(|(_, known)| known.seq <= whole);
@@ -138,9 +139,8 @@ async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target,
     let mut read: Vec<Changes> = tables.iter().map(|w| Changes::none(&w.book.keys, w.columns)).collect();
     let (mut done, mut bytes) = (0, 0);
     while done < order.len() {
-        // As many as are likely to fit: of rows whose size nobody knows yet, a few.
-        let piece = if bytes == 0 { PIECE } else { limits.bytes.saturating_sub(bytes) / (bytes / done).max(1) };
-        let piece = &order[done..order.len().min(done + piece.max(1))];
+        let upto = order.len().min(done + fitting(limits.bytes.saturating_sub(bytes), done, bytes));
+        let piece = &order[done..upto];
         for (table, wanted) in tables.iter().enumerate() {
             let rows: Vec<usize> = piece.iter().filter(|(_, of, _)| *of == table).map(|(.., row)| *row).collect();
             if rows.is_empty() {
@@ -219,14 +219,17 @@ async fn end(
 /// Keys of rows that were deleted, by their entries above a number, at most `limit` of these; and the number up to which
 /// that is all. Where they end no key comes back.
 pub async fn deleted(book: &Book, target: &mut dyn Target, after: i64, limit: usize) -> Result<(Batch, i64)> {
-    let mut after = after;
+    let (mut after, width) = (after, book.width());
+    let wanted: Vec<usize> = (0..width).chain([book.digest(), book.seq()]).collect();
+    let wanted = Arc::new(book.versions.project(&wanted));
     loop {
-        let versions = target.scan(&book.versions, Some((book.seq(), after)), limit).await?;
-        let known = (0..versions.rows()).map(|row| decode(book, &versions, row)).collect::<Result<Vec<_>>>()?;
-        let gone: Vec<usize> = (0..known.len()).filter(|&row| known[row].entry.digest.is_none()).collect();
-        after = known.last().map_or(after, |known| known.seq);
-        if !gone.is_empty() || known.len() < limit {
-            let keys = Batch::new(book.keys.clone(), versions.columns()[..book.width()].to_vec());
+        let versions = target.scan(&wanted, Some((width + 1, after)), limit).await?;
+        let gone: Vec<usize> = (0..versions.rows()).filter(|&row| versions.cell(row, width) == Cell::Null).collect();
+        if let Some(Cell::Int(seq)) = versions.rows().checked_sub(1).map(|last| versions.cell(last, width + 1)) {
+            after = seq;
+        }
+        if !gone.is_empty() || versions.rows() < limit {
+            let keys = Batch::new(book.keys.clone(), versions.columns()[..width].to_vec());
             return Ok((keys.select(gone.into_iter()), after));
         }
     }
@@ -365,10 +368,22 @@ fn as_versioned(
     (changes, left_out)
 }
 
+/// The lines that the log has of these keys.
+pub(crate) async fn lines_of(book: &Book, target: &mut dyn Target, keys: &Batch) -> Result<Batch> {
+    let log = &book.log.table;
+    if keys.rows() > FEW {
+        let any = target.scan(log, None, 1).await?;
+        if any.rows() == 0 {
+            return Ok(any);
+        }
+    }
+    target.lookup(log, keys, RowLock::None).await
+}
+
 /// The keys that have lines in the log.
 async fn unfolded(book: &Book, target: &mut dyn Target, keys: &Batch) -> Result<HashSet<KeyId>> {
     let log = &book.log.table;
-    let lines = target.lookup(log, keys, RowLock::None).await?;
+    let lines = lines_of(book, target, keys).await?;
     let key: Vec<usize> = book.keys.columns.iter().filter_map(|c| log.column(&c.name)).collect();
     Ok((0..lines.rows()).map(|row| key_id(&lines, row, &key)).collect())
 }

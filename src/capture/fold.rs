@@ -16,42 +16,20 @@ use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, row_digest}
 use crate::runtime::Failpoint;
 use crate::site::{Book, Entries, KeyId, Known, Site, decode, key_id, read};
 
-/// Lines taken in one transaction.
-pub(super) const LINES_MAX: usize = 2_000;
+/// Entries that are looked through at a time.
+const ENTRIES: usize = 2_000;
+/// Keys of a first piece, before it is known how large rows are.
+const PIECE: usize = 100;
+/// Bytes of rows that are read at once to learn their digests.
+const ROWS_BYTES: usize = 4 << 20;
 
-/// Folds what is in the logs of these tables, each named by its place in the sync. What one transaction wrote to
-/// several of them is taken together: the logs are read at one point.
-pub async fn fold_tables(site: &Site, tables: &[(usize, &Arc<Book>)], target: &mut dyn Target) -> Outcome<()> {
-    loop {
-        let (written, more) = read_logs(tables, target).await?;
-        // Whoever would write to an idle database must not hold its lock for it.
-        if written.is_empty() {
-            return Ok(());
-        }
-        target.begin(WriteOptions::default()).await?;
-        let mut written = written;
-        let folded = async {
-            for noted in &mut written {
-                noted.add_gone(target).await.map_err(|e| folding(e, &noted.book)).map_err(Fault::at(noted.at))?;
-            }
-            fold_keys(site, &written, target).await?;
-            for noted in &written {
-                target.write(WriteMode::Delete, &noted.taken).await.map_err(Fault::at(noted.at))?;
-            }
-            Ok(())
-        };
-        if let Err(fault) = folded.await {
-            // The connection may be what failed; dropping it rolls back too.
-            let _ = target.rollback().await;
-            return Err(fault);
-        }
-        Failpoint::FoldWritten.reach();
-        target.commit().await?;
-        Failpoint::FoldCommitted.reach();
-        if !more {
-            return Ok(());
-        }
-    }
+/// What one transaction has folded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Whether there is more.
+    pub more: bool,
+    /// Lines that say that rows are gone; those of a table that was emptied at once count as very many.
+    pub deletions: u64,
 }
 
 /// What only reads, at one point.
@@ -75,12 +53,89 @@ pub(super) async fn holding<'a>(
     }
 }
 
-/// What the logs hold at one point, at most so much as is folded at once; and whether there is more.
-async fn read_logs(tables: &[(usize, &Arc<Book>)], target: &mut dyn Target) -> Outcome<(Vec<Noted>, bool)> {
+/// Folds what is in the logs of these tables, each named by its place in the sync, as much as one transaction takes. What
+/// one transaction wrote to several of them is taken together: the logs are read at one
+/// point.
+pub async fn fold_part(site: &Site, tables: &[(usize, &Arc<Book>)], target: &mut dyn Target) -> Outcome<Part> {
+    let (mut written, more) = read_logs(tables, target, site.database.abilities().log_lines).await?;
+    // Whoever would write to an idle database must not hold its lock for it.
+    if written.is_empty() {
+        return Ok(Part::default());
+    }
+    target.begin(WriteOptions::default()).await?;
+    let folded = async {
+        for noted in &mut written {
+            noted.add_gone(target).await.map_err(|e| folding(e, &noted.book)).map_err(Fault::at(noted.at))?;
+        }
+        fold_keys(site, &written, target).await?;
+        for noted in &written {
+            target.write(WriteMode::Delete, &noted.taken).await.map_err(Fault::at(noted.at))?;
+        }
+        Ok(())
+    };
+    if let Err(fault) = folded.await {
+        // The connection may be what failed; dropping it rolls back too.
+        let _ = target.rollback().await;
+        return Err(fault);
+    }
+    Failpoint::FoldWritten.reach();
+    target.commit().await?;
+    Failpoint::FoldCommitted.reach();
+    Ok(Part { more, deletions: written.iter().fold(0, |sum, noted| noted.deletions().saturating_add(sum)) })
+}
+
+/// Folds all that is in the logs of these tables.
+pub async fn fold_tables(site: &Site, tables: &[(usize, &Arc<Book>)], target: &mut dyn Target) -> Outcome<()> {
+    while fold_part(site, tables, target).await?.more {}
+    Ok(())
+}
+
+/// What was noted and has no version yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Lines of the logs.
+    pub lines: u64,
+    /// As [`Part::deletions`].
+    pub deletions: u64,
+}
+
+/// What the logs of these tables hold.
+pub async fn backlog(tables: &[(usize, &Arc<Book>)], target: &mut dyn Target) -> Outcome<Backlog> {
+    target.begin(POINT).await?;
+    let count = async {
+        let mut backlog = Backlog::default();
+        for &(at, book) in tables {
+            let log = &book.log.table;
+            let Some(operation) = log.column(ChangeLog::OPERATION) else { continue };
+            let operation = Arc::new(log.project(&[operation]));
+            for (operations, weight) in [("IU", 0), ("DT", 1), ("X", u64::MAX)] {
+                let mut column = Column::default();
+                operations.bytes().for_each(|letter| column.push_bytes(&[letter]));
+                let lines = target.count(log, &Batch::new(operation.clone(), vec![column])).await;
+                let lines = lines.map_err(Fault::at(at))?;
+                backlog.lines += lines;
+                backlog.deletions = backlog.deletions.saturating_add(lines.saturating_mul(weight));
+            }
+        }
+        Ok::<_, Fault>(backlog)
+    };
+    let count = count.await;
+    let ended = target.rollback().await;
+    let count = count?;
+    ended?;
+    Ok(count)
+}
+
+/// What the logs hold at one point, at most so many lines; and whether there may be more.
+async fn read_logs(
+    tables: &[(usize, &Arc<Book>)],
+    target: &mut dyn Target,
+    most: usize,
+) -> Outcome<(Vec<Noted>, bool)> {
     target.begin(POINT).await?;
     let read = async {
         let holding = holding(tables.iter().map(|(_, book)| (&book.log.table, None)), target).await?;
-        let (mut written, mut left) = (Vec::new(), LINES_MAX);
+        let (mut written, mut left) = (Vec::new(), most);
         for (&(at, book), holds) in tables.iter().zip(holding) {
             if left == 0 {
                 break;
@@ -119,6 +174,11 @@ impl Noted {
         Ok(Self { at, book: book.clone(), lines: Lines::read(book, &taken)?, taken })
     }
 
+    fn deletions(&self) -> u64 {
+        let gone = self.lines.noted.iter().filter(|(_, line)| line.gone).count() as u64;
+        if self.lines.emptied.is_some() { u64::MAX } else { gone }
+    }
+
     /// Where the table was emptied at once, all rows that were known to stand there and do not are gone.
     pub(crate) async fn add_gone(&mut self, target: &mut dyn Target) -> Result<()> {
         let Some(wall) = self.lines.emptied else { return Ok(()) };
@@ -126,9 +186,9 @@ impl Noted {
         let named: HashSet<KeyId> = self.lines.noted.iter().map(|(id, _)| *id).collect();
         let key: Vec<usize> = (0..book.width()).collect();
         loop {
-            let versions = target.scan(&book.versions, Some((book.seq(), above)), LINES_MAX).await?;
+            let versions = target.scan(&book.versions, Some((book.seq(), above)), ENTRIES).await?;
             let keys = Batch::new(book.keys.clone(), versions.columns()[..book.width()].to_vec());
-            let standing = rows_by_key(&book, &target.lookup(&book.logged.table, &keys, RowLock::None).await?);
+            let standing = digests(&book, &keys, target).await?;
             for row in 0..versions.rows() {
                 let known = decode(&book, &versions, row)?;
                 above = known.seq;
@@ -137,7 +197,7 @@ impl Noted {
                     self.lines.push_gone(&keys, row, id, wall);
                 }
             }
-            if versions.rows() < LINES_MAX {
+            if versions.rows() < ENTRIES {
                 return Ok(());
             }
         }
@@ -168,8 +228,7 @@ pub async fn bury(site: &Site, at: usize, book: &Arc<Book>, keys: &Batch, target
     target.begin(WriteOptions::default()).await?;
     let buried = async {
         let known = read(target, book, keys).await.map_err(Fault::at(at))?;
-        let standing = target.lookup(&book.logged.table, keys, RowLock::None).await.map_err(Fault::at(at))?;
-        let standing = rows_by_key(book, &standing);
+        let standing = digests(book, keys, target).await.map_err(Fault::at(at))?;
         let wall = target.now().await?;
         let mut noted = Noted { at, book: book.clone(), lines: Lines::none(book), taken: keys.select(0..0) };
         let all: Vec<usize> = (0..keys.columns().len()).collect();
@@ -202,7 +261,7 @@ async fn fold_table(
     origin: &Origin,
     target: &mut dyn Target,
 ) -> Result<()> {
-    let standing = rows_by_key(book, &target.lookup(&book.logged.table, &written.keys, RowLock::None).await?);
+    let standing = digests(book, &written.keys, target).await?;
     let known = read(target, book, &written.keys).await?;
     let (mut new, mut changed) = (Entries::new(book), Entries::new(book));
     for (row, (id, line)) in written.noted.iter().enumerate() {
@@ -229,6 +288,24 @@ async fn fold_table(
     target.flush().await
 }
 
+/// How many keys to look up next, so that their rows are likely to fit: of rows whose size nobody knows yet, a few.
+pub(super) fn fitting(room: usize, done: usize, bytes: usize) -> usize {
+    bytes.checked_div(done).map_or(PIECE, |row| (room / row.max(1)).max(1))
+}
+
+/// Digests of the rows that stand under these keys. The rows themselves are not all in memory at once.
+async fn digests(book: &Book, keys: &Batch, target: &mut dyn Target) -> Result<HashMap<KeyId, Digest>> {
+    let (mut digests, mut done, mut bytes) = (HashMap::with_capacity(keys.rows()), 0, 0);
+    while done < keys.rows() {
+        let upto = keys.rows().min(done + fitting(ROWS_BYTES, done, bytes));
+        let rows = target.lookup(&book.logged.table, &keys.select(done..upto), RowLock::None).await?;
+        bytes += rows.size() + 1;
+        digests.extend(rows_by_key(book, &rows));
+        done = upto;
+    }
+    Ok(digests)
+}
+
 fn base(digest: Option<Digest>) -> Option<Entry> {
     digest.map(Entry::base)
 }
@@ -253,6 +330,8 @@ pub(crate) struct Line {
     born: bool,
     /// Something was noted that says that a row stood there before.
     stood: bool,
+    /// A deletion was noted.
+    gone: bool,
     /// Nothing was noted but what rowferry itself wrote.
     ours_alone: bool,
 }
@@ -275,7 +354,7 @@ impl Lines {
     /// Adds a key that is gone.
     fn push_gone(&mut self, keys: &Batch, row: usize, id: KeyId, wall: i64) {
         self.keys.append(&keys.select(std::iter::once(row)));
-        self.noted.push((id, Line { wall, born: false, stood: true, ours_alone: false }));
+        self.noted.push((id, Line { wall, born: false, stood: true, gone: true, ours_alone: false }));
     }
 
     /// Sorts the lines of a log by key.
@@ -307,7 +386,7 @@ impl Lines {
                 for (column, &c) in columns.iter_mut().zip(&key) {
                     column.push_cell(lines.cell(row, c));
                 }
-                found.push((id, Line { wall: i64::MIN, born: false, stood: false, ours_alone: true }));
+                found.push((id, Line { wall: i64::MIN, born: false, stood: false, gone: false, ours_alone: true }));
                 found.len() - 1
             });
             let line = &mut found[at].1;
@@ -317,7 +396,7 @@ impl Lines {
             }
             match lines.cell(row, operation) {
                 Cell::Bytes(b"I") => line.born = true,
-                Cell::Bytes(b"D" | b"T") => line.stood = true,
+                Cell::Bytes(b"D" | b"T") => (line.stood, line.gone) = (true, true),
                 _ => {}
             }
         }

@@ -14,9 +14,10 @@ use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Source};
 use crate::model::{Batch, Cell, Column, Shift, Table, fit};
 
 pub use fault::{Fault, Outcome};
+pub(crate) use feed::lines_of;
 pub use feed::{Changes, Read, Wanted, Which, changes, changes_of, deleted, written};
+pub use fold::{Backlog, Part, backlog, bury, fold_part, fold_tables};
 pub(crate) use fold::{Noted, content, fold_keys};
-pub use fold::{bury, fold_tables};
 
 /// A batch in the form of the receiving table.
 #[derive(Debug)]
@@ -113,7 +114,7 @@ fn pump<T: Send + 'static>(
                 };
                 let Some(batch) = stream.next().await? else { return Ok(()) };
                 // A batch may pass its bound by its last row, if that is no larger than the bound.
-                large = if batch.size() > 2 * request.limits.bytes { batch.size() } else { 0 };
+                large = if batch.size() > request.limits.bytes.saturating_mul(2) { batch.size() } else { 0 };
                 match &room {
                     Some(room) if large > 0 && taken.is_none() => taken = room.take(large).await,
                     _ if large == 0 => taken = None,

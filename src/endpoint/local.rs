@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::mapping::shifts;
 use super::{
-    Basis, Current, End, Fault, Filter, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route,
-    Sender, Standing, Start,
+    Basis, Current, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
+    Route, Sender, Standing, Start,
 };
-use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
+use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, is_exact, keys_aside};
 use crate::capture::{
-    FittedBatch, Reading, Shape, Wanted, Which, bury, changes, changes_of, deleted, fit_batch, fold_tables,
-    read as read_rows, written,
+    FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
+    fold_part, read as read_rows, written,
 };
 use crate::compare::{compared_as, equal_rows};
 use crate::engine::{
@@ -32,6 +32,11 @@ const LABELLED: WriteOptions =
 /// What only reads.
 const POINT: WriteOptions =
     WriteOptions { silence_triggers: false, defer_foreign_keys: false, labelled: false, point: true };
+
+/// Lines of logs that are folded while changes are read, at most: each time these are looked through for keys.
+const LINES_ASIDE_MAX: u64 = 500_000;
+/// Deletions that are no flood of any table.
+const DELETIONS_FEW: u64 = 50;
 
 /// How often a parcel is tried that meets rows which an application holds.
 const TRIES: u32 = 8;
@@ -70,6 +75,10 @@ pub struct LocalSender {
     route: Arc<Route>,
     connection: Box<dyn Target>,
     books: Vec<Result<Arc<Book>>>,
+    /// Whether logs are folded in parts; not known before one is larger than a part.
+    in_parts: Option<bool>,
+    /// Deletions that were folded in parts.
+    deletions: u64,
     stop: CancellationToken,
     /// What the database's stamp was when a reader that stood there had all.
     still: Option<(String, Vec<Option<Standing>>)>,
@@ -86,6 +95,8 @@ impl LocalSender {
             books: books(site, &route.tables, |mapping| &mapping.from),
             site: site.clone(),
             route: route.clone(),
+            in_parts: None,
+            deletions: 0,
             stop: stop.clone(),
             still: None,
         })
@@ -120,6 +131,54 @@ impl LocalSender {
         (reader, cursor)
     }
 
+    /// Folds as much as one transaction takes.
+    async fn fold_once(&mut self, tables: &[Place]) -> Outcome<Part> {
+        // No stamp tells of what this connection writes.
+        self.still = None;
+        let books = self.books_of(tables)?;
+        let books: Vec<(usize, &Arc<Book>)> = books.iter().map(|(at, book)| (*at, book)).collect();
+        let mut tried = 0;
+        loop {
+            match fold_part(&self.site, &books, self.connection.as_mut()).await {
+                Err(fault) if fault.error.kind == ErrorKind::Busy && tried + 1 < TRIES => {
+                    tried += 1;
+                    pause(tried).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Whether what is noted may be folded while changes are read.
+    async fn goes_in_parts(&mut self, tables: &[Place]) -> Outcome<bool> {
+        if let Some(known) = self.in_parts {
+            return Ok(known);
+        }
+        let books = self.books_of(tables)?;
+        let books: Vec<(usize, &Arc<Book>)> = books.iter().map(|(at, book)| (*at, book)).collect();
+        let backlog = backlog(&books, self.connection.as_mut()).await?;
+        let in_parts = backlog.lines <= LINES_ASIDE_MAX && backlog.deletions <= DELETIONS_FEW;
+        self.in_parts = Some(in_parts);
+        Ok(in_parts)
+    }
+
+    fn books_of(&self, tables: &[Place]) -> Outcome<Vec<(usize, Arc<Book>)>> {
+        tables.iter().map(|at| Ok((at.table, self.book(at.table)?.clone()))).collect()
+    }
+
+    /// The tables that were emptied at once after the place given.
+    async fn emptied(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+        let books = self.books_of(tables)?;
+        self.connection.begin(POINT).await?;
+        let emptied = self.site.emptied(self.connection.as_mut()).await;
+        self.connection.rollback().await?;
+        let emptied = emptied?;
+        let since = |(place, (_, book)): &(&Place, &(usize, Arc<Book>))| {
+            emptied.get(&book.logged.n).is_some_and(|seq| *seq > place.position)
+        };
+        Ok(tables.iter().zip(&books).filter(since).map(|(place, _)| place.table).collect())
+    }
+
     fn book(&self, at: usize) -> Outcome<&Arc<Book>> {
         self.books[at].as_ref().map_err(|e| Fault::at(at)(e.clone()))
     }
@@ -141,6 +200,7 @@ fn own_keys(database: &Arc<dyn Database>, route: &Route, mapping: &Mapping, keys
 #[async_trait]
 impl Sender for LocalSender {
     async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed> {
+        (self.in_parts, self.deletions) = (None, 0);
         let (mut tables, mut readers) = (Vec::with_capacity(reader.len()), Vec::with_capacity(reader.len()));
         for (table, (standing, book)) in reader.iter().zip(&self.books).enumerate() {
             // Without those that take no part at either end.
@@ -207,27 +267,25 @@ impl Sender for LocalSender {
     }
 
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
-        // No stamp tells of what this connection writes.
-        self.still = None;
-        let books =
-            tables.iter().map(|at| Ok((at.table, self.book(at.table)?.clone()))).collect::<Outcome<Vec<_>>>()?;
-        let books: Vec<(usize, &Arc<Book>)> = books.iter().map(|(at, book)| (*at, book)).collect();
-        let mut tried = 0;
-        while let Err(fault) = fold_tables(&self.site, &books, self.connection.as_mut()).await {
-            tried += 1;
-            if fault.error.kind != ErrorKind::Busy || tried >= TRIES {
-                return Err(fault);
-            }
-            pause(tried).await;
+        while self.fold_once(tables).await?.more {}
+        self.emptied(tables).await
+    }
+
+    async fn fold_part(&mut self, tables: &[Place]) -> Outcome<Folded> {
+        let Part { more, deletions } = self.fold_once(tables).await?;
+        self.deletions = self.deletions.saturating_add(deletions);
+        let many = self.deletions > DELETIONS_FEW;
+        if many {
+            self.deletions = 0;
         }
-        self.connection.begin(POINT).await?;
-        let emptied = self.site.emptied(self.connection.as_mut()).await;
-        self.connection.rollback().await?;
-        let emptied = emptied?;
-        let since = |(place, (_, book)): &(&Place, &(usize, &Arc<Book>))| {
-            emptied.get(&book.logged.n).is_some_and(|seq| *seq > place.position)
-        };
-        Ok(tables.iter().zip(&books).filter(since).map(|(place, _)| place.table).collect())
+        if more && (many || !self.goes_in_parts(tables).await?) {
+            self.in_parts = None;
+            return Ok(Folded { emptied: self.fold(tables).await?, more: false, many_deletions: true });
+        }
+        if !more {
+            (self.in_parts, self.deletions) = (None, 0);
+        }
+        Ok(Folded { emptied: self.emptied(tables).await?, more, many_deletions: many })
     }
 
     async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
@@ -339,6 +397,7 @@ impl LocalReceiver {
                 Ok(book) => Ok(Intake {
                     site: site.clone(),
                     parents: parents(site, &book, &mapping.to).await?,
+                    exact: route.same_product() && is_exact(&mapping.from, &mapping.to, &book),
                     through: mapping.is_entered().then_some(Through { site: route.from.site, table: book.logged.n }),
                     book,
                     rows: shape(&mapping.from, &mapping.to),

@@ -90,6 +90,17 @@ pub enum Resumed {
     ReaderRestored,
 }
 
+/// What came of a part of a fold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Tables that were emptied at once.
+    pub emptied: Vec<usize>,
+    /// Whether there is more to be folded.
+    pub more: bool,
+    /// Whether there may be a flood of deletions among what was folded: all of it is folded then.
+    pub many_deletions: bool,
+}
+
 /// Where one table goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -172,6 +183,12 @@ pub trait Sender: Send {
     /// were emptied at once after the place given: of their rows that are older than capture only the receiving end knows
     /// the keys ([`Receiver::unversioned`]), which [`Self::bury`] is to be told.
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>>;
+
+    /// As [`Self::fold`], but not more than one transaction takes, where the rest may follow while changes are read. What
+    /// holds many deletions is folded whole, so that whoever looks for floods of them sees them all.
+    async fn fold_part(&mut self, tables: &[Place]) -> Outcome<Folded> {
+        Ok(Folded { emptied: self.fold(tables).await?, more: false, many_deletions: true })
+    }
 
     /// These are keys, in the receiver's form, of rows that were there before the table was emptied: those of which
     /// nothing is known here become deletions among the changes.

@@ -197,6 +197,8 @@ pub struct Abilities {
     pub column_names: Letters,
     /// Contents of one transaction of a load, about, in bytes.
     pub load_bytes: usize,
+    /// Lines of change logs that one transaction takes up: few where it locks a whole file meanwhile.
+    pub log_lines: usize,
 }
 
 /// Held until it is dropped, or its connection ends: see [`Database::lock`].
@@ -310,6 +312,8 @@ pub trait Lookup: Send {
     /// As [`Self::lookup`] without locks, those rows only that meet `condition`, in the engine's own SQL (one that
     /// [`Source::check`] has let pass).
     async fn lookup_where(&mut self, table: &Arc<Table>, keys: &Batch, condition: &str) -> Result<Batch>;
+    /// How many rows [`Self::lookup`] would find.
+    async fn count(&mut self, table: &Arc<Table>, keys: &Batch) -> Result<u64>;
     /// At most `limit` rows of `table`: those that hold in the whole-number column `above.0` more than `above.1`, by
     /// that column ascending; without `above` any rows, in no particular order.
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch>;

@@ -7,9 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::merge::is_flood;
 use super::run::{Report, TableReport};
+use crate::apply::Applied;
 use crate::capture::interrupted;
 use crate::endpoint::{
-    Basis, Fault, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender, Start,
+    Basis, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender, Start,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits};
@@ -34,6 +35,8 @@ const ASIDE_MAX: usize = 1_000;
 const DELETED_MIN: u64 = 50;
 /// Keys that are looked at together.
 const KEYS: usize = 2_000;
+/// Bytes of a parcel in those of a batch.
+const PARCEL_BATCHES: usize = 4;
 
 /// Two ends that are about to go on.
 pub struct Direction<'a> {
@@ -106,6 +109,8 @@ pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &C
         places: starts.iter().enumerate().map(place).collect(),
         reports: route.tables.iter().map(report).collect(),
         error: None,
+        // Where the two meet for the first time, rows that only the receiving end has stay.
+        buried: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
     };
     let moved = run.bring_all(starts).await?;
     let outstanding = run.bring_all_aside().await?;
@@ -133,6 +138,13 @@ pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &C
     })
 }
 
+/// What came of taking a parcel in and of what was done beside it.
+struct Step {
+    taken: Outcome<()>,
+    folded: Option<Outcome<Folded>>,
+    next: Option<Outcome<Parcel>>,
+}
+
 /// A run in one direction.
 struct Run<'a> {
     from: &'a mut dyn Sender,
@@ -143,6 +155,8 @@ struct Run<'a> {
     places: Vec<Place>,
     reports: Vec<TableReport>,
     error: Option<ErrorKind>,
+    /// The tables of which no rows are to be asked for any more that went when they were emptied.
+    buried: Vec<bool>,
 }
 
 impl Run<'_> {
@@ -167,7 +181,8 @@ impl Run<'_> {
 
     /// Whether the receiving end has moved on.
     async fn bring_all(&mut self, starts: &[Start]) -> Result<bool> {
-        self.fold(starts).await?;
+        let meets = starts.iter().any(|start| matches!(start, Start::Never | Start::Lost));
+        let unfolded = self.fold(meets).await?;
         let before = self.places.clone();
         for table in self.tables() {
             let basis = match starts[table] {
@@ -179,7 +194,7 @@ impl Run<'_> {
                 self.leave_out(fault)?;
             }
         }
-        self.bring_changes().await?;
+        self.bring_changes(unfolded).await?;
         Ok(self.places.iter().any(|place| !before.contains(place)))
     }
 
@@ -199,21 +214,32 @@ impl Run<'_> {
         self.to.outstanding().await
     }
 
-    async fn fold(&mut self, starts: &[Start]) -> Result<()> {
-        let emptied = loop {
-            match self.from.fold(&self.places).await {
-                Ok(emptied) => break emptied,
+    /// Gives versions to what was written, all of it or a part; whether there is more.
+    async fn fold(&mut self, whole: bool) -> Result<bool> {
+        loop {
+            let folded = if whole {
+                let emptied = self.from.fold(&self.places).await;
+                emptied.map(|emptied| Folded { emptied, more: false, many_deletions: true })
+            } else {
+                self.from.fold_part(&self.places).await
+            };
+            match folded {
+                Ok(folded) => return self.folded(folded).await,
                 Err(fault) => self.leave_out(fault)?,
             }
-        };
-        // Where the two meet for the first time, rows that only the receiving end has stay.
-        let known = |table: &usize| matches!(starts[*table], Start::Place(_));
-        for table in emptied.into_iter().filter(known) {
+        }
+    }
+
+    async fn folded(&mut self, Folded { emptied, more, .. }: Folded) -> Result<bool> {
+        for table in emptied {
+            if std::mem::replace(&mut self.buried[table], true) {
+                continue;
+            }
             if let Err(fault) = self.bury(table).await {
                 self.leave_out(fault)?;
             }
         }
-        Ok(())
+        Ok(more)
     }
 
     /// The rows that went when the table was emptied, and that only the receiving end knows.
@@ -230,45 +256,92 @@ impl Run<'_> {
         }
     }
 
-    async fn bring_changes(&mut self) -> Result<()> {
+    /// Brings the changes that have a version; where `unfolded`, others get theirs meanwhile.
+    async fn bring_changes(&mut self, mut unfolded: bool) -> Result<()> {
         let mut looked = self.options.force;
+        // The next parcel, where it was read while the one before was taken in.
+        let mut ahead: Option<Outcome<Parcel>> = None;
         while !self.places.is_empty() {
             self.go_on()?;
-            let parcel = match self.from.changes(&self.places, self.options.limits).await {
-                Ok(parcel) if !parcel.more && parcel.changes.is_empty() && parcel.places == self.places => {
-                    return Ok(());
-                }
+            let read = match ahead.take() {
+                Some(read) => read,
+                None => self.from.changes(&self.places, self.limits()).await,
+            };
+            let parcel = match read {
                 Ok(parcel) => parcel,
                 Err(fault) => {
                     self.leave_out(fault)?;
                     continue;
                 }
             };
+            let more = parcel.more || unfolded;
+            if !more && parcel.changes.is_empty() && parcel.places == self.places {
+                return Ok(());
+            }
             if !looked {
                 looked = true;
-                if self.refuse_floods(&parcel).await? {
+                if self.refuse_floods(&parcel, more).await? {
                     continue;
                 }
             }
-            if let Err(fault) = self.take_in(&parcel, Basis::Written).await {
+            let Step { taken, folded, next } = self.take_in_and_read(&parcel, unfolded).await;
+            match folded {
+                Some(Ok(folded)) => {
+                    looked &= self.options.force || !folded.many_deletions;
+                    unfolded = self.folded(folded).await?;
+                }
+                Some(Err(fault)) => self.leave_out(fault)?,
+                None => {}
+            }
+            if let Err(fault) = taken {
                 self.leave_out(fault)?;
                 continue;
             }
-            self.places.clone_from(&parcel.places);
-            if !parcel.more {
+            // Without those that were left out meanwhile.
+            let on = |place: &&Place| self.places.iter().any(|own| own.table == place.table);
+            self.places = parcel.places.iter().filter(on).copied().collect();
+            if !more {
                 return Ok(());
             }
+            ahead = next.filter(|_| self.places.len() == parcel.places.len());
         }
         Ok(())
     }
 
+    /// Bounds of a parcel: a transaction at the receiving end costs as much as hundreds of rows.
+    fn limits(&self) -> BatchLimits {
+        let BatchLimits { rows, bytes } = self.options.limits;
+        BatchLimits { rows, bytes: bytes.saturating_mul(PARCEL_BATCHES) }
+    }
+
+    /// Takes a parcel in while the one behind it is read; what comes of that holds only if this one was taken in.
+    async fn take_in_and_read(&mut self, parcel: &Parcel, unfolded: bool) -> Step {
+        let limits = self.limits();
+        let Self { from, to, .. } = self;
+        let read = async {
+            let folded = if unfolded { Some(from.fold_part(&parcel.places).await) } else { None };
+            let reads = (parcel.more || unfolded) && !matches!(folded, Some(Err(_)));
+            let next = if reads { Some(from.changes(&parcel.places, limits).await) } else { None };
+            (folded, next)
+        };
+        let (taken, (folded, next)) = tokio::join!(to.take(parcel, Basis::Written), read);
+        let taken = taken.map(|applied| self.count(parcel, &applied));
+        Step { taken, folded, next }
+    }
+
+    fn count(&mut self, parcel: &Parcel, applied: &[Applied]) {
+        for ((table, changes), applied) in parcel.changes.iter().zip(applied) {
+            self.reports[*table].add(changes.entries.len(), *applied);
+        }
+    }
+
     /// Leaves tables out that would lose more than half of their rows; whether there are any.
-    async fn refuse_floods(&mut self, first: &Parcel) -> Result<bool> {
+    async fn refuse_floods(&mut self, first: &Parcel, more: bool) -> Result<bool> {
         let mut any = false;
         for place in self.places.clone() {
             let rows = first.changes.iter().find(|(table, _)| *table == place.table);
             let few = rows.is_none_or(|(_, changes)| (changes.entries.len() as u64) <= DELETED_MIN);
-            if few && !first.more {
+            if few && !more {
                 continue;
             }
             if let Err(fault) = self.refuse_flood(place).await {
@@ -311,9 +384,7 @@ impl Run<'_> {
     /// How many changes wait for a row that someone holds.
     async fn take_in(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<u64> {
         let applied = self.to.take(parcel, basis).await?;
-        for ((table, changes), applied) in parcel.changes.iter().zip(&applied) {
-            self.reports[*table].add(changes.entries.len(), *applied);
-        }
+        self.count(parcel, &applied);
         Ok(applied.iter().map(|applied| applied.held).sum())
     }
 

@@ -224,6 +224,12 @@ impl Book {
         self.keys.columns.len()
     }
 
+    /// Position of the digest in `versions`; NULL: the row was deleted.
+    #[must_use]
+    pub fn digest(&self) -> usize {
+        self.width() + 3
+    }
+
     /// Position of `seq` in `versions`.
     #[must_use]
     pub fn seq(&self) -> usize {

@@ -970,6 +970,9 @@ async fn many_keys_are_looked_up_at_once(engine: Engine) {
         assert_eq!(rows_shown(&target.lookup(table, &one, lock).await.unwrap()), ["7|row 7|-7"], "{engine:?}");
         let none = numbers(table, "id", []);
         assert_eq!(target.lookup(table, &none, lock).await.unwrap().rows(), 0, "{engine:?}: no keys, no rows");
+        for (keys, rows) in [(&keys, 9_999), (&one, 1), (&none, 0)] {
+            assert_eq!(target.count(table, keys).await.unwrap(), rows, "{engine:?}: counted as they are found");
+        }
         target.rollback().await.unwrap();
     }
     let lines = t.take_at_most(0, 20_000).await.len() + t.take_at_most(0, 20_000).await.len();
@@ -998,6 +1001,9 @@ async fn null_agrees_with_null(engine: Engine) {
     }
     let both = numbers(&t.tables[0], "a", [None, Some(0)]);
     assert_eq!(rows_shown(&t.look_up(0, &both).await), ["1|NULL|1", "3|NULL|NULL", "5|0|0"], "{engine:?}");
+    let mut target = t.begun(WriteOptions { point: true, ..WriteOptions::default() }).await;
+    assert_eq!(target.count(&t.tables[0], &both).await.unwrap(), 3, "{engine:?}");
+    target.rollback().await.unwrap();
 }
 
 async fn rows_are_looked_up_by_some_of_their_columns(engine: Engine) {

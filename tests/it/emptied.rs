@@ -100,3 +100,39 @@ fn fill_again(db: &TestDb) {
     let values: Vec<String> = (1..=100).map(|at| format!("({at}, 'row')")).collect();
     db.execute(&format!("INSERT INTO t VALUES {}", values.join(", ")));
 }
+
+/// Rows of a table that are more than one transaction takes up, several times over.
+const MANY: usize = 13_000;
+
+fn fill_many(db: &TestDb) {
+    for first in (1..=MANY).step_by(1_000) {
+        let values: Vec<String> = (first..first + 1_000).map(|at| format!("({at}, 'row')")).collect();
+        db.execute(&format!("INSERT INTO t VALUES {}", values.join(", ")));
+    }
+}
+
+#[test]
+fn a_flood_is_found_however_much_is_noted() {
+    for engine in Engine::available() {
+        let (a, b) = (TestDb::new(engine), TestDb::new(engine));
+        let folder = tempfile::tempdir().expect("a folder");
+        config(folder.path(), &a, &b);
+        a.execute(&format!("CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(20)); {ROWS}"));
+        fill_many(&a);
+        assert_eq!(sync(folder.path(), &[]).0, 0);
+        // In parts, while changes are read: some rows are written again before the last part is taken up.
+        a.execute(
+            "UPDATE t SET note = 'once'; UPDATE t SET note = 'twice' WHERE id > 12000; DELETE FROM t WHERE id <= 20",
+        );
+        let (code, said) = sync(folder.path(), &[]);
+        assert_eq!(code, 0, "{engine:?}: {said}");
+        assert_equal(&a, &b);
+        a.execute("UPDATE t SET note = 'three' WHERE id <= 6000; DELETE FROM t WHERE id > 6000");
+        let (code, said) = sync(folder.path(), &[]);
+        assert_eq!(code, 1, "{engine:?}: {said}");
+        assert!(said.contains("this would delete 7000 of the 12980 rows of t"), "{engine:?}: {said}");
+        assert_eq!(b.value("SELECT count(*) FROM t WHERE note = 'three'"), "0", "{engine:?}: nothing of it is applied");
+        assert_eq!(sync(folder.path(), &["--force"]).0, 0, "{engine:?}");
+        assert_equal(&a, &b);
+    }
+}

@@ -46,6 +46,10 @@ impl Lookup for Writer {
         Ok(Batch::new(wanted.clone(), vec![Column::default(); wanted.columns.len()]))
     }
 
+    async fn count(&mut self, wanted: &Arc<Table>, keys: &Batch) -> Result<u64> {
+        Ok(self.lookup(wanted, keys, RowLock::None).await?.rows() as u64)
+    }
+
     async fn scan(&mut self, wanted: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
         self.within(|others, own| {
             let held = own.view(others.committed, &wanted.name)?;

@@ -96,6 +96,7 @@ impl Database for Memory {
             table_names: Letters::Exact,
             column_names: Letters::Exact,
             load_bytes: 64 << 20,
+            log_lines: 3,
         }
     }
 

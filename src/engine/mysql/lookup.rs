@@ -158,6 +158,19 @@ impl Lookup for Sink {
         self.find(table, keys, RowLock::None, Some(condition)).await
     }
 
+    async fn count(&mut self, table: &Arc<Table>, keys: &Batch) -> Result<u64> {
+        self.send().await?;
+        if keys.rows() == 0 {
+            return Ok(0);
+        }
+        let search = Search::new(table, keys)?;
+        let condition = search.condition(self, 0..keys.rows());
+        let head = format!("SELECT count(*) FROM {} WHERE ", table_sql(&table.name));
+        let sql = [head.as_bytes(), &condition].concat();
+        let count: Option<u64> = self.conn.query_first(sql).await.map_err(|e| in_table(convert(e), table))?;
+        Ok(count.unwrap_or(0))
+    }
+
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
         self.send().await?;
         let order = above.map_or(String::new(), |(column, least)| {

@@ -79,6 +79,7 @@ impl Database for Mysql {
             table_names: if self.flavor.folds_tables { Letters::Fold } else { Letters::Exact },
             column_names: Letters::Fold,
             load_bytes: 64 << 20,
+            log_lines: 5_000,
         }
     }
 

@@ -215,6 +215,19 @@ impl Lookup for Writer {
         self.find(table, keys, RowLock::None, Some(condition)).await
     }
 
+    async fn count(&mut self, table: &Arc<Table>, keys: &Batch) -> Result<u64> {
+        self.finish().await?;
+        let fail = |e: tokio_postgres::Error| error::from(&e).context(format_args!("counting rows of {}", table.name));
+        let name = table_name(&self.shared.schema, &table.name);
+        let mut count = 0;
+        for given in given(table, keys)? {
+            let sql = format!("SELECT count(*) FROM {name} t WHERE {}", given.condition());
+            let row = self.session.client.query_typed_one(&sql, &given.parameters()).await.map_err(fail)?;
+            count += row.try_get::<_, i64>(0).map_err(fail)?.unsigned_abs();
+        }
+        Ok(count)
+    }
+
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
         self.finish().await?;
         let order = above.map(|(column, than)| (ident(&table.columns[column].name), than));

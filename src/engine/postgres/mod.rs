@@ -136,6 +136,7 @@ impl Database for Postgres {
             table_names: Letters::Exact,
             column_names: Letters::Exact,
             load_bytes: 64 << 20,
+            log_lines: 5_000,
         }
     }
 

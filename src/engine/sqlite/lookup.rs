@@ -96,6 +96,29 @@ impl Join {
 }
 
 fn lookup(conn: &Connection, table: &Arc<Table>, keys: &Batch, condition: Option<&str>) -> Result<Batch> {
+    let mut join = given(conn, table, keys)?;
+    if let Some(condition) = condition {
+        // Its names are the table's: the columns of the keys have names that no user's column has.
+        let _ = write!(join.select, " WHERE ({condition}\n)");
+    }
+    let looking = || format!("cannot look up rows of table {}", table.name);
+    let mut select = conn.prepare(&join.select).map_err(during(looking()))?;
+    let found = collect(&mut select, table, &[])?;
+    drop(select);
+    conn.execute_batch(&format!("DROP TABLE {KEYS}")).map_err(during(looking()))?;
+    Ok(found)
+}
+
+fn count(conn: &Connection, table: &Arc<Table>, keys: &Batch) -> Result<u64> {
+    let counting = || format!("cannot count rows of table {}", table.name);
+    let sql = format!("SELECT count(*) FROM ({})", given(conn, table, keys)?.select);
+    let count: i64 = conn.query_row(&sql, [], |row| row.get(0)).map_err(during(counting()))?;
+    conn.execute_batch(&format!("DROP TABLE {KEYS}")).map_err(during(counting()))?;
+    Ok(count.unsigned_abs())
+}
+
+/// Puts keys into the table of keys, and tells how the rows that agree with one are found.
+fn given(conn: &Connection, table: &Arc<Table>, keys: &Batch) -> Result<Join> {
     let mut columns = Vec::new();
     for column in &keys.table.columns {
         columns.push(table.column(&column.name).ok_or_else(|| {
@@ -103,11 +126,7 @@ fn lookup(conn: &Connection, table: &Arc<Table>, keys: &Batch, condition: Option
             Error::new(ErrorKind::SchemaMismatch, sentence)
         })?);
     }
-    let mut join = Join::new(table, &columns);
-    if let Some(condition) = condition {
-        // Its names are the table's: the columns of the keys have names that no user's column has.
-        let _ = write!(join.select, " WHERE ({condition}\n)");
-    }
+    let join = Join::new(table, &columns);
     let looking = || format!("cannot look up rows of table {}", table.name);
     conn.execute_batch(&join.make).map_err(during(looking()))?;
     let mut insert = conn.prepare(&join.insert).map_err(during(looking()))?;
@@ -120,11 +139,8 @@ fn lookup(conn: &Connection, table: &Arc<Table>, keys: &Batch, condition: Option
         }
         insert.raw_execute().map_err(during(looking()))?;
     }
-    let mut select = conn.prepare(&join.select).map_err(during(looking()))?;
-    let found = collect(&mut select, table, &[])?;
-    drop((insert, select));
-    conn.execute_batch(&format!("DROP TABLE {KEYS}")).map_err(during(looking()))?;
-    Ok(found)
+    drop(insert);
+    Ok(join)
 }
 
 /// What a row is called by must be in the one form that it can be found by.
@@ -193,6 +209,11 @@ impl Lookup for FileTarget {
         self.send().await?;
         let (table, keys, condition) = (table.clone(), keys.clone(), condition.to_owned());
         self.worker.call(move |conn| lookup(conn, &table, &keys, Some(&condition))).await
+    }
+
+    async fn count(&mut self, table: &Arc<Table>, keys: &Batch) -> Result<u64> {
+        let (table, keys) = (table.clone(), keys.clone());
+        self.worker.call(move |conn| count(conn, &table, &keys)).await
     }
 
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {

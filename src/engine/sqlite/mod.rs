@@ -96,6 +96,7 @@ impl Database for Sqlite {
             // About three seconds: an index is built at the end of the transaction that fills the empty
             // table, and other programs wait about five seconds for a lock.
             load_bytes: 256 << 20,
+            log_lines: 2_000,
         }
     }
 

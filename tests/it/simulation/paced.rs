@@ -139,6 +139,11 @@ impl Lookup for PacedTarget {
         self.target.lookup_where(table, keys, condition).await
     }
 
+    async fn count(&mut self, table: &Arc<Table>, keys: &Batch) -> Result<u64> {
+        yield_now().await;
+        self.target.count(table, keys).await
+    }
+
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch> {
         yield_now().await;
         let found = self.target.scan(table, above, limit).await?;
