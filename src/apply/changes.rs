@@ -16,7 +16,7 @@ use crate::conflict::{
     Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, emptied, first_run, fold, part,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
-use crate::model::{Batch, Cell, Clock, Column, ColumnDef, Digest, Entry, Table, row_digest};
+use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, row_digest};
 use crate::site::{Book, Entries, KeyId, Known, Site, Through, key_id, read};
 
 /// What a batch of changes did to a table.
@@ -50,8 +50,6 @@ pub struct Intake {
     pub through: Option<Through>,
     /// What its rows refer to.
     pub parents: Vec<Parent>,
-    /// Whether rows stand as they were written: no trigger of the user's changes them, and both ends have the same types.
-    pub exact: bool,
 }
 
 /// A table that rows of another refer to.
@@ -439,7 +437,7 @@ impl Staged<'_> {
             .filter(|(change, decision)| decision.changed && !refused.contains_key(&change.id))
             .collect();
         let intake = self.incoming.intake;
-        intake.write_entries(target, (&self.fitted, &self.standing), &settled, &self.known, origin).await?;
+        intake.write_entries(target, &self.fitted.keys, &settled, &self.known, origin).await?;
         if let Some(sharing) = self.sharing.take() {
             let ids: Vec<(KeyId, usize)> = self.fitted.changes.iter().map(|change| (change.id, change.at)).collect();
             let keys = (&self.fitted.keys, &*ids);
@@ -550,7 +548,7 @@ impl Intake {
     async fn write_entries(
         &self,
         target: &mut dyn Target,
-        (fitted, standing): (&Fitted, &Held),
+        keys: &Batch,
         settled: &[(&Change, &Decision)],
         known: &HashMap<KeyId, Known>,
         origin: &Origin,
@@ -558,24 +556,15 @@ impl Intake {
         if settled.is_empty() {
             return Ok(());
         }
-        let keys = fitted.keys.select(settled.iter().map(|(change, _)| change.at));
-        let found = if self.exact { None } else { Some(self.find(target, &keys).await?) };
+        let keys = keys.select(settled.iter().map(|(change, _)| change.at));
+        let found = self.find(target, &keys).await?;
         let (synced, whole) = (self.synced(), crate::capture::content(&self.book));
-        // The same columns, in the same order, where the rows that came have them.
-        let given: Vec<usize> =
-            whole.iter().filter_map(|&c| fitted.rows.table.column(&self.book.logged.table.columns[c].name)).collect();
         let first = self.site.take_numbers(target, settled.len()).await?;
         let (mut new, mut changed) = (Entries::new(&self.book), Entries::new(&self.book));
         for (row, (change, decision)) in settled.iter().enumerate() {
-            let written = found.is_none() && decision.row == Side::Incoming;
-            let held = found.as_ref().unwrap_or(standing);
-            let digest = |columns: &[usize]| held.places.get(&change.id).map(|&at| row_digest(&held.rows, at, columns));
-            let (synced, whole) = if written {
-                (change.entry.digest, change.row.map(|row| row_digest(&fitted.rows, row, &given)))
-            } else {
-                (digest(&synced), digest(&whole))
-            };
-            let entry = as_it_stands(decision.entry.clone(), synced, whole, origin);
+            let digest =
+                |columns: &[usize]| found.places.get(&change.id).map(|&at| row_digest(&found.rows, at, columns));
+            let entry = as_it_stands(decision.entry.clone(), digest(&synced), digest(&whole), origin);
             let seq = first + i64::try_from(row).unwrap_or(0);
             let batch = if known.contains_key(&change.id) { &mut changed } else { &mut new };
             batch.push(&keys, row, &Known { entry, seq });
@@ -609,16 +598,6 @@ impl Intake {
 /// Whether a table has columns that these rows lack.
 fn is_part(book: &Book, rows: &Table) -> bool {
     book.logged.table.columns.iter().any(|column| !column.generated && rows.column(&column.name).is_none())
-}
-
-/// Whether rows of one table stand in another as they were written there.
-#[must_use]
-pub fn is_exact(from: &Table, to: &Table, book: &Book) -> bool {
-    let alike = |(from, to): (&ColumnDef, &ColumnDef)| {
-        (&from.native, &from.logical, &from.collation) == (&to.native, &to.logical, &to.collation)
-            && from.generated == to.generated
-    };
-    book.logged.table.triggers.is_empty() && !is_part(book, to) && from.columns.iter().zip(&to.columns).all(alike)
 }
 
 /// The columns of `table`, in its order.

@@ -15,7 +15,7 @@ use std::sync::{Mutex, OnceLock};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode};
 use crate::model::{Batch, render};
 
-pub use changes::{Applied, Incoming, Intake, Parent, Terms, apply, is_exact};
+pub use changes::{Applied, Incoming, Intake, Parent, Terms, apply};
 pub use fill::Fill;
 pub use record::{Records, count_aside, keys_aside};
 pub(crate) use record::{image, key_of, row_of};

@@ -12,7 +12,7 @@ use super::{
     Basis, Current, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
     Route, Sender, Standing, Start,
 };
-use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, is_exact, keys_aside};
+use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
     FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
     fold_part, read as read_rows, written,
@@ -397,7 +397,6 @@ impl LocalReceiver {
                 Ok(book) => Ok(Intake {
                     site: site.clone(),
                     parents: parents(site, &book, &mapping.to).await?,
-                    exact: route.same_product() && is_exact(&mapping.from, &mapping.to, &book),
                     through: mapping.is_entered().then_some(Through { site: route.from.site, table: book.logged.n }),
                     book,
                     rows: shape(&mapping.from, &mapping.to),
