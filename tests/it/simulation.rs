@@ -74,6 +74,9 @@ fn failing(scenario: Scenario) -> Result<(), String> {
 
 const SEEDS: u64 = 500;
 
+/// Seeds in which a broken rule is looked for that does not show in its own.
+const OTHERS: u64 = 400;
+
 /// More are not looked for.
 const FAULTS_MAX: usize = 5;
 
@@ -99,15 +102,17 @@ fn all_sites_end_equal_and_no_write_is_lost_odd_seeds() {
 }
 
 #[test]
-fn each_broken_rule_shows_in_its_seed() {
+fn each_broken_rule_shows_in_some_seed() {
     let shows = |broken: Broken, seed: u64| {
         play(&Scenario::of(seed), Some(broken)).is_err() && play(&Scenario::of(seed), None).is_ok()
     };
     let missed = broken::ALL.into_iter().filter(|(broken, seed)| !shows(*broken, *seed));
-    let missed = missed.map(|(broken, seed)| {
-        let other = (0..20_000).find(|seed| long() && shows(broken, *seed));
-        println!("{broken:?} shows in {other:?}");
-        format!("{broken:?} does not show in seed {seed}, but in {other:?}")
+    // What changes the number of statements changes what a seed shows.
+    let others = if long() { 20_000 } else { OTHERS };
+    let missed = missed.filter_map(|(broken, seed)| {
+        let other = (0..others).find(|seed| shows(broken, *seed));
+        println!("{broken:?} does not show in seed {seed}, but in {other:?}");
+        other.is_none().then(|| format!("{broken:?} passes for sound"))
     });
     let missed: Vec<String> = missed.collect();
     assert!(missed.is_empty(), "{}", missed.join("\n"));

@@ -44,15 +44,15 @@ pub enum Broken {
 /// Each with a seed that shows it. One that shows it no more is looked for anew by
 /// `ROWFERRY_TEST_LONG=1 cargo test --release --test it simulation::each_broken`.
 pub const ALL: [(Broken, u64); 14] = [
-    (Broken::DecidesBeforeTheLocks, 27),
-    (Broken::RowsBeforeTheNumbers, 87),
+    (Broken::DecidesBeforeTheLocks, 66),
+    (Broken::RowsBeforeTheNumbers, 281),
     (Broken::CursorPassesWhatWasLeftOut, 0),
-    (Broken::NoNumberForANoOp, 192),
-    (Broken::FeedsUnfoldedKeys, 253),
+    (Broken::NoNumberForANoOp, 66),
+    (Broken::FeedsUnfoldedKeys, 268),
     (Broken::VectorsNotJoined, 0),
     (Broken::CursorOutsideTheTransaction, 77),
-    (Broken::LabelIgnored, 839),
-    (Broken::OwnLinesKept, 182),
+    (Broken::LabelIgnored, 0),
+    (Broken::OwnLinesKept, 0),
     (Broken::TombstonesPurgedEarly, 0),
     (Broken::LoadedRowsNotPassedOn, 31),
     (Broken::EqualContentsMint, 0),

@@ -81,10 +81,9 @@ impl Oracle {
         self.written.iter_mut().skip(after).filter(|w| w.site == site).for_each(|w| w.undone = true);
     }
 
-    /// At how many sites a row was born under this key.
+    /// How often a row was born under this key.
     pub fn births(&self, place: Place) -> usize {
-        let births = self.written.iter().filter(|w| w.place == place && w.found.is_none());
-        births.map(|w| w.site).collect::<BTreeSet<_>>().len()
+        self.written.iter().filter(|w| w.place == place && w.found.is_none()).count()
     }
 
     /// What of all this was lost, came back or was called a conflict without being one. `rows` are those that stand
