@@ -16,7 +16,7 @@ use crate::conflict::{
     Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, first_run, fold, part,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
-use crate::model::{Batch, Cell, Clock, Digest, Entry, Table, row_digest};
+use crate::model::{Batch, Cell, Clock, Digest, Entry, Table, moment, row_digest};
 use crate::site::{Book, Entries, KeyId, Known, Site, Through, key_id, read};
 
 /// What a batch of changes did to a table.
@@ -50,6 +50,8 @@ pub struct Intake {
     pub through: Option<Through>,
     /// What its rows refer to.
     pub parents: Vec<Parent>,
+    /// The column of the changes' rows that says when a row was written.
+    pub stamp: Option<usize>,
 }
 
 /// A table that rows of another refer to.
@@ -83,12 +85,14 @@ pub enum Terms {
 }
 
 impl Terms {
-    fn decide(self, local: Option<&Entry>, incoming: &Entry, origin: &Origin) -> Decision {
+    /// `stamps`: what the timestamp column of the row here and of the incoming one says.
+    fn decide(self, local: Option<&Entry>, incoming: &Entry, stamps: [Option<i64>; 2], origin: &Origin) -> Decision {
         match self {
             Self::Written(rule) => decide(local, incoming, rule, origin),
             Self::Meeting(rule) => {
-                let standing = |entry| Standing { entry, stamp: None };
-                first_run(local.map(standing), standing(incoming), rule, origin)
+                let [ours, theirs] = stamps;
+                let local = local.map(|entry| Standing { entry, stamp: ours });
+                first_run(local, Standing { entry: incoming, stamp: theirs }, rule, origin)
             }
         }
     }
@@ -237,7 +241,6 @@ impl Staged<'_> {
             let ids = fitted.changes.iter().map(|change| change.id);
             self.sharing = Some(Sharing::read(&intake.site, target, through, ids).await?);
         }
-        records.under(terms);
         self.known = read(target, &intake.book, &fitted.keys).await?;
         let came = |change: &&Change| {
             let alive = self.known.get(&change.id).is_some_and(|known| known.entry.digest.is_some());
@@ -254,8 +257,10 @@ impl Staged<'_> {
                 self.decisions.push(Decision { relation, row, columns: None, entry, changed: false });
                 continue;
             }
+            let stamps = intake.stamps(standing, change, &fitted.rows);
+            records.under(terms, stamps);
             let decide = |incoming: &Entry| {
-                let decision = terms.decide(local.as_ref(), incoming, origin);
+                let decision = terms.decide(local.as_ref(), incoming, stamps, origin);
                 if is_part { part(decision, local.as_ref(), incoming, origin) } else { decision }
             };
             let mut decision = match &mut self.sharing {
@@ -500,6 +505,16 @@ impl Intake {
             ErrorKind::Busy,
             format!("rows of {} were inserted by another transaction meanwhile", table.name),
         ))
+    }
+
+    /// What the timestamp column says of the row that stands here and of the one that comes.
+    fn stamps(&self, standing: &Held, change: &Change, rows: &Batch) -> [Option<i64>; 2] {
+        let Some(column) = self.stamp.map(|at| &self.rows.table.columns[at]) else { return [None; 2] };
+        let of = |batch: &Batch, row: Option<usize>| {
+            let cell = batch.cell(row?, batch.table.column(&column.name)?);
+            moment(&column.logical, cell, self.site.database.zone())
+        };
+        [of(&standing.rows, standing.places.get(&change.id).copied()), of(rows, change.row)]
     }
 
     /// The local entry, its digest that of the synced columns.

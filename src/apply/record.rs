@@ -44,9 +44,10 @@ impl Records {
         }
     }
 
-    /// What follows is of a table with these terms.
-    pub fn under(&mut self, terms: Terms) {
-        self.policy = name(terms, self.to_target);
+    /// What follows is of a row with these terms, of which a timestamp column says this, here and at the other end.
+    pub fn under(&mut self, terms: Terms, [ours, theirs]: [Option<i64>; 2]) {
+        let told = matches!(terms, Terms::Meeting(_)) && ours.is_some() && theirs.is_some() && ours != theirs;
+        self.policy = if told { "timestamp" } else { name(terms, self.to_target) };
     }
 
     /// A conflict: what stood here and what came, the decision, and both entries.

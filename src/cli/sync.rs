@@ -14,13 +14,15 @@ use super::output::{Output, complain};
 use super::serve::FromConfig;
 use super::{Outcome, connect, ends};
 use crate::apply::Rejects;
-use crate::config::{Config, Conflict, Direction, Endpoint, FirstRun, Ids, Mode as SyncMode, Sync, TableMapping};
+use crate::config::{
+    Config, Conflict, Direction, Endpoint, FirstRun, Ids, Mode as SyncMode, StampColumn, Sync, TableMapping,
+};
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::jobs::{Follow, Outcomes, Prepare};
 use crate::model::{BatchLimits, TableName};
 use crate::pipeline::{
     Claim, ColumnChoice, Lacking, Mode, Pair, PairOptions, Plan, PlanOptions, Preference, Progress, Report, RunOptions,
-    TableTerms, lacking, matches_pattern, plan, run as run_plan,
+    Stamp, TableTerms, lacking, matches_pattern, plan, run as run_plan,
 };
 
 pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
@@ -346,9 +348,17 @@ pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &Cance
     let holders = holders(sync, source.as_ref(), target.as_ref());
     let mut tables = BTreeMap::new();
     for mapping in &sync.tables {
-        let terms =
-            TableTerms { conflict: preference(mapping.conflict), one_row: matches!(mapping.ids, Some(Ids::Same)) };
-        tables.extend(names(mapping, &mapping.source, &holders).await?.into_iter().map(|name| (name, terms)));
+        let terms = TableTerms {
+            conflict: preference(mapping.conflict),
+            one_row: matches!(mapping.ids, Some(Ids::Same)),
+            stamp: match &mapping.timestamp {
+                StampColumn::Auto => Stamp::UpdatedAt,
+                StampColumn::None => Stamp::None,
+                StampColumn::Named(column) => Stamp::Column(column.clone()),
+            },
+        };
+        let named = names(mapping, &mapping.source, &holders).await?;
+        tables.extend(named.into_iter().map(|name| (name, terms.clone())));
     }
     let options = PairOptions {
         name: sync.name.clone(),

@@ -344,6 +344,7 @@ impl LocalReceiver {
                     rows: shape(&mapping.from, &mapping.to),
                     keys: shape(&mapping.from_keys, &mapping.to_keys),
                     fill: mapping.fill.clone(),
+                    stamp: mapping.stamp,
                 }),
                 Err(e) => Err(e),
             });

@@ -37,6 +37,8 @@ pub struct Mapping {
     pub fill: Fill,
     /// How its conflicts are settled, seen from the receiving end.
     pub rule: Rule,
+    /// The column that says when a row was written: it settles rows that differ when the two ends first meet.
+    pub stamp: Option<usize>,
 }
 
 impl Mapping {
@@ -75,6 +77,7 @@ impl Mapping {
             rule: Rule { generated_keys: rule.generated_keys && (numbers(from) || numbers(to)), ..rule },
             key: Key { columns },
             filter: None,
+            stamp: None,
             fill,
             from: from.clone(),
             to: to.clone(),

@@ -341,7 +341,7 @@ impl Writing<'_> {
         let Some(site) = self.site else { return Err(Failed::Unrecorded) };
         let rule = Rule { policy: Policy::LastWriteWins, generated_keys: false };
         let mut records = Records::new(site, RECORDED_AS, true);
-        records.under(Terms::Written(rule));
+        records.under(Terms::Written(rule), [None; 2]);
         let all: Vec<usize> = (0..batch.columns().len()).collect();
         for (row, stands) in older {
             // The image names the record, so that it is one however often it comes.

@@ -10,8 +10,8 @@ use super::router::Call;
 use crate::config::{Config, Role};
 use crate::engine::Database;
 use crate::model::{
-    Batch, Cell, Column, ColumnDef, Key, LogicalType as T, Shift, Table, Value, Zone, parse, render, render_float,
-    shorten, temporal,
+    Batch, Cell, Column, ColumnDef, Key, LogicalType as T, Shift, Table, Value, Zone, moment, parse, render,
+    render_float, shorten, tells_moments, temporal,
 };
 use crate::state::Grant;
 
@@ -63,26 +63,12 @@ pub(super) async fn open(call: &Call, named: Option<&str>, table: &str) -> Resul
 
 /// The column that says when a row changed.
 pub(super) fn stamp_column(table: &Table) -> Option<usize> {
-    let told = |column: &ColumnDef| matches!(column.logical, T::Timestamp { .. } | T::Text { .. } | T::Any);
-    table.column("updated_at").filter(|&at| told(&table.columns[at]))
+    table.column("updated_at").filter(|&at| tells_moments(&table.columns[at].logical))
 }
 
 /// What a cell of that column says, in microseconds since 1970; a reading without a zone is one of `zone`.
 pub(super) fn stamp(table: &Table, column: usize, cell: Cell<'_>, zone: &Zone) -> Option<i64> {
-    let text = |text: &str| {
-        let (micros, offset) = temporal::parse_timestamp(text)?;
-        match offset {
-            Some(seconds) => Some(micros - seconds * 1_000_000),
-            None => instant(micros, zone),
-        }
-    };
-    match (cell, &table.columns[column].logical) {
-        (Cell::Int(micros), T::Timestamp { zoned: true, .. }) => Some(micros),
-        (Cell::Int(micros), T::Timestamp { zoned: false, .. }) => instant(micros, zone),
-        (Cell::Bytes(bytes), T::Text { .. }) => text(std::str::from_utf8(bytes).ok()?),
-        (Cell::Escape(Value::Text(value)), _) => text(value),
-        _ => None,
-    }
+    moment(&table.columns[column].logical, cell, zone)
 }
 
 const WALL: T = T::Timestamp { digits: 6, zoned: false };

@@ -22,4 +22,4 @@ pub use text::{parse, render, render_float, shorten};
 pub use types::LogicalType;
 pub use value::{Value, padded, temporal};
 pub use version::{BadVersion, Clock, Entry, Mark, Site, Vector, Version};
-pub use zone::{Shift, Zone};
+pub use zone::{Shift, Zone, moment, tells_moments};

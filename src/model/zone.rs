@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 
-use super::{Cell, Column, LogicalType as T, Misfit, Value, render};
+use super::{Cell, Column, LogicalType as T, Misfit, Value, render, temporal};
 
 /// The zone in which a database's naive timestamps stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,31 @@ impl Zone {
 
     fn beyond(&self) -> String {
         format!("no zone's clock is known that far from today, and {} is not UTC", self.name)
+    }
+}
+
+/// Whether values of such a column can say when a row changed, be it as text.
+#[must_use]
+pub fn tells_moments(logical: &T) -> bool {
+    matches!(logical, T::Timestamp { .. } | T::Text { .. } | T::Any)
+}
+
+/// The moment that a value tells, in microseconds since 1970; a reading without a zone is one of `zone`.
+#[must_use]
+pub fn moment(logical: &T, cell: Cell<'_>, zone: &Zone) -> Option<i64> {
+    let text = |text: &str| {
+        let (micros, offset) = temporal::parse_timestamp(text)?;
+        match offset {
+            Some(seconds) => Some(micros - seconds * 1_000_000),
+            None => zone.instant(micros).ok(),
+        }
+    };
+    match (cell, logical) {
+        (Cell::Int(micros), T::Timestamp { zoned: true, .. }) => Some(micros),
+        (Cell::Int(micros), T::Timestamp { zoned: false, .. }) => zone.instant(micros).ok(),
+        (Cell::Bytes(bytes), T::Text { .. }) => text(std::str::from_utf8(bytes).ok()?),
+        (Cell::Escape(Value::Text(value)), _) => text(value),
+        _ => None,
     }
 }
 

@@ -17,7 +17,7 @@ mod sync;
 mod unfinished;
 
 pub(crate) use merge::is_flood;
-pub use pair::{Lacking, Pair, PairOptions, Preference, TableTerms, lacking};
+pub use pair::{Lacking, Pair, PairOptions, Preference, Stamp, TableTerms, lacking};
 pub use persist::{Claim, persist};
 pub use plan::{
     ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, name_at, plan,

@@ -16,7 +16,7 @@ use crate::apply::Rejects;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
 use crate::endpoint::{End, Filter, LocalReceiver, LocalSender, Mapping, Route};
 use crate::engine::{Database, Error, ErrorKind, Result};
-use crate::model::{BatchLimits, Table, TableName};
+use crate::model::{BatchLimits, Table, TableName, tells_moments};
 use crate::site::{Site, install, open};
 
 /// Who prevails at a conflict, by the sync's own names for its ends.
@@ -35,12 +35,45 @@ pub enum Preference {
 }
 
 /// What holds for one table of a sync.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableTerms {
     /// How its conflicts are settled.
     pub conflict: Preference,
     /// Whether rows that both ends insert under one generated number are one row.
     pub one_row: bool,
+    /// The column that says when a row was written.
+    pub stamp: Stamp,
+}
+
+/// The column that says when a row was written, by its name at the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stamp {
+    /// `updated_at`, where there is one that can tell moments.
+    UpdatedAt,
+    /// None.
+    None,
+    /// This one.
+    Column(String),
+}
+
+impl Stamp {
+    /// Its place among the columns of a table at the source, which go along with those at the target.
+    fn place(&self, source: &Table, target: &Table) -> Result<Option<usize>> {
+        let name = match self {
+            Self::UpdatedAt => "updated_at",
+            Self::None => return Ok(None),
+            Self::Column(name) => name,
+        };
+        let found = source.column(name);
+        let tells = |at: &usize| [source, target].iter().all(|table| tells_moments(&table.columns[*at].logical));
+        match found.filter(tells) {
+            None if *self != Self::UpdatedAt => {
+                let what = if found.is_some() { "tells no moments" } else { "is none of its synced columns" };
+                Err(Error::new(ErrorKind::SchemaMismatch, format!("timestamp: {name} {what}")))
+            }
+            at => Ok(at),
+        }
+    }
 }
 
 /// An incremental sync.
@@ -236,9 +269,11 @@ fn names(plan: &Plan, name: impl Fn(&super::TablePlan) -> &TableName) -> Vec<Tab
 pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, push: bool) -> (Route, Report) {
     // Seen from who takes in: the sync's source sends when it is pushed.
     let side = |sync_source: bool| if sync_source == push { Side::Incoming } else { Side::Local };
-    let rule = |name: &TableName| {
-        let all = TableTerms { conflict: options.conflict, one_row: false };
-        let terms = options.tables.get(&name.to_string()).copied().unwrap_or(all);
+    let terms = |name: &TableName| {
+        let all = TableTerms { conflict: options.conflict, one_row: false, stamp: Stamp::UpdatedAt };
+        options.tables.get(&name.to_string()).cloned().unwrap_or(all)
+    };
+    let rule = |terms: &TableTerms| {
         let policy = match terms.conflict {
             Preference::Later => Policy::LastWriteWins,
             Preference::Source => Policy::Prefer(side(true)),
@@ -263,11 +298,15 @@ pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, 
         let (whole_from, whole_to) = (whole(from, &table.source), whole(to, &table.target));
         let name = if push { &table.source.name } else { &table.target.name };
         let ends = ((&*whole_from, &table.source), (&*whole_to, &table.target));
-        match Mapping::new(ends.0, ends.1, table.fill.clone(), rule(name)) {
-            Ok(mapping) => {
+        let terms = terms(name);
+        let (source, target) = if push { (ends.0.1, ends.1.1) } else { (ends.1.1, ends.0.1) };
+        let mapping = Mapping::new(ends.0, ends.1, table.fill.clone(), rule(&terms))
+            .and_then(|mapping| Ok((mapping, terms.stamp.place(source, target)?)));
+        match mapping {
+            Ok((mapping, stamp)) => {
                 let returning = options.push && !push;
                 let filter = table.filter.clone().map(|condition| Filter { condition, returning });
-                tables.push(Mapping { filter, ..mapping });
+                tables.push(Mapping { filter, stamp, ..mapping });
             }
             Err(e) => report.refuse(name, e),
         }

@@ -419,3 +419,89 @@ fn a_filter_may_name_a_column_that_is_not_synced() {
         assert!(output.stderr.contains("closes a parenthesis"), "{}", output.stderr);
     }
 }
+
+/// The type of a clock reading without a zone.
+fn clock(engine: Engine) -> &'static str {
+    if matches!(engine, Engine::Mariadb | Engine::Mysql) { "DATETIME" } else { "TIMESTAMP" }
+}
+
+/// Rows on both sides: later at the source, later at the target, at one time.
+fn meeting(pair: &Pair, column: &str) {
+    for (db, note, hours) in
+        [(&pair.source, "source", ["12:30", "09:00", "11:00"]), (&pair.target, "target", ["12:00", "10:00", "11:00"])]
+    {
+        db.execute(&format!(
+            "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(20), {column} {})",
+            clock(db.engine())
+        ));
+        for (id, hour) in (1..).zip(hours) {
+            db.execute(&format!("INSERT INTO t VALUES ({id}, '{note}', '2026-03-01 {hour}:00')"));
+        }
+    }
+}
+
+const MET: &str = "SELECT id, note FROM t ORDER BY id";
+
+#[test]
+fn rows_that_differ_at_the_first_meeting_are_settled_by_the_timestamp_column() {
+    for (tables, column) in [("t", "updated_at"), ("{ source: t, timestamp: changed }", "changed")] {
+        for pair in pairs(&format!("direction: bidirectional, tables: [{tables}]")) {
+            let engines = (pair.source.engine(), pair.target.engine());
+            meeting(&pair, column);
+            let report = pair.sync(1);
+            assert_eq!(rows(&pair.source, MET), "1=source,2=target,3=source", "{engines:?}: {report}");
+            assert_eq!(rows(&pair.target, MET), "1=source,2=target,3=target", "{engines:?}: {report}");
+            assert_eq!(report["tables"][0]["open"], 1, "{engines:?}: {report}");
+            let conflicts = pair.run(&["conflicts", "list", "--format", "json"]).json();
+            for (id, policy, winner) in
+                [("1", "timestamp", "source"), ("2", "timestamp", "target"), ("3", "manual", "open")]
+            {
+                let of = |c: &&serde_json::Value| c["key"]["id"] == id;
+                let found: Vec<_> = conflicts.as_array().expect("a list").iter().filter(of).collect();
+                assert!(!found.is_empty(), "{engines:?}: row {id}: {conflicts}");
+                for conflict in found {
+                    let told = (&conflict["policy"], &conflict["winner"]);
+                    assert_eq!(told, (&policy.into(), &winner.into()), "{engines:?}: {conflict}");
+                }
+            }
+            // Nobody takes the outcome for what a later write has not seen.
+            pair.source.execute("UPDATE t SET note = 'again' WHERE id = 2");
+            let report = pair.sync(1);
+            assert_eq!(report["tables"][0]["conflicts"], 0, "{engines:?}: {report}");
+            assert_eq!(rows(&pair.target, MET), "1=source,2=again,3=target", "{engines:?}: {report}");
+        }
+    }
+}
+
+#[test]
+fn clock_readings_of_two_zones_are_compared_as_moments() {
+    for pair in pairs("direction: push, tables: [t]") {
+        let engines = (pair.source.engine(), pair.target.engine());
+        meeting(&pair, "updated_at");
+        let path = pair.folder.path().join("rowferry.yaml");
+        let config = std::fs::read_to_string(&path).expect("the config");
+        let url = format!("\"{}\"", pair.source.url());
+        std::fs::write(&path, config.replace(&url, &format!("{url}, timezone: Africa/Lagos"))).expect("the config");
+        let report = pair.sync(0);
+        // Half past twelve in Lagos is half past eleven elsewhere, and eleven is ten.
+        assert_eq!(rows(&pair.target, MET), "1=target,2=target,3=target", "{engines:?}: {report}");
+    }
+}
+
+#[test]
+fn the_timestamp_column_can_be_left_out_of_it() {
+    for engine in Engine::available() {
+        let tables = "[{ source: t, timestamp: none }]";
+        let pair = Pair::new(engine, engine, &format!("direction: push, first_run: target-wins, tables: {tables}"));
+        meeting(&pair, "updated_at");
+        let report = pair.sync(0);
+        assert_eq!(rows(&pair.target, MET), "1=target,2=target,3=target", "{engine:?}: {report}");
+        pair.say("direction: push, tables: [{ source: t, timestamp: nothing }]");
+        let output = pair.run(&["sync"]);
+        assert_ne!(output.code, 0, "{output:?}");
+        assert!(output.stderr.contains("nothing") && output.stderr.contains("table t"), "{output:?}");
+        pair.say("direction: push, tables: [{ source: t, timestamp: id }]");
+        let output = pair.run(&["sync"]);
+        assert!(output.stderr.contains("tells no moments"), "{output:?}");
+    }
+}
