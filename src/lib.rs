@@ -13,9 +13,9 @@
 //! - [`compare`]: two sides of a table → the rows that differ
 //! - [`apply`]: batches → endpoint
 //! - [`endpoint`]: what a sync asks of the end that sends and of the end that receives
-//! - [`peer`]: nodes among each other
 //! - [`pipeline`]: one source joined to one target; one path for everything
 //! - [`diff`]: where two databases differ
+//! - [`peer`]: nodes among each other, and a peer's database as an end of a sync
 //! - [`jobs`]: a node at work: syncs that run by themselves
 //! - [`http`]: a node to the outside: the whole API
 //! - [`sample`]: a shop's tables and rows, for the demo and the tests

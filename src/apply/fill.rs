@@ -24,6 +24,19 @@ impl Fill {
         Self { table: Arc::new(table), values }
     }
 
+    /// The columns that are filled.
+    #[must_use]
+    pub fn columns(&self) -> &[ColumnDef] {
+        &self.table.columns[self.table.columns.len() - self.values.len()..]
+    }
+
+    /// What they are filled with, as one row.
+    #[must_use]
+    pub fn values(&self) -> Batch {
+        let table = Table::new(self.table.name.clone(), self.columns().to_vec());
+        Batch::new(Arc::new(table), self.values.clone())
+    }
+
     /// Rows that are to be inserted, with these values.
     #[must_use]
     pub fn complete(&self, batch: Batch) -> Batch {

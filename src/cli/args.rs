@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Keys of the HTTP interface
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Pair this node with others
+    #[command(subcommand)]
+    Peers(PeersCommand),
     /// Look at everything a sync will meet, and change nothing
     Check {
         /// These syncs; all by default
@@ -255,6 +258,50 @@ pub(crate) enum KeysCommand {
         /// As the list has it
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeersCommand {
+    /// Make a key for another node, and print the line that it joins with; it is shown only then
+    Invite(InviteArgs),
+    /// Take an invitation: greet the node that gave it, and write it into the config
+    Join(JoinArgs),
+    /// Greet each peer of the config
+    List,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InviteArgs {
+    /// The other node's name, which logs show
+    pub name: String,
+    /// A table that it may exchange, as DATABASE/TABLE; DATABASE/* stands for all that are there now; may be repeated
+    #[arg(long = "table", value_name = "DATABASE/TABLE", required = true)]
+    pub tables: Vec<String>,
+    /// Who may send rows
+    #[arg(long, value_enum, default_value_t = KeyDirection::Bidirectional)]
+    pub direction: KeyDirection,
+    /// Only rows of that table that meet a condition, in the database's SQL, which then can only be fetched; may be repeated
+    #[arg(long = "where", value_name = "DATABASE/TABLE=EXPR")]
+    pub filters: Vec<String>,
+    /// Only requests from this address or range, such as 10.0.0.0/8; may be repeated
+    #[arg(long)]
+    pub from: Vec<String>,
+    /// Where the other node finds this one; default: where it listens
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct JoinArgs {
+    /// The line that the other node printed; - reads it from standard input
+    #[arg(required = true)]
+    pub line: Vec<String>,
+    /// What to call that node in the config; default: its own name
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Which of its databases to look at, where its key opens several
+    #[arg(long)]
+    pub database: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

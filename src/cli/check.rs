@@ -1,5 +1,7 @@
 //! `rowferry check`.
 
+use tokio_util::sync::CancellationToken;
+
 use super::args::Args;
 use super::copy::{plan_document, print_tables};
 use super::ends::{self, End};
@@ -88,7 +90,7 @@ async fn plan_of(config: &Config, one: &Sync) -> Result<(Vec<Plan>, Vec<Captured
         let (from, to) = sync::ends(config, one).await?;
         return Ok((vec![sync::sync_plan(one, from.as_ref(), to.as_ref(), false).await?], Vec::new()));
     }
-    let (source, target) = sync::both(config, one).await?;
+    let (source, target) = sync::both(config, one, &CancellationToken::new()).await?;
     let plans = sync::pair_plans(one, source.as_ref(), target.as_ref()).await?;
     let mut capture = Vec::new();
     for end in ends::ends(config, &[one]).await? {

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::args::Args;
-use crate::config::{self, Config};
+use crate::config::{self, Config, PeerKind};
 use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, open};
+use crate::peer::Link;
 
 /// The configuration of this call; a command that needs one fails without.
 pub(crate) fn configuration(args: &Args) -> Result<Config> {
@@ -46,4 +47,17 @@ pub(crate) async fn named(config: &Config, name: &str, create: bool) -> Result<A
     open(database.url.expose(), &OpenOptions { create, zone: database.timezone.clone() })
         .await
         .map_err(|e| e.context(format!("database '{name}'")))
+}
+
+/// The way to a peer that the config names.
+pub(crate) fn peer(config: &Config, name: &str) -> Result<Arc<Link>> {
+    let usage = |message: String| Error::new(ErrorKind::Usage, message);
+    let peer = config.peers.get(name).ok_or_else(|| usage(format!("there is no peer '{name}' under peers")))?;
+    if peer.kind != PeerKind::Rowferry {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("peer '{name}': syncs with a node that is no rowferry are not supported yet"),
+        ));
+    }
+    Ok(Arc::new(Link::new(name, peer, &config::proxies())?))
 }

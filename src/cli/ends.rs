@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{connect, sync};
-use crate::config::{Capture, Config, Endpoint, Mode, Sync, TableMapping};
+use crate::config::{Capture, Config, Direction, Endpoint, Mode, Sync, TableMapping};
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::TableName;
 use crate::pipeline::matching_tables;
@@ -91,13 +91,14 @@ pub(crate) async fn ends(config: &Config, syncs: &[&Sync]) -> Result<Vec<End>> {
     let mut ends: BTreeMap<&str, End> = BTreeMap::new();
     for sync in syncs {
         // A file that the sync would make counts as an empty one.
-        let (source, target) = sync::both(config, sync).await?;
-        for (name, database) in names(sync).zip([source, target]) {
-            ends.entry(name).or_insert_with(|| End::new(name, database));
+        for (name, from) in names(sync).zip([Direction::Push, Direction::Pull]) {
+            if !ends.contains_key(name) {
+                ends.insert(name, End::new(name, sync::at_hand(config, sync, name, from).await?));
+            }
         }
         for mapping in &sync.tables {
-            let Endpoint::Database(target) = &sync.target else { continue };
             let found = add(&mut ends, &sync.source, &mapping.source, &[]).await?;
+            let Endpoint::Database(target) = &sync.target else { continue };
             let there = match mapping.is_pattern() {
                 true if found.is_empty() => {
                     let there = add(&mut ends, target, &mapping.target, &[]).await?;

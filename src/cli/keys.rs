@@ -17,10 +17,7 @@ pub(crate) async fn run(args: &Args, command: &KeysCommand, output: &Output) -> 
             issued.record.direction = typed.direction.into();
             issued.record.from.clone_from(&typed.from);
             grant(&config, &mut issued.record, &typed.tables, &typed.filters)?;
-            if config.api_keys.iter().any(|key| key.name == typed.name) {
-                let what = format!("the config has a key '{}' already; take another name", typed.name);
-                return Err(Error::new(ErrorKind::Usage, what));
-            }
+            is_taken(&config, &typed.name)?;
             state.add_key(&typed.name, &issued.record).await?;
             output.line(format!("key '{}', shown only now: {}", typed.name, issued.key));
             let mut document = document(&typed.name, &issued.record, "state");
@@ -44,8 +41,17 @@ pub(crate) async fn run(args: &Args, command: &KeysCommand, output: &Output) -> 
     Ok(Outcome::Done)
 }
 
+/// Refuses a name that a key of the config has.
+pub(super) fn is_taken(config: &Config, name: &str) -> Result<()> {
+    if config.api_keys.iter().any(|key| key.name == name) {
+        let what = format!("the config has a key '{name}' already; take another name");
+        return Err(Error::new(ErrorKind::Usage, what));
+    }
+    Ok(())
+}
+
 /// Adds the tables that were typed as `DATABASE/TABLE`, and their conditions as `DATABASE/TABLE=EXPR`.
-fn grant(config: &Config, record: &mut KeyRecord, tables: &[String], filters: &[String]) -> Result<()> {
+pub(super) fn grant(config: &Config, record: &mut KeyRecord, tables: &[String], filters: &[String]) -> Result<()> {
     let refuse = |message: String| Err(Error::new(ErrorKind::Usage, message));
     for typed in tables {
         let Some((database, table)) = typed.split_once('/').filter(|(_, table)| !table.is_empty()) else {

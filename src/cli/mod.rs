@@ -13,6 +13,7 @@ mod init;
 mod keys;
 mod log;
 mod output;
+mod peers;
 mod quarantine;
 mod serve;
 mod status;
@@ -138,6 +139,7 @@ async fn run(args: &Args, output: &Output, stop: CancellationToken) -> Result<Ou
         Command::Serve => serve::run(args, output, stop).await,
         Command::Status => status::run(args, output).await,
         Command::Keys(keys) => keys::run(args, keys, output).await,
+        Command::Peers(peers) => peers::run(args, peers, output).await,
         Command::Check { syncs } => check::run(args, syncs, output).await,
         Command::Capture(capture) => capture::run(args, capture, output).await,
         Command::Conflicts(conflicts) => conflicts::run(args, conflicts, output, stop).await,

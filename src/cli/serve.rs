@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,7 @@ pub(crate) async fn run(args: &Args, output: &Output, stop: CancellationToken) -
     let node = Arc::new(Node::new(config, state, stop.clone()));
     let serving = tokio::spawn(server.run(node.clone()));
     told("READY=1");
-    let prepare: Arc<dyn Prepare> = Arc::new(FromConfig);
+    let prepare: Arc<dyn Prepare> = Arc::new(FromConfig { node: Some(node.clone()) });
     while !stop.is_cancelled() {
         let (config, round) = (node.config(), stop.child_token());
         let syncs = keep_running(&node, &config, &prepare, &round);
@@ -115,26 +116,49 @@ fn reload(path: &Path, node: &Node) -> bool {
 }
 
 /// Syncs as the configuration has them.
-pub(super) struct FromConfig;
+pub(super) struct FromConfig {
+    /// The node that runs them, if one does.
+    pub(super) node: Option<Arc<Node>>,
+}
 
 #[async_trait]
 impl Prepare for FromConfig {
     async fn prepare(&self, config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Box<dyn Round>> {
         sync::supported(sync)?;
         if sync.mode == Mode::Incremental {
-            return Ok(Box::new(Incremental(sync::pair(config, sync, false, stop).await?)));
+            let pair = sync::pair(config, sync, false, stop).await?;
+            if let Some(node) = self.node.as_ref().filter(|_| pair.peer().is_some()) {
+                let whose = format!("sync {} of this node", sync.name);
+                pair.routes().iter().try_for_each(|route| node.terms.settle(&whose, route))?;
+            }
+            return Ok(Box::new(Incremental { pair, stood: None }));
         }
         Ok(Box::new(Whole { config: config.clone(), sync: sync.clone(), stop: stop.clone() }))
     }
 }
 
-/// A pair that stays ready.
-struct Incremental(Pair);
+/// A pair that stays ready, and where its ends stood before its last round.
+struct Incremental {
+    pair: Pair,
+    stood: Option<(i64, i64)>,
+}
 
 #[async_trait]
 impl Round for Incremental {
     async fn run(&mut self) -> Result<Report> {
-        self.0.run().await
+        if self.pair.peer().is_some() {
+            self.stood = Some(self.pair.news(None, Duration::ZERO).await?);
+        }
+        self.pair.run().await
+    }
+
+    fn peer(&self) -> Option<(u64, u32)> {
+        self.pair.peer().map(|site| (site.id, site.epoch))
+    }
+
+    async fn wait(&mut self, longest: Duration) -> Option<Result<()>> {
+        let stood = self.stood?;
+        Some(self.pair.news(Some(stood), longest).await.map(drop))
     }
 }
 
@@ -149,5 +173,13 @@ struct Whole {
 impl Round for Whole {
     async fn run(&mut self) -> Result<Report> {
         sync::run_one(&self.config, &self.sync, false, &Output::silent(), &self.stop).await
+    }
+
+    fn peer(&self) -> Option<(u64, u32)> {
+        None
+    }
+
+    async fn wait(&mut self, _longest: Duration) -> Option<Result<()>> {
+        None
     }
 }

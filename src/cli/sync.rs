@@ -20,9 +20,10 @@ use crate::config::{
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::jobs::{Follow, Outcomes, Prepare};
 use crate::model::{BatchLimits, TableName};
+use crate::peer::RemoteEndpoint;
 use crate::pipeline::{
-    Claim, ColumnChoice, Lacking, Mode, Pair, PairOptions, Plan, PlanOptions, Preference, Progress, Report, RunOptions,
-    Stamp, TableTerms, lacking, matches_pattern, plan, run as run_plan,
+    Claim, ColumnChoice, Endpoint as SyncEnd, Lacking, LocalEndpoint, Mode, Pair, PairOptions, Plan, PlanOptions,
+    Preference, Progress, Report, RunOptions, Stamp, TableTerms, lacking, matches_pattern, plan, run as run_plan,
 };
 
 pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
@@ -107,7 +108,7 @@ async fn watch(config: Config, syncs: &[&Sync], output: &Output, stop: &Cancella
             ),
         ));
     }
-    let (outcomes, prepare) = (Outcomes::default(), Arc::new(FromConfig) as Arc<dyn Prepare>);
+    let (outcomes, prepare) = (Outcomes::default(), Arc::new(FromConfig { node: None }) as Arc<dyn Prepare>);
     // Ends with this function, however it ends.
     let stop = stop.child_token();
     let _ending = stop.clone().drop_guard();
@@ -216,8 +217,8 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
             }
         }
     }
-    if matches!(sync.target, Endpoint::Peer { .. }) {
-        return unsupported("a peer as target");
+    if sync.mode != SyncMode::Incremental && matches!(sync.target, Endpoint::Peer { .. }) {
+        return unsupported("a peer as target of mode: full or mirror");
     }
     for table in &sync.tables {
         if table.soft_delete.is_some() {
@@ -239,48 +240,76 @@ pub(crate) async fn ends(config: &Config, sync: &Sync) -> Result<(Arc<dyn Databa
     Ok((connect::named(config, from, false).await?, connect::named(config, to, sync.create).await?))
 }
 
-/// Source and target of an incremental sync.
-pub(crate) async fn both(config: &Config, sync: &Sync) -> Result<(Arc<dyn Database>, Arc<dyn Database>)> {
-    let Endpoint::Database(other) = &sync.target else {
-        return Err(Error::new(ErrorKind::Unsupported, "a peer as target is not supported yet"));
-    };
-    // A missing file where rows only come from would pass for an empty one.
-    let (takes, gives) = (sync.direction != Direction::Push, sync.direction != Direction::Pull);
-    let source = connect::named(config, &sync.source, sync.create && takes).await?;
-    Ok((source, connect::named(config, other, sync.create && gives).await?))
+/// The database at hand that an incremental sync has as its end. A missing file where rows only come from would pass for
+/// an empty one.
+pub(crate) async fn at_hand(config: &Config, sync: &Sync, name: &str, from: Direction) -> Result<Arc<dyn Database>> {
+    connect::named(config, name, sync.create && sync.direction != from).await
 }
+
+/// Source and target of an incremental sync.
+pub(crate) async fn both(config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Both> {
+    let source = at_hand(config, sync, &sync.source, Direction::Push).await?;
+    let target: Arc<dyn SyncEnd> = match &sync.target {
+        Endpoint::Database(name) => {
+            Arc::new(LocalEndpoint::new(&at_hand(config, sync, name, Direction::Pull).await?, stop))
+        }
+        Endpoint::Peer { peer, database } => {
+            let link = connect::peer(config, peer)?;
+            Arc::new(RemoteEndpoint::meet(link, &config.node, database.as_deref()).await?)
+        }
+    };
+    Ok((Arc::new(LocalEndpoint::new(&source, stop)), target))
+}
+
+/// Source and target.
+type Both = (Arc<dyn SyncEnd>, Arc<dyn SyncEnd>);
 
 /// The plan of a full or mirror sync.
 pub(crate) async fn sync_plan(sync: &Sync, from: &dyn Database, to: &dyn Database, force: bool) -> Result<Plan> {
     let pull = sync.direction == Direction::Pull;
-    plan(from, to, &plan_options(sync, &[from], (pull, force)).await?).await
+    let own = if patterns(sync) { from.tables(None).await? } else { Vec::new() };
+    plan(from, to, &plan_options(sync, &own, (pull, force))).await
+}
+
+fn patterns(sync: &Sync) -> bool {
+    sync.tables.iter().any(TableMapping::is_pattern)
 }
 
 /// The plans of an incremental sync: what goes there, and what the source lacks.
-pub(crate) async fn pair_plans(sync: &Sync, source: &dyn Database, target: &dyn Database) -> Result<Vec<Plan>> {
-    let options = pair_options(sync, source, target, false).await?;
+pub(crate) async fn pair_plans(sync: &Sync, source: &dyn SyncEnd, target: &dyn SyncEnd) -> Result<Vec<Plan>> {
+    let options = plan_options(sync, &holders(sync, source, target).await?, (false, false));
     let pull = sync.direction != Direction::Push;
     let found = if pull { lacking(source, target, &options).await? } else { None };
-    let Some(Lacking { back, there }) = found else { return Ok(vec![plan(source, target, &options).await?]) };
-    let mut plans = vec![plan(target, source, &back).await?];
+    let Some(Lacking { back, there }) = found else { return Ok(vec![counted(source, target, &options).await?]) };
+    let mut plans = vec![counted(target, source, &back).await?];
     if let Some(there) = there {
-        plans.push(plan(source, target, &there).await?);
+        plans.push(counted(source, target, &there).await?);
     }
     Ok(plans)
 }
 
-/// What to plan for in an incremental sync, seen from its source.
-async fn pair_options(sync: &Sync, source: &dyn Database, target: &dyn Database, force: bool) -> Result<PlanOptions> {
-    plan_options(sync, &holders(sync, source, target), (false, force)).await
+/// A plan that changes nothing, with the rows counted.
+async fn counted(from: &dyn SyncEnd, to: &dyn SyncEnd, options: &PlanOptions) -> Result<Plan> {
+    let mut plan = to.plan(&from.origin(options).await?, options, false).await?;
+    from.check(&mut plan, true).await?;
+    Ok(plan)
 }
 
-/// Where an incremental sync's tables may stand: those that it takes in may be missing at the source yet.
-fn holders<'a>(sync: &Sync, source: &'a dyn Database, target: &'a dyn Database) -> Vec<&'a dyn Database> {
-    if sync.direction == Direction::Push { vec![source] } else { vec![source, target] }
+/// The tables that an incremental sync's patterns may mean: those that it takes in may be missing at the source yet.
+async fn holders(sync: &Sync, source: &dyn SyncEnd, target: &dyn SyncEnd) -> Result<Vec<TableName>> {
+    if !patterns(sync) {
+        return Ok(Vec::new());
+    }
+    let mut known = source.matching("*").await?;
+    if sync.direction != Direction::Push {
+        known.extend(target.matching("*").await?);
+    }
+    Ok(known)
 }
 
-/// What to plan for; its tables are looked for in `holders`. `pull`: against the direction in which the sync names them.
-async fn plan_options(sync: &Sync, holders: &[&dyn Database], (pull, force): (bool, bool)) -> Result<PlanOptions> {
+/// What to plan for; what patterns mean is looked for among `known`. `pull`: against the direction in which the sync
+/// names its tables.
+fn plan_options(sync: &Sync, known: &[TableName], (pull, force): (bool, bool)) -> PlanOptions {
     let ends = |t: &TableMapping| {
         if pull { (t.target.clone(), t.source.clone()) } else { (t.source.clone(), t.target.clone()) }
     };
@@ -295,7 +324,7 @@ async fn plan_options(sync: &Sync, holders: &[&dyn Database], (pull, force): (bo
     };
     for table in &sync.tables {
         let (at, to) = ends(table);
-        for name in names(table, &at, holders).await? {
+        for name in names(table, &at, known) {
             if let Some(filter) = &table.filter {
                 options.filters.push((name.clone(), filter.clone()));
             }
@@ -313,20 +342,15 @@ async fn plan_options(sync: &Sync, holders: &[&dyn Database], (pull, force): (bo
             }
         }
     }
-    Ok(options)
+    options
 }
 
 /// Names of the tables that a mapping means where they are called `at`.
-async fn names(table: &TableMapping, at: &str, holders: &[&dyn Database]) -> Result<BTreeSet<String>> {
+fn names(table: &TableMapping, at: &str, known: &[TableName]) -> BTreeSet<String> {
     if !table.is_pattern() {
-        return Ok(BTreeSet::from([at.to_owned()]));
+        return BTreeSet::from([at.to_owned()]);
     }
-    let mut names = BTreeSet::new();
-    for database in holders {
-        let own = database.tables(None).await?;
-        names.extend(own.into_iter().map(|n| n.name).filter(|name| matches_pattern(at, name)));
-    }
-    Ok(names)
+    known.iter().map(|name| name.name.clone()).filter(|name| matches_pattern(at, name)).collect()
 }
 
 fn preference(conflict: Conflict) -> Preference {
@@ -342,10 +366,10 @@ fn preference(conflict: Conflict) -> Preference {
 
 /// What an incremental sync needs.
 pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &CancellationToken) -> Result<Pair> {
-    let (source, target) = both(config, sync).await?;
-    let mut plan = pair_options(sync, source.as_ref(), target.as_ref(), force).await?;
+    let (source, target) = both(config, sync, stop).await?;
+    let known = holders(sync, source.as_ref(), target.as_ref()).await?;
+    let mut plan = plan_options(sync, &known, (false, force));
     plan.count = false;
-    let holders = holders(sync, source.as_ref(), target.as_ref());
     let mut tables = BTreeMap::new();
     for mapping in &sync.tables {
         let terms = TableTerms {
@@ -357,7 +381,7 @@ pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &Cance
                 StampColumn::Named(column) => Stamp::Column(column.clone()),
             },
         };
-        let named = names(mapping, &mapping.source, &holders).await?;
+        let named = names(mapping, &mapping.source, &known);
         tables.extend(named.into_iter().map(|name| (name, terms.clone())));
     }
     let options = PairOptions {
@@ -375,7 +399,7 @@ pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &Cance
         limits: BatchLimits { rows: sync.settings.batch_size, bytes: BATCH_BYTES },
         stop: stop.clone(),
     };
-    Pair::prepare(&source, &target, options).await
+    Pair::between(source, target, options).await
 }
 
 pub(crate) async fn run_one(
@@ -386,7 +410,10 @@ pub(crate) async fn run_one(
     stop: &CancellationToken,
 ) -> Result<Report> {
     if sync.mode == SyncMode::Incremental {
-        return pair(config, sync, force, stop).await?.run().await;
+        let mut pair = pair(config, sync, force, stop).await?;
+        let report = pair.run().await;
+        pair.part().await;
+        return report;
     }
     let (from, to) = ends(config, sync).await?;
     let claim = Claim::take(&to, stop).await?;

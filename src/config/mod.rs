@@ -66,6 +66,23 @@ pub fn notify_socket() -> Option<std::ffi::OsString> {
     std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
 }
 
+/// The way out to other nodes, as the environment says.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies {
+    /// `HTTPS_PROXY`. A password may stand in it.
+    pub https: Option<String>,
+    /// `NO_PROXY`: hosts that are reached without it.
+    pub none: String,
+}
+
+/// The proxies that the environment names.
+#[must_use]
+pub fn proxies() -> Proxies {
+    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let either = |name: &str| named(name).or_else(|| named(&name.to_lowercase()));
+    Proxies { https: either("HTTPS_PROXY"), none: either("NO_PROXY").unwrap_or_default() }
+}
+
 /// The known name nearest to a mistyped one, if any is near.
 fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known

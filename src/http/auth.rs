@@ -23,6 +23,8 @@ pub enum Needs {
     Looking,
     /// To see what tables there are: those, and a peer for its own.
     Tables,
+    /// To speak as a node: an admin, or a peer.
+    Peering,
     /// To bring rows in or to take them out: an admin, or a peer whose key goes that way. Which tables is asked of
     /// [`Access::grant`].
     Rows(Way),
@@ -73,9 +75,18 @@ impl Access {
         }
     }
 
-    fn may(&self, needs: Needs) -> bool {
+    /// Whether it opens everything.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.role == Role::Admin
+    }
+
+    /// Whether it opens what a route asks.
+    #[must_use]
+    pub fn may(&self, needs: Needs) -> bool {
         match needs {
             Needs::Nothing => true,
+            Needs::Peering => matches!(self.role, Role::Admin | Role::Peer),
             Needs::Looking => matches!(self.role, Role::Viewer | Role::Operator | Role::Admin),
             Needs::Tables => true,
             Needs::Rows(way) => self.role == Role::Admin || (self.role == Role::Peer && self.goes(way)),
@@ -225,8 +236,14 @@ mod tests {
     #[test]
     fn nobody_comes_in_by_default() {
         let (near, far): (IpAddr, IpAddr) = ("10.1.2.3".parse().unwrap(), "11.1.2.3".parse().unwrap());
-        let everything =
-            [Needs::Looking, Needs::Tables, Needs::Rows(Way::In), Needs::Rows(Way::Out), Needs::Everything];
+        let everything = [
+            Needs::Looking,
+            Needs::Tables,
+            Needs::Peering,
+            Needs::Rows(Way::In),
+            Needs::Rows(Way::Out),
+            Needs::Everything,
+        ];
         for needs in everything {
             for (keys, shown) in [(vec![], Some("right")), (vec![access(Role::Admin, Direction::Push)], None)] {
                 assert_eq!(status(authorize(&keys, needs, shown, near)), 401);
@@ -240,8 +257,8 @@ mod tests {
         for (role, direction, opens) in [
             (Role::Operator, Direction::Bidirectional, vec![Needs::Looking, Needs::Tables]),
             (Role::Viewer, Direction::Bidirectional, vec![Needs::Looking, Needs::Tables]),
-            (Role::Peer, Direction::Push, vec![Needs::Tables, Needs::Rows(Way::In)]),
-            (Role::Peer, Direction::Pull, vec![Needs::Tables, Needs::Rows(Way::Out)]),
+            (Role::Peer, Direction::Push, vec![Needs::Tables, Needs::Peering, Needs::Rows(Way::In)]),
+            (Role::Peer, Direction::Pull, vec![Needs::Tables, Needs::Peering, Needs::Rows(Way::Out)]),
         ] {
             let keys = [access(role, direction)];
             for needs in everything {

@@ -9,6 +9,7 @@ mod body;
 mod limit;
 mod metadata;
 mod node_status;
+mod peer;
 mod pull;
 mod push;
 pub mod router;
@@ -17,5 +18,6 @@ mod server;
 mod since;
 mod tls;
 
+pub use crate::peer::fingerprint;
 pub use server::{Server, bind};
-pub use tls::fingerprint;
+pub use tls::own_pin;

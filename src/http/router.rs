@@ -6,9 +6,11 @@ use hyper::{HeaderMap, StatusCode};
 
 use super::answer::{Answer, Problem, Reply};
 use super::auth::{Access, Needs, Way};
-use super::{metadata, node_status, pull, push};
+use super::peer::Sessions;
+use super::{metadata, node_status, peer, pull, push};
 use crate::config::Config;
 use crate::jobs::Node;
+use crate::peer::path;
 
 /// A route.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +33,11 @@ enum Does {
     Metadata,
     Status,
     Config,
+    Handshake,
+    Prepare,
+    Changes,
+    Snapshot,
+    Apply,
 }
 
 /// Every route that there is.
@@ -42,16 +49,31 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/metadata", Needs::Tables, Does::Metadata),
     route("GET", "/api/status", Needs::Looking, Does::Status),
     route("GET", "/api/config", Needs::Everything, Does::Config),
+    route("POST", path::HANDSHAKE, Needs::Peering, Does::Handshake),
+    route("POST", path::PREPARE, Needs::Peering, Does::Prepare),
+    route("POST", path::CHANGES, Needs::Rows(Way::Out), Does::Changes),
+    route("POST", path::SNAPSHOT, Needs::Rows(Way::Out), Does::Snapshot),
+    route("POST", path::APPLY, Needs::Rows(Way::In), Does::Apply),
 ];
 
 const fn route(method: &'static str, path: &'static str, needs: Needs, does: Does) -> Route {
     Route { method, path, needs, does }
 }
 
+impl Route {
+    /// Whether requests count for the limit of their key: those of a sync that runs do not, they wait for each other.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        !matches!(self.does, Does::Prepare | Does::Changes | Does::Snapshot | Does::Apply)
+    }
+}
+
 /// A request that was let in.
 pub(super) struct Call {
     pub(super) node: Arc<Node>,
     pub(super) config: Arc<Config>,
+    /// What peers have open here.
+    pub(super) sessions: Arc<Sessions>,
     /// Who asks; `None` on the routes that need no key.
     pub(super) caller: Option<(Arc<Vec<Access>>, usize)>,
     pub(super) query: Vec<(String, String)>,
@@ -98,5 +120,10 @@ pub(super) async fn run(route: &Route, call: Call) -> Reply {
         Does::Metadata => metadata::metadata(call).await,
         Does::Status => node_status::status(call).await,
         Does::Config => node_status::config(&call),
+        Does::Handshake => peer::handshake(call).await,
+        Does::Prepare => peer::prepare(call).await,
+        Does::Changes => peer::send(call).await,
+        Does::Snapshot => peer::snapshot(call).await,
+        Does::Apply => peer::receive(call).await,
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,6 +18,7 @@ use super::answer::{Answer, Content, Problem};
 use super::auth::{Keyring, Needs, authorize, shown};
 use super::body::{Line, Outgoing, read};
 use super::limit::Buckets;
+use super::peer::Sessions;
 use super::router::{self, Call};
 use super::tls::Certificate;
 use crate::config::Config;
@@ -35,6 +36,8 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 /// Bodies that are held in memory at a time.
 const BODIES_MAX: usize = 16;
+/// A body that is smaller needs no place among those; it is not packed.
+const SMALL_MAX: u64 = 64 << 10;
 /// Requests with a wrong key in a minute, from one address.
 const WRONG_KEYS_MAX: u32 = 30;
 /// Answers below this size are not worth packing.
@@ -68,6 +71,7 @@ struct Gate {
     requests: Buckets<String>,
     wrong: Buckets<IpAddr>,
     bodies: Semaphore,
+    sessions: Arc<Sessions>,
 }
 
 impl Server {
@@ -92,6 +96,7 @@ impl Server {
             requests: Buckets::new(),
             wrong: Buckets::new(),
             bodies: Semaphore::new(BODIES_MAX),
+            sessions: Arc::default(),
         });
         let (connections, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
         let mut refresh = tokio::time::interval(Duration::from_secs(5));
@@ -100,6 +105,7 @@ impl Server {
                 () = node.stop.cancelled() => break,
                 _ = refresh.tick() => {
                     self.certificate.iter().for_each(|certificate| certificate.refresh());
+                    gate.sessions.sweep();
                     continue;
                 }
                 accepted = self.listener.accept() => accepted,
@@ -220,6 +226,8 @@ async fn grant(
     }
     if let Some((keys, at)) = &caller {
         key.clone_from(&keys[*at].name);
+    }
+    if caller.is_some() && found.as_ref().map_or(true, |route| route.is_counted()) {
         gate.requests.take(key, config.limits.requests_per_minute).map_err(|seconds| {
             let what = format!(
                 "key '{key}' has made more than {} requests in a minute (limits.requests_per_minute)",
@@ -239,14 +247,19 @@ async fn grant(
     let mut contents = Vec::new();
     let mut place = None;
     if route.method == "POST" {
-        // Bodies are held whole, so that only so many may come at a time.
-        let wait = tokio::time::timeout(Duration::from_secs(10), gate.bodies.acquire()).await;
-        place = Some(wait.ok().and_then(std::result::Result::ok).ok_or_else(|| {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many bodies at a time").retry_after(2)
-        })?);
+        // Bodies are held whole, so that only so many large ones may come at a time.
+        let small = head.headers.get(header::CONTENT_ENCODING).is_none()
+            && body.size_hint().upper().is_some_and(|bytes| bytes <= SMALL_MAX);
+        if !small {
+            let wait = tokio::time::timeout(Duration::from_secs(10), gate.bodies.acquire()).await;
+            place = Some(wait.ok().and_then(std::result::Result::ok).ok_or_else(|| {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many bodies at a time").retry_after(2)
+            })?);
+        }
         contents = read(&head.headers, body, config.limits.body_bytes).await?;
     }
-    let call = Call { node: gate.node.clone(), config, caller, query, headers: head.headers, body: contents };
+    let (node, sessions) = (gate.node.clone(), gate.sessions.clone());
+    let call = Call { node, config, sessions, caller, query, headers: head.headers, body: contents };
     let answer = router::run(route, call).await;
     drop(place);
     answer

@@ -4,21 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use ring::digest::{SHA256, digest};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Tls;
+use crate::config::{Config, Tls};
 use crate::engine::{Error, ErrorKind, Result};
+use crate::peer::fingerprint;
 use crate::state::{Kind, State};
-
-/// SHA-256 of a certificate in hexadecimal: what the other side pins.
-#[must_use]
-pub fn fingerprint(certificate: &[u8]) -> String {
-    digest(&SHA256, certificate).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// What TLS is served with.
 pub(super) struct Certificate {
@@ -38,6 +32,17 @@ enum Source {
 struct OwnCertificate {
     certificate: String,
     key: String,
+}
+
+/// What another node pins: the certificate that this one made for itself; `None` where others vouch for it.
+///
+/// # Errors
+/// What stands against making one.
+pub async fn own_pin(config: &Config, state: &State) -> Result<Option<String>> {
+    match &config.tls {
+        Some(Tls::SelfSigned) => Certificate::open(&Tls::SelfSigned, state).await.map(|own| Some(own.pin)),
+        _ => Ok(None),
+    }
 }
 
 impl Certificate {

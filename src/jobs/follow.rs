@@ -16,6 +16,8 @@ use crate::runtime::{Backoff, Pace, random};
 
 /// Ends of a sync with a longer pause are let go meanwhile, so that others may bring them in step.
 const HELD_MAX: Duration = Duration::from_secs(10);
+/// A live sync whose ends say when there is something has a round at least this often.
+const NEWS_MAX: Duration = Duration::from_secs(15);
 /// How often it is asked whether a sync that another waits for has had its first round.
 const ASKED: Duration = Duration::from_millis(50);
 
@@ -31,6 +33,11 @@ pub trait Prepare: Send + std::marker::Sync {
 pub trait Round: Send {
     /// Brings over what there is.
     async fn run(&mut self) -> Result<Report>;
+    /// The site at the other end, where that is a peer's.
+    fn peer(&self) -> Option<(u64, u32)>;
+    /// Waits until something was written since before the last round that is worth another, `longest` in any case; `None`
+    /// where that is not known otherwise than by a round.
+    async fn wait(&mut self, longest: Duration) -> Option<Result<()>>;
 }
 
 /// How the last round of each sync of several that go on went, for those that wait for others; `None`: it had none yet.
@@ -69,6 +76,8 @@ pub struct Follow {
     failures: u32,
     /// When something last moved.
     moved: Instant,
+    /// Whether the last round went well and moved nothing.
+    quiet: bool,
     /// Rounds in a row in which its ends could not be made ready.
     unready: u32,
 }
@@ -79,6 +88,8 @@ pub struct Turn {
     pub result: Result<Report>,
     /// Whether anything moved.
     pub moved: bool,
+    /// The site at the other end, where that is a peer's.
+    pub peer: Option<(u64, u32)>,
     /// Rounds in a row in which its ends could not be made ready.
     pub unready: u32,
     /// When the next one is due.
@@ -107,6 +118,7 @@ impl Follow {
             ready: None,
             failures: 0,
             moved: Instant::now(),
+            quiet: false,
             unready: 0,
         }
     }
@@ -119,6 +131,7 @@ impl Follow {
             return None;
         }
         self.outcomes.note(&self.sync.name, Some(result.is_ok()));
+        let peer = self.ready.as_deref().and_then(Round::peer);
         let moved = result
             .as_ref()
             .is_ok_and(|report| report.tables.iter().any(|t| t.inserted + t.updated + t.deleted + t.conflicts > 0));
@@ -137,13 +150,27 @@ impl Follow {
         if wait > HELD_MAX {
             self.ready = None;
         }
-        Some(Turn { result, moved, unready: self.unready, wait })
+        self.quiet = result.is_ok() && !moved;
+        Some(Turn { result, moved, peer, unready: self.unready, wait })
     }
 
-    /// Waits until the next round is due, or until asked to stop.
+    /// Waits until the next round is due, or until asked to stop. What is live and quiet waits until its ends have
+    /// something, where they can tell.
     pub async fn pause(&mut self, wait: Duration) {
+        let live = self.quiet && self.pause.is_none();
+        let ready = self.ready.as_mut().filter(|_| live);
+        let due = async {
+            let told = match ready {
+                Some(round) => round.wait(NEWS_MAX).await,
+                None => None,
+            };
+            // When it cannot be told any more, the next round says why.
+            if !matches!(told, Some(Ok(()))) {
+                tokio::time::sleep(wait).await;
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = due => {}
             () = self.stop.cancelled() => {}
         }
     }
@@ -153,7 +180,7 @@ impl Follow {
             if failed {
                 return Err(Error::new(ErrorKind::Busy, format!("waits for sync {other}, which did not succeed")));
             }
-            self.pause(ASKED).await;
+            tokio::time::sleep(ASKED).await;
             if self.stop.is_cancelled() {
                 return Err(interrupted());
             }

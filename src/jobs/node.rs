@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Databases;
+use super::{Databases, Terms};
 use crate::config::Config;
 use crate::state::State;
 
@@ -16,6 +16,8 @@ pub struct Node {
     pub state: State,
     /// Its databases.
     pub databases: Databases,
+    /// What was said of the pairs of sites that it takes part in.
+    pub terms: Terms,
     /// When it started.
     pub started: Instant,
     /// Asked to stop.
@@ -26,7 +28,14 @@ impl Node {
     /// A node with this configuration.
     #[must_use]
     pub fn new(config: Arc<Config>, state: State, stop: CancellationToken) -> Self {
-        Self { config: RwLock::new(config), state, databases: Databases::default(), started: Instant::now(), stop }
+        Self {
+            config: RwLock::new(config),
+            state,
+            databases: Databases::default(),
+            terms: Terms::default(),
+            started: Instant::now(),
+            stop,
+        }
     }
 
     /// The configuration that is in force.

@@ -66,7 +66,8 @@ impl Kept {
         let mut noted = None::<Instant>;
         while !self.stop.is_cancelled() {
             let before = record.clone();
-            let Some(Turn { result, wait, .. }) = self.follow.round().await else { break };
+            let Some(Turn { result, wait, peer, .. }) = self.follow.round().await else { break };
+            record.peer = peer.or(record.peer);
             match result {
                 Ok(_) => record.succeeded(),
                 Err(e) => {

@@ -3,17 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::Databases;
-use crate::config::{Config, Direction, Endpoint, Mode, Sync};
-use crate::engine::{Error, ErrorKind, Result, WriteOptions};
-use crate::model::{Cell, Version};
-use crate::pipeline::matches_pattern;
-use crate::site::{self, Book, Site};
+use super::counting::{Counted, count};
+use crate::config::{Config, Sync};
+use crate::engine::{Error, ErrorKind, Result};
 use crate::state::{Kind, State};
 
 /// A sync whose changes wait longer is behind.
 const BEHIND_MS: i64 = 60_000;
-/// Changes of a table whose age is looked at: the oldest are among the first.
-const AGES_MAX: usize = 1000;
 
 /// What the node notes of a sync after its rounds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,11 +24,14 @@ pub struct SyncRecord {
     pub offline: bool,
     /// When it is tried again.
     pub next_try: Option<String>,
+    /// Which site was met, where the other end is a peer's: id and epoch.
+    #[serde(default)]
+    pub peer: Option<(u64, u32)>,
 }
 
 impl SyncRecord {
     pub(super) fn succeeded(&mut self) {
-        *self = Self { success: Some(now()), ..Self::default() };
+        *self = Self { success: Some(now()), peer: self.peer, ..Self::default() };
     }
 
     /// Notes a failure; whether it is another than before.
@@ -106,22 +105,10 @@ pub async fn standing(config: &Config, state: &State, databases: &Databases) -> 
     let mut all = Vec::new();
     for sync in config.syncs.iter().filter(|sync| sync.enabled) {
         let record: Option<SyncRecord> = state.get(Kind::Sync, &sync.name).await?;
-        let counted = count(config, sync, databases).await;
+        let counted = count(config, sync, databases, record.as_ref()).await;
         all.push(told(sync, record, counted));
     }
     Ok(all)
-}
-
-/// What stands in the databases of a sync.
-#[derive(Debug, Default)]
-struct Counted {
-    /// Some table was never read by the other end.
-    unread: bool,
-    pending: u64,
-    oldest: Option<i64>,
-    now: i64,
-    quarantined: u64,
-    open: u64,
 }
 
 fn told(sync: &Sync, record: Option<SyncRecord>, counted: Result<Option<Counted>>) -> SyncStanding {
@@ -142,13 +129,15 @@ fn told(sync: &Sync, record: Option<SyncRecord>, counted: Result<Option<Counted>
     match counted {
         Ok(Some(counted)) => {
             standing.pending = Some(counted.pending);
-            standing.lag_ms = Some(counted.oldest.map_or(0, |at| ((counted.now - at) / 1000).max(0)));
+            standing.lag_ms = Some(counted.age.map_or(0, |age| age / 1000));
             standing.quarantined = counted.quarantined;
             standing.open_conflicts = counted.open;
             let late = standing.lag_ms.is_some_and(|lag| lag > BEHIND_MS);
             let set_aside = counted.quarantined + counted.open > 0;
+            let unreached = counted.away.as_ref().is_some_and(|e| e.kind == ErrorKind::Unreachable);
+            standing.last_error = standing.last_error.take().or(counted.away.map(|e| e.message().to_owned()));
             standing.state = match () {
-                () if record.offline => Condition::Offline,
+                () if record.offline || unreached => Condition::Offline,
                 () if standing.last_error.is_some() => Condition::Failed,
                 () if counted.unread => Condition::Waiting,
                 () if late || set_aside => Condition::Behind,
@@ -171,95 +160,4 @@ fn told(sync: &Sync, record: Option<SyncRecord>, counted: Result<Option<Counted>
         }
     }
     standing
-}
-
-/// Counts what is pending in both directions of a sync between two databases; `None` where no log tells.
-async fn count(config: &Config, sync: &Sync, databases: &Databases) -> Result<Option<Counted>> {
-    let Endpoint::Database(other) = &sync.target else { return Ok(None) };
-    if sync.mode != Mode::Incremental {
-        return Ok(None);
-    }
-    let (source, target) = (databases.get(config, &sync.source).await?, databases.get(config, other).await?);
-    let mut counted = Counted::default();
-    for database in [&source, &target] {
-        counted.quarantined += site::quarantine(database).await?.iter().filter(|q| q.sync == sync.name).count() as u64;
-        let open = site::conflicts(database).await?;
-        counted.open += open.iter().filter(|c| c.sync == sync.name && c.winner == "open").count() as u64;
-    }
-    let (Some(source), Some(target)) = (site::open(&source).await?, site::open(&target).await?) else {
-        return Ok(Some(Counted { unread: true, ..counted }));
-    };
-    if sync.direction != Direction::Pull {
-        one_way(sync, &source, &target, false, &mut counted).await?;
-    }
-    if sync.direction != Direction::Push {
-        one_way(sync, &target, &source, true, &mut counted).await?;
-    }
-    Ok(Some(counted))
-}
-
-/// What `from` has that `to` has not taken in. The log is counted first, then the cursor is read, then the versions are
-/// counted: whatever was written before and has not arrived is in one of the counts.
-async fn one_way(sync: &Sync, from: &Site, to: &Site, back: bool, counted: &mut Counted) -> Result<()> {
-    let snapshot = from.database.snapshot().await?;
-    let mut source = snapshot.source().await?;
-    let (mut reading, mut taking) = (from.database.target().await?, to.database.target().await?);
-    let mut found = false;
-    for (ours, theirs) in books(sync, from, to, back) {
-        found = true;
-        counted.pending += source.count(&ours.log.table, None).await?;
-        let point = WriteOptions { point: true, ..WriteOptions::default() };
-        taking.begin(point).await?;
-        let cursors = to.cursors(taking.as_mut(), from.id.id, std::iter::once(theirs.logged.n)).await?;
-        taking.rollback().await?;
-        let Some(cursor) = cursors.get(&theirs.logged.n).filter(|cursor| cursor.source == from.id) else {
-            counted.unread = true;
-            continue;
-        };
-        reading.begin(point).await?;
-        let unread = reading.scan(&ours.versions, Some((ours.seq(), cursor.position)), AGES_MAX).await?;
-        let lines = reading.scan(&ours.log.table, None, AGES_MAX).await?;
-        counted.now = reading.now().await?;
-        reading.rollback().await?;
-        counted.pending += if unread.rows() < AGES_MAX {
-            unread.rows() as u64
-        } else {
-            source.count(&ours.versions, Some(&format!("_rowferry_seq > {}", cursor.position))).await?
-        };
-        let versions = (0..unread.rows()).filter_map(|row| match unread.cell(row, ours.width()) {
-            Cell::Bytes(bytes) => {
-                Version::from_bytes(bytes).ok().and_then(|version| i64::try_from(version.clock.micros()).ok())
-            }
-            _ => None,
-        });
-        let wall = ours.log.table.column(crate::engine::ChangeLog::WALL);
-        let noted = (0..lines.rows()).filter_map(|row| match lines.cell(row, wall?) {
-            Cell::Int(at) => Some(at),
-            _ => None,
-        });
-        // A row without a version of its own has no age.
-        let oldest = versions.chain(noted).filter(|at| *at > 0).min();
-        counted.oldest = [counted.oldest, oldest].into_iter().flatten().min();
-    }
-    counted.unread |= !found;
-    Ok(())
-}
-
-/// The tables of a sync that are captured at both ends.
-fn books<'a>(sync: &'a Sync, from: &'a Site, to: &'a Site, back: bool) -> Vec<(&'a Book, &'a Book)> {
-    let mut pairs = Vec::new();
-    for mapping in &sync.tables {
-        let (here, there) = if back { (&mapping.target, &mapping.source) } else { (&mapping.source, &mapping.target) };
-        for ours in &from.tables {
-            let name = &ours.logged.table.name.name;
-            let theirs = if mapping.is_pattern() {
-                matches_pattern(here, name).then_some(name)
-            } else {
-                (name == here).then_some(there)
-            };
-            let theirs = theirs.and_then(|theirs| to.tables.iter().find(|book| book.logged.table.name.name == *theirs));
-            pairs.extend(theirs.map(|theirs| (ours.as_ref(), theirs.as_ref())));
-        }
-    }
-    pairs
 }

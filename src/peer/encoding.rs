@@ -192,6 +192,29 @@ impl Decoder {
         Ok(())
     }
 
+    /// What was unpacked so far, for who does not wait for the end. The bound holds for what is left here.
+    ///
+    /// # Errors
+    /// [`TooMuch`].
+    pub fn take(&mut self) -> Result<Vec<u8>, TooMuch> {
+        match &mut self.inner {
+            Inner::Identity => {}
+            Inner::Gzip(decoder) => {
+                decoder.flush().map_err(|_| TooMuch::Damaged)?;
+                self.contents.append(decoder.get_mut());
+            }
+            Inner::Zstd(decoder) => {
+                decoder.flush().map_err(|_| TooMuch::Damaged)?;
+                self.contents.append(decoder.get_mut());
+            }
+        }
+        if self.contents.len() as u64 > self.max {
+            Err(TooMuch::Contents)
+        } else {
+            Ok(std::mem::take(&mut self.contents))
+        }
+    }
+
     /// The contents.
     ///
     /// # Errors
@@ -251,6 +274,17 @@ mod tests {
             let mut decoder = Decoder::new(encoding, 1 << 20).unwrap();
             assert!(matches!(decoder.push(&bomb), Err(TooMuch::Contents)));
             assert!(decoder.contents.capacity() < zeros.len(), "stopped on the way");
+        }
+    }
+
+    #[test]
+    fn what_has_come_can_be_taken_before_the_end() {
+        for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
+            let bytes = packed(encoding, b"a few words");
+            let mut decoder = Decoder::new(encoding, 1000).unwrap();
+            decoder.push(&bytes).unwrap();
+            assert_eq!(decoder.take().unwrap(), b"a few words", "{encoding:?}");
+            assert_eq!(decoder.take().unwrap(), b"");
         }
     }
 

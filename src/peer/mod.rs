@@ -1,5 +1,30 @@
-//! Nodes among each other, and what both ends of an HTTP exchange share.
+//! Nodes among each other: what they say, how it travels, and a peer's database as an end of a sync.
+//!
+//! ```text
+//! pipeline ──▶ RemoteEndpoint, RemoteSender, RemoteReceiver ──▶ link ──▶ HTTP(S) ──▶ the peer's http::peer ──▶ its database
+//! ```
+//!
+//! A body is whole and an answer to this very request, or it is none; a call is done once, or nobody knows and the cursors
+//! are asked. So whatever the network does, cutting, repeating, keeping back, a sync goes on from where the databases stand.
 
+mod codec;
 mod encoding;
+mod guard;
+mod link;
+mod message;
+mod proxy;
+mod remote;
+mod session;
+mod tls;
 
+pub use codec::{Damaged, Nonce, Reader, Writer};
 pub use encoding::{Decoder, Encoder, Encoding, TooMuch};
+pub use guard::guarded;
+pub use link::Link;
+pub use message::{
+    About, Asked, Hello, MIME, Numbered, PROTOCOL, Prepared, Preparing, Receiving, Sending, Told, Welcome,
+    WireCaptured, WireMapping, WireOptions, WireOrigin, WirePlace, WirePlan, WireRoute, WireStanding, basis, path,
+};
+pub use remote::RemoteEndpoint;
+pub use session::Piece;
+pub use tls::fingerprint;

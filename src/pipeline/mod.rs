@@ -4,6 +4,7 @@
 //! compared in key order and only what differs is written. So an interrupted run needs no cursor to
 //! be resumed: what has arrived is equal and stays, the rest is written.
 
+mod ends;
 mod load;
 mod merge;
 mod owner;
@@ -16,12 +17,13 @@ mod run;
 mod sync;
 mod unfinished;
 
+pub use ends::{Captured, Endpoint, LocalEndpoint};
 pub(crate) use merge::is_flood;
 pub use pair::{Lacking, Pair, PairOptions, Preference, Stamp, TableTerms, lacking};
 pub use persist::{Claim, persist};
 pub use plan::{
-    ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, name_at, plan,
-    select_tables,
+    ColumnChoice, Mode, Origin, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, name_at,
+    plan, plan_from, select_tables,
 };
 pub use progress::{Progress, TableProgress};
 pub use resolve::Keep;

@@ -1,23 +1,20 @@
-//! Two databases of an incremental sync: what they need is put in place, then changes go the ways that it says.
+//! Two ends of an incremental sync: what they need is put in place, then changes go the ways that it says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::Progress;
+use super::ends::{Captured, Endpoint, LocalEndpoint};
 use super::owner::Owner;
-use super::persist::Claim;
-use super::plan::{ColumnChoice, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, plan};
-use super::run::{Report, RunOptions, run};
+use super::plan::{ColumnChoice, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern};
+use super::run::Report;
 use super::sync::{ChangeOptions, Direction, agree, run_changes};
-use crate::apply::Rejects;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
-use crate::endpoint::{End, Filter, LocalReceiver, LocalSender, Mapping, Route};
-use crate::engine::{Database, Error, ErrorKind, Result};
-use crate::model::{BatchLimits, Table, TableName, tells_moments};
-use crate::site::{Site, install, open};
+use crate::endpoint::{Filter, Mapping, Receiver, Route, Sender};
+use crate::engine::{Database, Error, ErrorKind, Lock, Result};
+use crate::model::{BatchLimits, Site, Table, TableName, tells_moments};
 
 /// Who prevails at a conflict, by the sync's own names for its ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,14 +98,16 @@ pub struct PairOptions {
 
 /// Both ends with all that they need in place.
 pub struct Pair {
-    pub(super) source: Site,
-    pub(super) target: Site,
+    pub(super) source: Held,
+    pub(super) target: Held,
     pub(super) there: Plan,
     pub(super) back: Option<Plan>,
     pub(super) options: PairOptions,
-    /// No other process brings these two in step while this lives.
-    owner: Arc<Owner>,
-    /// Both ends as the last run left them; none after an error.
+    /// Where both are at hand: no other process brings these two in step while this lives.
+    owner: Option<Arc<Owner>>,
+    /// Where a peer has one of them, nobody else does while these live: as long as a run takes.
+    turn: Vec<Box<dyn Lock>>,
+    /// Both ends as the last run left them; none after an error, or between runs with a peer.
     open: Option<Open>,
 }
 
@@ -121,7 +120,7 @@ struct Open {
 
 impl Open {
     async fn new(
-        (source, target): (&Site, &Site),
+        (source, target): (&Held, &Held),
         (there, back): (&Plan, Option<&Plan>),
         options: &PairOptions,
     ) -> Result<Self> {
@@ -136,27 +135,139 @@ impl Open {
     }
 }
 
+/// An end, and what it captures.
+pub(super) struct Held {
+    pub(super) endpoint: Arc<dyn Endpoint>,
+    pub(super) captured: Captured,
+}
+
+impl Held {
+    /// The same end, which may go on under another name.
+    async fn look_again(&mut self) -> Result<()> {
+        self.captured = self.endpoint.captured().await?;
+        Ok(())
+    }
+}
+
 impl Pair {
+    /// As [`Self::between`], of two databases at hand.
+    ///
+    /// # Errors
+    /// Those of [`Self::between`].
+    pub async fn prepare(source: &Arc<dyn Database>, target: &Arc<dyn Database>, options: PairOptions) -> Result<Self> {
+        let end = |database| -> Arc<dyn Endpoint> { Arc::new(LocalEndpoint::new(database, &options.stop)) };
+        Self::between(end(source), end(target), options.clone()).await
+    }
+
     /// Makes missing tables at the ends that take rows in, puts the bookkeeping into both databases, and plans both ways.
     ///
     /// # Errors
     /// What stands against it at a table: no key, different keys at the two ends, a loss that is not allowed.
-    pub async fn prepare(source: &Arc<dyn Database>, target: &Arc<dyn Database>, options: PairOptions) -> Result<Self> {
-        let owner = Owner::take(source, target, &options.stop).await?;
-        let there = match make_tables(source, target, &options).await? {
-            Some(planned) => planned,
-            None => plan(source.as_ref(), target.as_ref(), &forward(&options)).await?,
+    pub async fn between(source: Arc<dyn Endpoint>, target: Arc<dyn Endpoint>, options: PairOptions) -> Result<Self> {
+        let owner = match (source.database(), target.database()) {
+            (Some(source), Some(target)) => Some(Owner::take(source, target, &options.stop).await?),
+            _ => None,
         };
-        let from = install(source, &names(&there, |t| &t.source.name)).await?;
-        let to = install(target, &names(&there, |t| &t.target.name)).await?;
+        if options.pull
+            && let Some(Lacking { back, .. }) = lacking(source.as_ref(), target.as_ref(), &options.plan).await?
+        {
+            source.plan(&target.origin(&back).await?, &back, true).await?;
+        }
+        let forward = forward(&options);
+        let mut there = target.plan(&source.origin(&forward).await?, &forward, options.push).await?;
+        source.check(&mut there, false).await?;
+        let from = source.capture(&names(&there, |t| &t.source.name)).await?;
+        let to = target.capture(&names(&there, |t| &t.target.name)).await?;
         let back = if options.pull {
-            let back = reversed(source.as_ref(), &options.plan, &there).await?;
-            let planned = plan(target.as_ref(), source.as_ref(), &back).await;
+            let back = reversed(&from, &options.plan, &there);
+            let planned = plan_back(source.as_ref(), target.as_ref(), &back).await;
             Some(planned.map_err(|e| if back.filters.is_empty() || !options.push { e } else { e.context(BOTH_WAYS) })?)
         } else {
             None
         };
-        Ok(Self { source: from, target: to, there, back, options, owner, open: None })
+        let source = Held { endpoint: source, captured: from };
+        let target = Held { endpoint: target, captured: to };
+        Ok(Self { source, target, there, back, options, owner, turn: Vec::new(), open: None })
+    }
+
+    /// Keeps other nodes from bringing these two in step. The name is the same from either end, and so is the end that it
+    /// is held at.
+    async fn take_turn(&mut self) -> Result<()> {
+        if self.owner.is_some() || !self.turn.is_empty() {
+            return Ok(());
+        }
+        let (source, target) = (&self.source, &self.target);
+        let ids = (source.captured.end.site.id, target.captured.end.site.id);
+        if ids.0 == ids.1 {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!(
+                    "{} and {} are one site: one is the other, or a copy of it; run 'rowferry capture remove' where the copy \
+                     is, then this again",
+                    source.endpoint.label(),
+                    target.endpoint.label()
+                ),
+            ));
+        }
+        let at = if ids.0 <= ids.1 { source } else { target };
+        let name = format!("pair {:016x} {:016x}", ids.0.min(ids.1), ids.0.max(ids.1));
+        let held = format!(
+            "another rowferry is bringing {} and {} in step; wait until it is done, then run this again",
+            source.endpoint.label(),
+            target.endpoint.label()
+        );
+        let mut turn = Vec::new();
+        // A peer knows of us no more than our key, so that two processes of ours take turns here first.
+        if at.endpoint.is_shared() {
+            let own = if std::ptr::eq(at, source) { target } else { source };
+            turn.push(own.endpoint.lock(&format!("{name} driven"), &self.options.stop, held.clone()).await?);
+        }
+        turn.push(at.endpoint.lock(&name, &self.options.stop, held).await?);
+        self.turn = turn;
+        Ok(())
+    }
+
+    /// Waits until one of the ends was written to since a moment, `longest` in any case; that moment is now where there is
+    /// none. Comes back with what to give the next time.
+    ///
+    /// # Errors
+    /// What the databases say.
+    pub async fn news(&mut self, since: Option<(i64, i64)>, longest: Duration) -> Result<(i64, i64)> {
+        let (source, target) = (&self.source, &self.target);
+        let (ours, theirs) = (names(&self.there, |t| &t.source.name), names(&self.there, |t| &t.target.name));
+        let Some((here, there)) = since else {
+            let here = source.endpoint.news(&ours, i64::MIN, Duration::ZERO).await?;
+            return Ok((here, target.endpoint.news(&theirs, i64::MIN, Duration::ZERO).await?));
+        };
+        // Of an end that only receives no news is wanted.
+        tokio::select! {
+            number = source.endpoint.news(&ours, here, longest), if self.options.push => Ok((number?, there)),
+            number = target.endpoint.news(&theirs, there, longest), if self.options.pull => Ok((here, number?)),
+            () = self.options.stop.cancelled() => Ok((here, there)),
+        }
+    }
+
+    /// What goes between the two, each direction.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Route> {
+        let ends = (&self.source.captured, &self.target.captured);
+        let there = self.options.push.then(|| route(ends.0, ends.1, &self.there, &self.options, true).0);
+        let back = self.back.as_ref().map(|back| route(ends.1, ends.0, back, &self.options, false).0);
+        there.into_iter().chain(back).collect()
+    }
+
+    /// The site at the target, where others bring it in step too.
+    #[must_use]
+    pub fn peer(&self) -> Option<Site> {
+        self.target.endpoint.is_shared().then_some(self.target.captured.end.site)
+    }
+
+    /// Lets the other one go, until the next run.
+    pub async fn part(&mut self) {
+        self.turn.clear();
+        self.open = None;
+        self.source.endpoint.part().await;
+        self.target.endpoint.part().await;
     }
 
     /// Brings the changes of each end to the other, as far as the sync goes: first those of the target, then those of
@@ -166,32 +277,44 @@ impl Pair {
     /// What concerns no single table.
     pub async fn run(&mut self) -> Result<Report> {
         let started = Instant::now();
+        self.take_turn().await?;
+        let report = self.run_anew().await;
+        if self.owner.is_none() {
+            // Others have their turn.
+            (self.open, self.turn) = (None, Vec::new());
+        }
+        let mut report = report?;
+        report.seconds = started.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    async fn run_anew(&mut self) -> Result<Report> {
         for tried in 1.. {
             match self.run_once().await {
-                Ok(mut report) => {
-                    report.seconds = started.elapsed().as_secs_f64();
-                    return Ok(report);
-                }
                 // It goes on under another name, which is no fault.
                 Err(e) if e.kind == ErrorKind::CursorLost && tried < REOPENED_MAX => {
                     tracing::warn!("{e}");
-                    self.source = reopened(&self.source).await?;
-                    self.target = reopened(&self.target).await?;
+                    self.source.look_again().await?;
+                    self.target.look_again().await?;
+                    self.turn.clear();
+                    self.take_turn().await?;
                 }
-                Err(e) => return Err(e),
+                done => return done,
             }
         }
         Ok(Report::nothing())
     }
 
     async fn run_once(&mut self) -> Result<Report> {
-        if !self.owner.is_held().await {
+        if let Some(owner) = &self.owner
+            && !owner.is_held().await
+        {
             return Err(Error::new(
                 ErrorKind::Unreachable,
                 format!(
                     "the connection that keeps others from bringing {} and {} in step was lost",
-                    self.source.database.label(),
-                    self.target.database.label()
+                    self.source.endpoint.label(),
+                    self.target.endpoint.label()
                 ),
             ));
         }
@@ -223,41 +346,32 @@ impl Pair {
 /// A pair that turns out to be restored twice in one run has other troubles.
 const REOPENED_MAX: u32 = 4;
 
-async fn reopened(site: &Site) -> Result<Site> {
-    open(&site.database).await?.ok_or_else(|| {
-        Error::new(
-            ErrorKind::SchemaMismatch,
-            format!("the bookkeeping of {} vanished; run this again", site.database.label()),
-        )
-    })
-}
-
 /// Both ends of one direction.
 struct Way {
-    sender: LocalSender,
-    receiver: LocalReceiver,
+    sender: Box<dyn Sender>,
+    receiver: Box<dyn Receiver>,
     route: Arc<Route>,
 }
 
 impl Way {
     async fn open(
-        from: &Site,
-        to: &Site,
+        from: &Held,
+        to: &Held,
         plan: &Plan,
         options: &PairOptions,
         push: bool,
         report: &mut Report,
     ) -> Result<Self> {
-        let (route, refused) = route(from, to, plan, options, push);
+        let (route, refused) = route(&from.captured, &to.captured, plan, options, push);
         report.join(refused);
         let route = Arc::new(route);
-        let sender = LocalSender::open(from, &route, &options.stop).await?;
-        let receiver = LocalReceiver::open(to, &route).await?;
+        let sender = from.endpoint.sender(&route, &options.stop).await?;
+        let receiver = to.endpoint.receiver(&route).await?;
         Ok(Self { sender, receiver, route })
     }
 
     fn ends(&mut self) -> Direction<'_> {
-        Direction { from: &mut self.sender, to: &mut self.receiver, route: &self.route }
+        Direction { from: self.sender.as_mut(), to: self.receiver.as_mut(), route: &self.route }
     }
 }
 
@@ -266,7 +380,7 @@ fn names(plan: &Plan, name: impl Fn(&super::TablePlan) -> &TableName) -> Vec<Tab
 }
 
 /// What both ends need to know, and a report of the tables that cannot take part.
-pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, push: bool) -> (Route, Report) {
+pub(super) fn route(from: &Captured, to: &Captured, plan: &Plan, options: &PairOptions, push: bool) -> (Route, Report) {
     // Seen from who takes in: the sync's source sends when it is pushed.
     let side = |sync_source: bool| if sync_source == push { Side::Incoming } else { Side::Local };
     let terms = |name: &TableName| {
@@ -292,9 +406,7 @@ pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, 
     let mut report = Report::nothing();
     let mut tables = Vec::with_capacity(plan.tables.len());
     for table in &plan.tables {
-        let whole = |site: &Site, part: &Arc<Table>| {
-            site.book(&part.name).map_or_else(|| part.clone(), |book| book.logged.table.clone())
-        };
+        let whole = |end: &Captured, part: &Arc<Table>| end.table(&part.name).unwrap_or(part).clone();
         let (whole_from, whole_to) = (whole(from, &table.source), whole(to, &table.target));
         let name = if push { &table.source.name } else { &table.target.name };
         let ends = ((&*whole_from, &table.source), (&*whole_to, &table.target));
@@ -311,47 +423,9 @@ pub(super) fn route(from: &Site, to: &Site, plan: &Plan, options: &PairOptions, 
             Err(e) => report.refuse(name, e),
         }
     }
-    let route =
-        Route { sync: options.name.clone(), to_target: push, from: End::of(from), to: End::of(to), tables, first_run };
+    let (from, to) = (from.end.clone(), to.end.clone());
+    let route = Route { sync: options.name.clone(), to_target: push, from, to, tables, first_run };
     (route, report)
-}
-
-/// Makes the tables that an end which takes rows in lacks, without rows; the plan for the way there, where nothing had to
-/// be made there.
-async fn make_tables(
-    source: &Arc<dyn Database>,
-    target: &Arc<dyn Database>,
-    options: &PairOptions,
-) -> Result<Option<Plan>> {
-    if options.pull
-        && let Some(Lacking { back, .. }) = lacking(source.as_ref(), target.as_ref(), &options.plan).await?
-    {
-        make(target, source, &back, options).await?;
-    }
-    if options.push { make(source, target, &forward(options), options).await } else { Ok(None) }
-}
-
-async fn make(
-    from: &Arc<dyn Database>,
-    to: &Arc<dyn Database>,
-    wanted: &PlanOptions,
-    options: &PairOptions,
-) -> Result<Option<Plan>> {
-    let first = plan(from.as_ref(), to.as_ref(), wanted).await?;
-    if first.tables.iter().all(|table| !table.create && table.ddl.is_none()) {
-        return Ok(Some(first));
-    }
-    let claim = Claim::take(to, &options.stop).await?;
-    let run_options = RunOptions {
-        concurrency: 1,
-        limits: options.limits,
-        force: false,
-        schema_only: true,
-        rejects: Arc::new(Rejects::new(std::path::PathBuf::new())),
-        stop: options.stop.clone(),
-    };
-    run(from, &claim, &first, run_options, Progress::new(std::iter::empty())).await?;
-    Ok(None)
 }
 
 /// Tables of a sync that its source lacks and its target has.
@@ -366,18 +440,17 @@ pub struct Lacking {
 ///
 /// # Errors
 /// What the databases say.
-pub async fn lacking(source: &dyn Database, target: &dyn Database, options: &PlanOptions) -> Result<Option<Lacking>> {
+pub async fn lacking(source: &dyn Endpoint, target: &dyn Endpoint, options: &PlanOptions) -> Result<Option<Lacking>> {
     if !options.create {
         return Ok(None);
     }
-    let (ours, theirs) = (source.tables(None).await?, target.tables(None).await?);
     let (mut rest, mut back) = (Vec::new(), Vec::new());
     let (mut renamed, mut columns) = (BTreeMap::new(), BTreeMap::new());
     for pattern in &options.tables {
-        let own = matching_tables(source, &ours, pattern).await?;
+        let own = source.matching(pattern).await?;
         let other_name = options.renamed.get(pattern);
         let there = other_name.map_or_else(|| pattern.clone(), |name| exact_pattern(&name.to_string()));
-        let mut only_there = matching_tables(target, &theirs, &there).await?;
+        let mut only_there = target.matching(&there).await?;
         // Of one table, whatever its schemas are called; of a glob, those whose names the source has not.
         only_there.retain(|name| {
             let one = other_name.is_some() || *pattern == exact_pattern(&name.name);
@@ -403,7 +476,7 @@ pub async fn lacking(source: &dyn Database, target: &dyn Database, options: &Pla
     Ok((!back.tables.is_empty()).then_some(Lacking { back, there }))
 }
 
-/// What to plan for the way there. A condition is asked where rows are sent.
+/// What to plan for the way there. A condition is asked where rows are sent, and tables are made where they arrive.
 fn forward(options: &PairOptions) -> PlanOptions {
     let filters = if options.push { options.plan.filters.clone() } else { Vec::new() };
     PlanOptions { filters, create: options.plan.create && options.push, ..options.plan.clone() }
@@ -412,18 +485,25 @@ fn forward(options: &PairOptions) -> PlanOptions {
 /// Where a condition is asked.
 const BOTH_WAYS: &str = "on the way back, where each condition is asked too, in the target's own names";
 
+/// The plan of the way back.
+pub(super) async fn plan_back(source: &dyn Endpoint, target: &dyn Endpoint, options: &PlanOptions) -> Result<Plan> {
+    let mut plan = source.plan(&target.origin(options).await?, options, false).await?;
+    target.check(&mut plan, false).await?;
+    Ok(plan)
+}
+
 /// What to plan for the way back.
-pub(super) async fn reversed(source: &dyn Database, options: &PlanOptions, there: &Plan) -> Result<PlanOptions> {
+pub(super) fn reversed(source: &Captured, options: &PlanOptions, there: &Plan) -> PlanOptions {
     let (mut columns, mut filters) = (BTreeMap::new(), Vec::new());
     for table in &there.tables {
         let name = table.source.name.to_string();
         let filter = options.filters.iter().find(|(of, _)| *of == name);
         filters.extend(filter.map(|(_, condition)| (table.target.name.to_string(), condition.clone())));
         if let Some(choice) = options.columns.get(&table.source.name.to_string()) {
-            columns.insert(table.target.name.to_string(), way_back(source, choice, table).await?);
+            columns.insert(table.target.name.to_string(), way_back(source, choice, table));
         }
     }
-    Ok(PlanOptions {
+    PlanOptions {
         tables: there.tables.iter().map(|table| table.target.name.to_string()).collect(),
         exclude: Vec::new(),
         filters,
@@ -436,17 +516,17 @@ pub(super) async fn reversed(source: &dyn Database, options: &PlanOptions, there
         columns,
         create: false,
         ..options.clone()
-    })
+    }
 }
 
 /// The columns that are sent, the other way; and those filled that the source has and is not sent.
-async fn way_back(source: &dyn Database, choice: &ColumnChoice, there: &TablePlan) -> Result<ColumnChoice> {
+fn way_back(source: &Captured, choice: &ColumnChoice, there: &TablePlan) -> ColumnChoice {
     let names = |table: &Table| table.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
     let (ours, theirs) = (names(&there.source), names(&there.target));
     let mut fill = choice.fill.clone();
-    if let Some(whole) = source.describe(&there.source.name).await? {
+    if let Some(whole) = source.table(&there.source.name) {
         fill.retain(|name, _| whole.column(name).is_some() && !ours.contains(name));
     }
     let rename = theirs.iter().cloned().zip(ours).filter(|(from, to)| from != to).collect();
-    Ok(ColumnChoice { only: Some(theirs), exclude: Vec::new(), rename, fill })
+    ColumnChoice { only: Some(theirs), exclude: Vec::new(), rename, fill }
 }

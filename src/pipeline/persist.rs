@@ -133,7 +133,7 @@ fn others(target: &dyn Database) -> String {
 pub(super) const HOLD_TRIES: u32 = 10;
 
 /// The lock, once it is free; `None` when another keeps it.
-async fn free(target: &dyn Database, name: &str) -> Result<Option<Box<dyn Lock>>> {
+pub(super) async fn free(target: &dyn Database, name: &str) -> Result<Option<Box<dyn Lock>>> {
     // A server notices only after a moment that the holder has died.
     for tried in 1..=HOLD_TRIES {
         if let Some(lock) = target.lock(name).await? {

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::pair::{Pair, reversed, route};
-use super::plan::{Plan, PlanOptions, plan};
+use super::pair::{Pair, plan_back, reversed, route};
+use super::plan::{Plan, PlanOptions};
 use super::sync::TRIES;
 use crate::apply::{Fill, Settled, image, key_of, row_of};
 use crate::capture::Changes;
@@ -38,6 +38,7 @@ impl Pair {
     /// `SchemaMismatch` when the table is no longer synced or has changed since, `Busy` when an application writes the
     /// row meanwhile, `Constraint` when an end refuses it.
     pub async fn resolve(&self, conflict: &Conflict, at_target: bool, keep: Keep) -> Result<()> {
+        let (source_site, target_site) = (self.source.endpoint.site()?, self.target.endpoint.site()?);
         let backwards;
         let back = if let Some(back) = &self.back {
             back
@@ -45,8 +46,8 @@ impl Pair {
             backwards = self.backwards().await?;
             &backwards
         };
-        let mut source = Seat::open(&self.source, self.route(&self.there, true), &self.options).await?;
-        let mut target = Seat::open(&self.target, self.route(back, false), &self.options).await?;
+        let mut source = Seat::open(&source_site, self.route(&self.there, true), &self.options).await?;
+        let mut target = Seat::open(&target_site, self.route(back, false), &self.options).await?;
         let open = conflict.winner == "open";
         let (recorder, other) = if at_target { (&mut target, &mut source) } else { (&mut source, &mut target) };
         recorder.find(&conflict.table, &self.options.name)?;
@@ -95,7 +96,8 @@ impl Pair {
         let plan = if to_target { Some(&self.there) } else { self.back.as_ref() };
         let plan = plan.ok_or_else(|| unsynced(table, &self.options.name))?;
         let (from, to) = if to_target { (&self.source, &self.target) } else { (&self.target, &self.source) };
-        let mut sender = Seat::open(from, self.route(plan, to_target), &self.options).await?;
+        let (from, to) = (from.endpoint.site()?, to.endpoint.site()?);
+        let mut sender = Seat::open(&from, self.route(plan, to_target), &self.options).await?;
         let named = |mapping: &Mapping| mapping.to.name.to_string() == table;
         sender.table = sender.route.tables.iter().position(named).ok_or_else(|| unsynced(table, &self.options.name))?;
         let theirs = &sender.mapping().to_keys;
@@ -106,22 +108,22 @@ impl Pair {
         }
         let keys = Batch::new(theirs.clone(), columns);
         let current = sender.current(&Keys::Received(keys)).await?;
-        let mut receiver = LocalReceiver::open(to, &sender.route).await?;
+        let mut receiver = LocalReceiver::open(&to, &sender.route).await?;
         receiver.take(&parcel(sender.table, current), Basis::Written).await?;
         Ok(())
     }
 
     /// The way back, of a sync that has none: only to carry what a person decided.
     async fn backwards(&self) -> Result<Plan> {
-        let back = reversed(self.source.database.as_ref(), &self.options.plan, &self.there).await?;
+        let back = reversed(&self.source.captured, &self.options.plan, &self.there);
         // What a person decided goes back whatever condition its row meets.
         let options = PlanOptions { allow_loss: true, filters: Vec::new(), ..back };
-        plan(self.target.database.as_ref(), self.source.database.as_ref(), &options).await
+        plan_back(self.source.endpoint.as_ref(), self.target.endpoint.as_ref(), &options).await
     }
 
     fn route(&self, plan: &Plan, push: bool) -> Arc<Route> {
         let (from, to) = if push { (&self.source, &self.target) } else { (&self.target, &self.source) };
-        Arc::new(route(from, to, plan, &self.options, push).0)
+        Arc::new(route(&from.captured, &to.captured, plan, &self.options, push).0)
     }
 }
 

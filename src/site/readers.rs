@@ -101,6 +101,25 @@ impl Site {
         }
     }
 
+    /// How far a site was with a table of this one's when it last spoke, in this epoch; `None`: it never read it.
+    pub async fn read_upto(&self, target: &mut dyn Lookup, site: u64, table: u32) -> Result<Option<i64>> {
+        let found = target.scan(&self.books.readers, None, READERS_MAX).await?;
+        let mut name = Column::default();
+        push_site(&mut name, site);
+        let position = |row| match [3, 4, 5].map(|column| found.cell(row, column)) {
+            [Cell::Int(read), Cell::Int(epoch), Cell::Int(position)]
+                if found.cell(row, 0) == name.cell(0)
+                    && read == i64::from(table)
+                    && epoch == i64::from(self.id.epoch)
+                    && position != Self::GONE =>
+            {
+                Some(position)
+            }
+            _ => None,
+        };
+        Ok((0..found.rows()).filter_map(position).max())
+    }
+
     /// What is noted of tables of one other site, by their numbers there.
     async fn noted(
         &self,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Engine, Output, TestDb, assert_equal, command, output};
+use crate::support::{Engine, Node, Output, TestDb, assert_equal, command, output, wait};
 
 /// An example, with the databases that its variables name.
 struct Example<'a> {
@@ -194,4 +194,42 @@ fn laravel_slave() {
         assert_eq!(db.value("SELECT count(*) FROM transactions"), "2");
     }
     assert_equal(&till, &master);
+}
+
+#[test]
+fn three_nodes() {
+    let (office, a, b) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Sqlite), TestDb::new(Engine::Mariadb));
+    a.execute(
+        "CREATE TABLE riders (id INTEGER NOT NULL PRIMARY KEY, name VARCHAR(40));
+         CREATE TABLE bookings (id VARCHAR(20) NOT NULL PRIMARY KEY, rider INTEGER NOT NULL, status VARCHAR(20),
+             FOREIGN KEY (rider) REFERENCES riders (id));
+         INSERT INTO riders VALUES (1, 'Ada'); INSERT INTO bookings VALUES ('A-1', 1, 'new')",
+    );
+    let files = example("three-nodes", &[]).folder;
+    let start = |file: &str, variables: &[(&str, &str)]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::copy(files.join(file), folder.path().join(file)).expect("the file");
+        let node = Node::with(folder.path(), &["-c", file, "serve"], variables);
+        (node, folder)
+    };
+    let keys = ["a-key-of-laptop-a", "a-key-of-laptop-b"];
+    let listen = ("LISTEN", "127.0.0.1:0");
+    let (at_office, _folder) =
+        start("office.yaml", &[listen, ("OFFICE", office.url()), ("KEY_A", keys[0]), ("KEY_B", keys[1])]);
+    let url = format!("http://{}", at_office.address);
+    let laptop = |name: &str, db: &TestDb, key: &str| {
+        start("laptop.yaml", &[("LAPTOP", name), ("APP", db.url()), ("OFFICE_URL", &url), ("KEY", key)])
+    };
+    let _a = laptop("laptop-a", &a, keys[0]);
+    wait("the rows at the office", || office.attempt("SELECT 1 / count(*) FROM bookings").ok());
+    let _b = laptop("laptop-b", &b, keys[1]);
+    let has = |db: &TestDb, what: &str| {
+        let sql = format!("SELECT id FROM bookings WHERE status = '{what}'");
+        db.attempt(&sql).ok().and_then(|()| (!db.query(&sql).is_empty()).then_some(()))
+    };
+    wait("the rows on the other laptop", || has(&b, "new"));
+    b.execute("UPDATE bookings SET status = 'taken' WHERE id = 'A-1'");
+    wait("its answer on the first", || has(&a, "taken"));
+    assert_equal(&a, &office);
+    assert_equal(&b, &office);
 }

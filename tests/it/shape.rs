@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Each area uses only areas before it.
 const LAYERS: [&str; 18] = [
     "runtime", "model", "conflict", "config", "engine", "site", "state", "capture", "compare", "apply", "endpoint",
-    "peer", "pipeline", "diff", "jobs", "http", "sample", "cli",
+    "pipeline", "diff", "peer", "jobs", "http", "sample", "cli",
 ];
 const PRODUCTS: [&str; 4] = ["sqlite", "mysql", "mariadb", "postgres"];
 

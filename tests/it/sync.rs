@@ -128,9 +128,9 @@ fn another_systems_config_is_translated_once_and_for_its_owner_alone() {
     assert_eq!((other.code, &other.json()["blanks"]), (0, &serde_json::json!(0)), "{other:?}");
     let missing = rowferry_in(folder.path(), &["init", "--from", "nothing.env"]);
     assert_eq!(missing.code, 2, "{missing:?}");
-    // What it says is read as a configuration: the peer is what this command cannot do yet.
+    // What it says is read as a configuration, whose database is not here.
     let sync = rowferry_in(folder.path(), &["sync", "sales"]);
-    assert_eq!(sync.code, 2, "{sync:?}");
+    assert_eq!(sync.code, 3, "{sync:?}");
     assert!(sync.stderr.contains("sync sales"), "{sync:?}");
 }
 

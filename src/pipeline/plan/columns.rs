@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::select::{choose_columns, nearest};
@@ -9,7 +10,7 @@ use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{Column, ColumnDef, LogicalType, Table, parse};
 
 /// The columns of a table that take part.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ColumnChoice {
     /// Only these.
     pub only: Option<Vec<String>>,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::unfinished;
 use crate::apply::Fill;
-use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Selection, TableDdl};
+use crate::engine::{Database, Error, ErrorKind, Letters, ReadRequest, Result, Selection, TableDdl};
 use crate::model::{BatchLimits, ColumnDef, Key, Shift, Table, TableName, Zone};
 
 pub use columns::ColumnChoice;
@@ -115,6 +115,50 @@ pub struct Plan {
     pub noisy: Option<String>,
 }
 
+/// What is known of a database that rows come from, and of the tables that are meant: enough to plan for them wherever
+/// they go.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// What people call it.
+    pub label: String,
+    /// Text that no other database has.
+    pub identity: String,
+    /// The engine.
+    pub product: String,
+    /// Product and version, for people.
+    pub version: String,
+    /// Which names of its tables are one.
+    pub table_names: Letters,
+    /// The zone in which its naive timestamps stand.
+    pub zone: Zone,
+    /// The tables.
+    pub tables: Vec<Table>,
+    /// Conditions, by table, that rows have to meet to be sent from there at all.
+    pub conditions: BTreeMap<String, String>,
+    /// What could surprise.
+    pub notes: Vec<String>,
+}
+
+impl Origin {
+    /// That of a database, with the tables that the options choose.
+    ///
+    /// # Errors
+    /// `SchemaMismatch` for a name that is no table.
+    pub async fn of(source: &dyn Database, options: &PlanOptions) -> Result<Self> {
+        Ok(Self {
+            tables: select_tables(source, &options.tables, &options.exclude).await?,
+            label: source.label().to_owned(),
+            identity: source.identity().await?,
+            product: source.abilities().product.to_owned(),
+            version: source.version().to_owned(),
+            table_names: source.abilities().table_names,
+            zone: source.zone().clone(),
+            conditions: BTreeMap::new(),
+            notes: notes(source, options).await?,
+        })
+    }
+}
+
 /// How alike the two databases are.
 #[derive(Debug, Clone, Copy)]
 struct Ends {
@@ -125,11 +169,11 @@ struct Ends {
 }
 
 impl Ends {
-    fn of(source: &dyn Database, target: &dyn Database) -> Self {
-        let one_engine = source.abilities().product == target.abilities().product;
+    fn of(source: &Origin, target: &dyn Database) -> Self {
+        let one_engine = source.product == target.abilities().product;
         // `MariaDB 10.11` and `MySQL 9.7` are one engine and two products.
         let product = |version: &str| version.split(' ').next().unwrap_or_default().to_owned();
-        Self { one_engine, one_product: one_engine && product(source.version()) == product(target.version()) }
+        Self { one_engine, one_product: one_engine && product(&source.version) == product(target.version()) }
     }
 }
 
@@ -139,9 +183,42 @@ impl Ends {
 /// `SchemaMismatch` and `Usage` name the table and the column and say what to do; nothing has been
 /// touched then.
 pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOptions) -> Result<Plan> {
-    let tables = select_tables(source, &options.tables, &options.exclude).await?;
+    let origin = Origin::of(source, options).await?;
+    let mut plan = plan_from(&origin, target, options).await?;
+    check(source, &mut plan, options.count).await?;
+    Ok(plan)
+}
+
+/// Has the source look at what it will be asked, and count the rows.
+///
+/// # Errors
+/// What it says to a condition or a column.
+pub async fn check(source: &dyn Database, plan: &mut Plan, count: bool) -> Result<()> {
+    let snapshot = source.snapshot().await?;
+    let mut reader = snapshot.source().await?;
+    for table in &mut plan.tables {
+        let request = ReadRequest {
+            table: table.source.clone(),
+            filter: table.filter.clone(),
+            rows: Selection::All,
+            ordered: false,
+            limits: BatchLimits { rows: 1, bytes: 1 },
+        };
+        reader.check(&request).await.map_err(|e| e.of_table(&table.source.name))?;
+        if count {
+            table.rows = reader.count(&table.source, table.filter.as_deref()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Plans what comes from elsewhere; what only the database there can tell is asked of it by [`check`].
+///
+/// # Errors
+/// Those of [`plan`].
+pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOptions) -> Result<Plan> {
     for (name, _) in &options.filters {
-        if !tables.iter().any(|t| t.name.to_string() == *name) {
+        if !source.tables.iter().any(|t| t.name.to_string() == *name) {
             return Err(Error::new(
                 ErrorKind::SchemaMismatch,
                 format!("a condition names '{name}', which is no table of this copy"),
@@ -149,18 +226,16 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
         }
     }
     let ends = Ends::of(source, target);
-    let one_database = ends.one_engine && source.identity().await? == target.identity().await?;
+    let one_database = ends.one_engine && source.identity == target.identity().await?;
     let ours = unfinished::tables(target).await?;
-    let snapshot = source.snapshot().await?;
-    let mut reader = snapshot.source().await?;
     let renamed = |t: &Table| {
         let told = options.renamed.get(&t.name.to_string()).cloned();
-        told.unwrap_or_else(|| name_at(source, target, &t.name))
+        told.unwrap_or_else(|| if ends.one_engine { t.name.clone() } else { TableName::new(t.name.name.clone()) })
     };
-    let tables: Vec<(Table, TableName)> =
-        sort_parents_first(tables).into_iter().map(|t| (renamed(&t), t)).map(|(name, t)| (t, name)).collect();
+    let tables = sort_parents_first(source.tables.clone());
+    let tables: Vec<(Table, TableName)> = tables.into_iter().map(|t| (renamed(&t), t)).map(|(n, t)| (t, n)).collect();
     refuse_twins(target, &tables)?;
-    let mut parents = parents(source, target, &tables).await?;
+    let mut parents = parents(source.table_names, target, &tables).await?;
     let mut plans = Vec::with_capacity(tables.len());
     let mut there = existing(target, tables.iter().map(|(_, name)| name)).await?;
     for (table, name) in tables {
@@ -176,20 +251,10 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
         }
         let chosen = Chosen::new(table, &options.columns)?;
         let mut plan =
-            plan_table(target, &chosen, &name, existing, &ours, (options.create, ends, source.zone(), &mut parents))?;
-        plan.filter =
-            options.filters.iter().find(|(n, _)| *n == plan.source.name.to_string()).map(|(_, filter)| filter.clone());
-        let request = ReadRequest {
-            table: plan.source.clone(),
-            filter: plan.filter.clone(),
-            rows: Selection::All,
-            ordered: false,
-            limits: BatchLimits { rows: 1, bytes: 1 },
-        };
-        reader.check(&request).await.map_err(|e| e.of_table(&plan.source.name))?;
-        if options.count {
-            plan.rows = reader.count(&plan.source, plan.filter.as_deref()).await?;
-        }
+            plan_table(target, &chosen, &name, existing, &ours, (options.create, ends, &source.zone, &mut parents))?;
+        let name = plan.source.name.to_string();
+        let told = options.filters.iter().find(|(n, _)| *n == name).map(|(_, filter)| filter);
+        plan.filter = told.or_else(|| source.conditions.get(&name)).cloned();
         plans.push(plan);
     }
     let made = plans.iter().filter(|p| p.create).filter_map(|p| Some((p.target.clone(), p.ddl.clone()?)));
@@ -222,7 +287,7 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
         ));
     }
     let serial = !silent && plans.iter().any(|p| !p.create && !p.target.foreign_keys.is_empty());
-    Ok(Plan { tables: plans, mode: options.mode, serial, notes: notes(source, options).await?, noisy })
+    Ok(Plan { tables: plans, mode: options.mode, serial, notes: source.notes.clone(), noisy })
 }
 
 /// Those tables of these names that are there.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::{Database, ErrorKind, Result};
+use crate::engine::{Database, ErrorKind, Letters, Result};
 use crate::model::{Table, TableName};
 
 /// What is known of the target's side.
@@ -32,13 +32,9 @@ impl Parents {
     }
 }
 
-/// Looks up the parents of these tables, each with its name at the target: among themselves, then at the target.
-pub(super) async fn parents(
-    source: &dyn Database,
-    target: &dyn Database,
-    tables: &[(Table, TableName)],
-) -> Result<Parents> {
-    let letters = source.abilities().table_names;
+/// Looks up the parents of these tables, each with its name at the target: among themselves, by what counts as one name
+/// there, then at the target.
+pub(super) async fn parents(letters: Letters, target: &dyn Database, tables: &[(Table, TableName)]) -> Result<Parents> {
     let folded = |name: &TableName| (name.schema.clone(), letters.fold(&name.name));
     let planned: BTreeMap<_, &TableName> = tables.iter().map(|(table, name)| (folded(&table.name), name)).collect();
     let mut parents = BTreeMap::new();

@@ -35,7 +35,14 @@ impl Node {
     /// Starts a command that listens, and says where.
     #[track_caller]
     pub fn of(folder: &Path, args: &[&str]) -> Self {
+        Self::with(folder, args, &[])
+    }
+
+    /// The same, with these variables.
+    #[track_caller]
+    pub fn with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = program(folder, args);
+        command.envs(variables.iter().copied());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let mut node = Self { child, address: String::new(), said: Arc::default() };
         let (send, lines) = mpsc::channel();

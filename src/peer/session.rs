@@ -1,0 +1,444 @@
+//! Ends that are open at a peer. Each call has a number, so that one that comes twice is done once; one that finds its end
+//! gone, which has done nothing then, opens it anew and is sent again.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::codec::{Damaged, Nonce, Reader, Writer};
+use super::link::{Answered, Link, Pieces, nonce};
+use super::message::{Numbered, Receiving, Sending, Told, WirePlace, WireStanding, applied, path};
+use crate::apply::Applied;
+use crate::capture::{FittedBatch, Reading, interrupted};
+use crate::endpoint::{
+    Basis, Current, Fault, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender,
+    Standing,
+};
+use crate::engine::{Error, ErrorKind, Result};
+use crate::model::{Batch, BatchLimits, Table};
+
+/// An end that is open at a peer.
+struct Session {
+    link: Arc<Link>,
+    path: &'static str,
+    route: Arc<Route>,
+    id: u128,
+    number: u64,
+    /// Whether nobody knows any more how the last call ended.
+    broken: bool,
+}
+
+/// An answer, with what stands behind its head.
+struct Answer {
+    told: Told,
+    body: Vec<u8>,
+}
+
+impl Session {
+    fn new(link: Arc<Link>, path: &'static str, route: Arc<Route>) -> Self {
+        Self { link, path, route, id: 0, number: 0, broken: true }
+    }
+
+    fn senseless(&self) -> Fault {
+        self.link.error(ErrorKind::Protocol, "it answers something else than it was asked").into()
+    }
+
+    fn damaged(&self) -> impl Fn(Damaged) -> Fault + use<> {
+        let link = self.link.clone();
+        move |e| link.error(ErrorKind::Protocol, format!("its answer makes no sense: {e}")).into()
+    }
+
+    /// Opens the end, unless it is open.
+    async fn open<T: Serialize>(&mut self, open: &T, fill: &(impl Fn(&mut Writer) + Sync)) -> Outcome<()> {
+        if !self.broken {
+            return Ok(());
+        }
+        (self.id, self.number) = (nonce(), 0);
+        match self.send(open, fill).await? {
+            Some(Answer { told: Told::Done, .. }) => {
+                self.broken = false;
+                Ok(())
+            }
+            _ => Err(self.senseless()),
+        }
+    }
+
+    /// A call; `None`: the end is not open there any more.
+    async fn send<T: Serialize>(&mut self, ask: &T, behind: &(impl Fn(&mut Writer) + Sync)) -> Outcome<Option<Answer>> {
+        let (nonce, body) = self.body(ask, behind);
+        // Until an answer is there, nobody knows.
+        self.broken = true;
+        let Answered::Body(body) = self.link.call(self.path, nonce, body).await? else { return Ok(None) };
+        let told = Reader::new(&body).and_then(|reader| reader.head()).map_err(self.damaged())?;
+        self.broken = false;
+        self.number += 1;
+        match told {
+            Told::Failed(table, kind, message) => {
+                let table = table.filter(|&at| at < self.route.tables.len());
+                Err(Fault { table, error: Error::new(kind.into(), message) })
+            }
+            told => Ok(Some(Answer { told, body })),
+        }
+    }
+
+    fn body<T: Serialize>(&self, ask: &T, behind: &impl Fn(&mut Writer)) -> (Nonce, Vec<u8>) {
+        let nonce = nonce();
+        let mut writer = Writer::new(nonce, &Numbered { session: self.id, number: self.number, ask });
+        behind(&mut writer);
+        (nonce, writer.finish())
+    }
+
+    /// A call to an end that is opened first where it has to be.
+    async fn call<T: Serialize>(&mut self, open: &T, ask: &T, behind: impl Fn(&mut Writer) + Sync) -> Outcome<Answer> {
+        for _ in 0..2 {
+            let route = self.route.clone();
+            self.open(open, &|writer: &mut Writer| fills(&route, writer)).await?;
+            if let Some(answer) = self.send(ask, &behind).await? {
+                return Ok(answer);
+            }
+        }
+        Err(self.link.error(ErrorKind::Unreachable, "it forgets at once what it was told").into())
+    }
+
+    /// Says that the end is not needed any more.
+    fn close<T: Serialize>(&mut self, close: &T) {
+        if self.broken {
+            return;
+        }
+        let (nonce, body) = self.body(close, &|_: &mut Writer| {});
+        self.link.farewell(self.path, nonce, body);
+    }
+
+    fn table(&self, at: usize) -> &Mapping {
+        &self.route.tables[at]
+    }
+}
+
+/// What new rows are filled with, one row for each table.
+fn fills(route: &Route, writer: &mut Writer) {
+    for mapping in &route.tables {
+        writer.batch(&mapping.fill.values());
+    }
+}
+
+/// One batch behind the head, and nothing more.
+fn batch(body: &[u8], table: &Arc<Table>) -> std::result::Result<Batch, Damaged> {
+    let mut reader = Reader::new(body)?;
+    let batch = reader.batch(table)?;
+    reader.end()?;
+    Ok(batch)
+}
+
+/// Places of tables that the route has.
+fn places(route: &Route, places: Vec<WirePlace>) -> std::result::Result<Vec<Place>, Damaged> {
+    let places: Vec<Place> = places.into_iter().map(Place::from).collect();
+    if places.iter().all(|place| place.table < route.tables.len()) { Ok(places) } else { Err(Damaged) }
+}
+
+/// A peer's database that sends.
+pub(super) struct RemoteSender {
+    session: Session,
+    open: Sending,
+    stop: CancellationToken,
+}
+
+impl RemoteSender {
+    pub(super) async fn open(
+        link: Arc<Link>,
+        route: Arc<Route>,
+        open: Sending,
+        stop: CancellationToken,
+    ) -> Result<Self> {
+        let mut session = Session::new(link, path::CHANGES, route.clone());
+        session.open(&open, &|writer: &mut Writer| fills(&route, writer)).await?;
+        Ok(Self { session, open, stop })
+    }
+
+    async fn call(&mut self, ask: Sending, behind: impl Fn(&mut Writer) + Sync) -> Outcome<Answer> {
+        self.session.call(&self.open, &ask, behind).await
+    }
+}
+
+impl Drop for RemoteSender {
+    fn drop(&mut self) {
+        self.session.close(&Sending::Close);
+    }
+}
+
+#[async_trait]
+impl Sender for RemoteSender {
+    async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed> {
+        let reader = reader.iter().map(|standing| standing.map(WireStanding::from)).collect();
+        let answer = self.call(Sending::Resume(reader), |_| {}).await?;
+        match answer.told {
+            Told::Resumed(None) => Ok(Resumed::ReaderRestored),
+            Told::Resumed(Some(starts)) if starts.len() == self.session.route.tables.len() => {
+                Ok(Resumed::At(starts.into_iter().map(Into::into).collect()))
+            }
+            _ => Err(self.session.senseless().into()),
+        }
+    }
+
+    async fn is_still(&mut self, reader: &[Option<Standing>]) -> Result<bool> {
+        let reader = reader.iter().map(|standing| standing.map(WireStanding::from)).collect();
+        match self.call(Sending::Still(reader), |_| {}).await?.told {
+            Told::Still(still) => Ok(still),
+            _ => Err(self.session.senseless().into()),
+        }
+    }
+
+    async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+        let answer = self.call(Sending::Fold(tables.iter().map(|place| (*place).into()).collect()), |_| {}).await?;
+        match answer.told {
+            Told::Tables(emptied) if emptied.iter().all(|&at| at < self.session.route.tables.len()) => Ok(emptied),
+            _ => Err(self.session.senseless()),
+        }
+    }
+
+    async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
+        match self.call(Sending::Bury(table), |writer| writer.batch(keys)).await?.told {
+            Told::Done => Ok(()),
+            _ => Err(self.session.senseless()),
+        }
+    }
+
+    async fn changes(&mut self, after: &[Place], limits: BatchLimits) -> Outcome<Parcel> {
+        let ask = Sending::Changes(after.iter().map(|place| (*place).into()).collect(), limits.into());
+        let answer = self.call(ask, |_| {}).await?;
+        let Told::Parcel(tables, at, more) = answer.told else { return Err(self.session.senseless()) };
+        let route = &self.session.route;
+        let read = || {
+            let mut reader = Reader::new(&answer.body)?;
+            let mut changes = Vec::with_capacity(tables.len());
+            for &at in &tables {
+                let mapping = route.tables.get(at).ok_or(Damaged)?;
+                changes.push((at, reader.changes(&mapping.from_keys, &mapping.from)?));
+            }
+            reader.end()?;
+            Ok(Parcel { changes, places: places(route, at)?, more })
+        };
+        read().map_err(self.session.damaged())
+    }
+
+    async fn deleted(&mut self, after: Place, limit: usize) -> Outcome<(Batch, Place)> {
+        let answer = self.call(Sending::Deleted(after.into(), limit), |_| {}).await?;
+        let Told::Deleted(place) = answer.told else { return Err(self.session.senseless()) };
+        let keys = batch(&answer.body, &self.session.table(after.table).from_keys).map_err(self.session.damaged())?;
+        Ok((keys, Place { table: after.table, ..place.into() }))
+    }
+
+    async fn current(&mut self, table: usize, keys: &Keys) -> Outcome<Current> {
+        let (received, keys) = match keys {
+            Keys::Sent(keys) => (false, keys),
+            Keys::Received(keys) => (true, keys),
+        };
+        let answer = self.call(Sending::Current(table, received), |writer| writer.batch(keys)).await?;
+        let Told::Current(left_out) = answer.told else { return Err(self.session.senseless()) };
+        let mapping = self.session.table(table);
+        let read = || {
+            let mut reader = Reader::new(&answer.body)?;
+            let changes = reader.changes(&mapping.from_keys, &mapping.from)?;
+            reader.end()?;
+            if left_out.iter().any(|&row| row >= keys.rows()) { Err(Damaged) } else { Ok(changes) }
+        };
+        let changes = read().map_err(self.session.damaged())?;
+        Ok(Current { changes, left_out })
+    }
+
+    async fn rows(&mut self, table: usize, limits: BatchLimits) -> Outcome<Reading> {
+        let session = &mut self.session;
+        for _ in 0..2 {
+            let route = session.route.clone();
+            session.open(&self.open, &|writer: &mut Writer| fills(&route, writer)).await?;
+            let (nonce, body) = session.body(&Sending::Rows(table, limits.into()), &|_: &mut Writer| {});
+            session.broken = true;
+            if let Some(pieces) = session.link.stream(path::SNAPSHOT, body).await? {
+                (session.broken, session.number) = (false, session.number + 1);
+                let from = session.table(table).from.clone();
+                return Ok(read(session.link.clone(), pieces, nonce, from, self.stop.clone()));
+            }
+        }
+        Err(session.link.error(ErrorKind::Unreachable, "it forgets at once what it was told").into())
+    }
+}
+
+/// What a piece of a stream of rows says.
+#[derive(Debug, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Piece {
+    /// Rows follow; so many pieces came before.
+    Rows(u64),
+    /// That was all; so many pieces came before.
+    End(u64),
+    /// It went wrong.
+    Failed(super::message::WireKind, String),
+}
+
+/// Reads a stream of rows in a task of its own.
+fn read(link: Arc<Link>, mut pieces: Pieces, nonce: Nonce, table: Arc<Table>, stop: CancellationToken) -> Reading {
+    let (send, receive) = mpsc::channel(2);
+    tokio::spawn(async move {
+        let mut before = 0;
+        loop {
+            let piece = tokio::select! {
+                piece = pieces.next() => piece,
+                () = stop.cancelled() => {
+                    let _ = send.send(Err(interrupted())).await;
+                    return;
+                }
+            };
+            let batch = match piece {
+                Err(why) => Err(link.error(ErrorKind::Unreachable, why)),
+                Ok(piece) => match rows(&piece, nonce, before, &table) {
+                    Ok(Some(batch)) => Ok(batch),
+                    Ok(None) => return,
+                    Err(e) => Err(e.unwrap_or_else(|| {
+                        link.error(ErrorKind::Unreachable, "what came is not the whole answer to what was asked")
+                    })),
+                },
+            };
+            before += 1;
+            let failed = batch.is_err();
+            let fitted = batch.map(|batch| FittedBatch { batch, misfits: Vec::new() });
+            // Nobody may be left who wants them.
+            if send.send(fitted).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    receive
+}
+
+/// The rows of a piece; `None` at the end. An error without words is a damaged one.
+fn rows(
+    piece: &[u8],
+    nonce: Nonce,
+    before: u64,
+    table: &Arc<Table>,
+) -> std::result::Result<Option<Batch>, Option<Error>> {
+    let mut reader = Reader::new(piece).map_err(|_| None)?;
+    if reader.nonce != nonce {
+        return Err(None);
+    }
+    match reader.head().map_err(|_| None)? {
+        Piece::Rows(number) if number == before => reader.batch(table).map(Some).map_err(|_| None),
+        Piece::End(number) if number == before => Ok(None),
+        Piece::Failed(kind, message) => Err(Some(Error::new(kind.into(), message))),
+        Piece::Rows(_) | Piece::End(_) => Err(None),
+    }
+}
+
+/// A peer's database that receives.
+pub(super) struct RemoteReceiver {
+    session: Session,
+    open: Receiving,
+}
+
+impl RemoteReceiver {
+    pub(super) async fn open(link: Arc<Link>, route: Arc<Route>, open: Receiving) -> Result<Self> {
+        let mut session = Session::new(link, path::APPLY, route.clone());
+        session.open(&open, &|writer: &mut Writer| fills(&route, writer)).await?;
+        Ok(Self { session, open })
+    }
+
+    async fn call(&mut self, ask: Receiving, behind: impl Fn(&mut Writer) + Sync) -> Outcome<Answer> {
+        self.session.call(&self.open, &ask, behind).await
+    }
+}
+
+impl Drop for RemoteReceiver {
+    fn drop(&mut self) {
+        self.session.close(&Receiving::Close);
+    }
+}
+
+#[async_trait]
+impl Receiver for RemoteReceiver {
+    async fn cursors(&mut self) -> Result<Vec<Option<Standing>>> {
+        match self.call(Receiving::Cursors, |_| {}).await?.told {
+            Told::Cursors(all) if all.len() == self.session.route.tables.len() => {
+                Ok(all.into_iter().map(|standing| standing.map(Into::into)).collect())
+            }
+            _ => Err(self.session.senseless().into()),
+        }
+    }
+
+    async fn renew(&mut self) -> Result<()> {
+        match self.call(Receiving::Renew, |_| {}).await?.told {
+            Told::Done => Ok(()),
+            _ => Err(self.session.senseless().into()),
+        }
+    }
+
+    async fn rows(&mut self, table: usize, keys: Option<&Batch>) -> Outcome<u64> {
+        let behind = |writer: &mut Writer| keys.into_iter().for_each(|keys| writer.batch(keys));
+        match self.call(Receiving::Rows(table, keys.is_some()), behind).await?.told {
+            Told::Count(rows) => Ok(rows),
+            _ => Err(self.session.senseless()),
+        }
+    }
+
+    async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>> {
+        match self.call(Receiving::Differing(table), |writer| writer.batch(rows)).await?.told {
+            Told::Tables(differing) if differing.iter().all(|&row| row < rows.rows()) => Ok(differing),
+            _ => Err(self.session.senseless()),
+        }
+    }
+
+    async fn unversioned(
+        &mut self,
+        table: usize,
+        after: Option<&Batch>,
+        limit: usize,
+    ) -> Outcome<(Batch, Option<Batch>)> {
+        let behind = |writer: &mut Writer| after.into_iter().for_each(|after| writer.batch(after));
+        let answer = self.call(Receiving::Unversioned(table, after.is_some(), limit), behind).await?;
+        let Told::Unversioned(more) = answer.told else { return Err(self.session.senseless()) };
+        let keys = &self.session.table(table).to_keys;
+        let read = || {
+            let mut reader = Reader::new(&answer.body)?;
+            let batch = reader.batch(keys)?;
+            let next = if more { Some(reader.batch(keys)?) } else { None };
+            reader.end()?;
+            Ok((batch, next))
+        };
+        read().map_err(self.session.damaged())
+    }
+
+    async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
+        let tables = parcel.changes.iter().map(|(at, _)| *at).collect();
+        let places = parcel.places.iter().map(|place| (*place).into()).collect();
+        let ask = Receiving::Take(tables, places, basis == Basis::Meeting);
+        let behind = |writer: &mut Writer| parcel.changes.iter().for_each(|(_, changes)| writer.changes(changes));
+        match self.call(ask, behind).await?.told {
+            Told::Taken(all) if all.len() == parcel.changes.len() => Ok(all.into_iter().map(applied).collect()),
+            _ => Err(self.session.senseless()),
+        }
+    }
+
+    async fn aside(&mut self, table: usize, limit: usize) -> Outcome<Batch> {
+        let answer = self.call(Receiving::Aside(table, limit), |_| {}).await?;
+        let Told::Keys = answer.told else { return Err(self.session.senseless()) };
+        batch(&answer.body, &self.session.table(table).to_keys).map_err(self.session.damaged())
+    }
+
+    async fn outstanding(&mut self) -> Result<Vec<Outstanding>> {
+        match self.call(Receiving::Outstanding, |_| {}).await?.told {
+            Told::Outstanding(all) if all.len() == self.session.route.tables.len() => Ok(all
+                .into_iter()
+                .map(|[open, quarantined, waiting]| Outstanding { open, quarantined, waiting })
+                .collect()),
+            _ => Err(self.session.senseless().into()),
+        }
+    }
+
+    async fn verify(&mut self, came: &[usize], went: &[usize]) -> Result<Vec<String>> {
+        match self.call(Receiving::Verify(came.to_vec(), went.to_vec()), |_| {}).await?.told {
+            Told::Problems(problems) => Ok(problems),
+            _ => Err(self.session.senseless().into()),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The two ends of an incremental sync, as whoever drives it knows them: a database at hand, or one behind the API of
+//! a peer.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::Progress;
+use super::persist::{Claim, free, persist};
+use super::plan::{Origin, Plan, PlanOptions, check, matching_tables, plan_from};
+use super::run::{RunOptions, run};
+use crate::apply::Rejects;
+use crate::endpoint::{End, LocalReceiver, LocalSender, Receiver, Route, Sender};
+use crate::engine::{Database, Error, ErrorKind, Lock, Result, WriteOptions};
+use crate::model::{BatchLimits, Table, TableName};
+use crate::runtime::{Backoff, random};
+use crate::site::{Book, Site, install, open};
+
+/// Between two looks of who waits for something new.
+const LOOKS: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(250) };
+
+/// A site with the tables that it captures.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    /// Who it is.
+    pub end: End,
+    /// The tables, each with all of its columns.
+    pub tables: Vec<Arc<Table>>,
+}
+
+impl Captured {
+    /// What a site captures.
+    #[must_use]
+    pub fn of(site: &Site) -> Self {
+        Self { end: End::of(site), tables: site.tables.iter().map(|book| book.logged.table.clone()).collect() }
+    }
+
+    /// A captured table.
+    #[must_use]
+    pub fn table(&self, name: &TableName) -> Option<&Arc<Table>> {
+        self.tables.iter().find(|table| table.name == *name)
+    }
+}
+
+/// A database that takes part in a sync, wherever it is.
+///
+/// A plan is made where the rows arrive, from what the other end tells of its tables.
+#[async_trait]
+pub trait Endpoint: Send + Sync {
+    /// What people call it.
+    fn label(&self) -> &str;
+    /// Whether others may bring it in step as well, so that it is held no longer than a run takes.
+    fn is_shared(&self) -> bool;
+    /// The tables whose names match a pattern.
+    async fn matching(&self, pattern: &str) -> Result<Vec<TableName>>;
+    /// The tables that these options choose, as the other end plans for them.
+    async fn origin(&self, options: &PlanOptions) -> Result<Origin>;
+    /// Whether what is planned can be read here: conditions, columns. Rows are counted where they are at hand.
+    async fn check(&self, plan: &mut Plan, count: bool) -> Result<()>;
+    /// Plans what comes from there. Tables that are missing here are made first when the options allow it.
+    async fn plan(&self, from: &Origin, options: &PlanOptions, make: bool) -> Result<Plan>;
+    /// The last number that the site has given out, once it is above `since` or one of these captured tables was written
+    /// to; after `longest` in any case.
+    async fn news(&self, tables: &[TableName], since: i64, longest: Duration) -> Result<i64>;
+    /// Captures these tables, besides those that are captured already.
+    async fn capture(&self, tables: &[TableName]) -> Result<Captured>;
+    /// What is captured; it may go on under another name since.
+    async fn captured(&self) -> Result<Captured>;
+    /// The database, where it is at hand.
+    fn database(&self) -> Option<&Arc<dyn Database>>;
+    /// The lock of this name at this end.
+    async fn lock(&self, name: &str, stop: &CancellationToken, held: String) -> Result<Box<dyn Lock>>;
+    /// What sends from here.
+    async fn sender(&self, route: &Arc<Route>, stop: &CancellationToken) -> Result<Box<dyn Sender>>;
+    /// What receives here.
+    async fn receiver(&self, route: &Arc<Route>) -> Result<Box<dyn Receiver>>;
+    /// Nothing more is wanted for now: what was said to the other side without waiting has time to arrive.
+    async fn part(&self);
+    /// The site, where it is at hand.
+    ///
+    /// # Errors
+    /// `Unsupported` for one that is not.
+    fn site(&self) -> Result<Site>;
+}
+
+/// A database at hand.
+pub struct LocalEndpoint {
+    database: Arc<dyn Database>,
+    site: Mutex<Option<Site>>,
+    stop: CancellationToken,
+}
+
+impl LocalEndpoint {
+    /// This one.
+    #[must_use]
+    pub fn new(database: &Arc<dyn Database>, stop: &CancellationToken) -> Self {
+        Self { database: database.clone(), site: Mutex::new(None), stop: stop.clone() }
+    }
+
+    fn keep(&self, site: Site) -> Captured {
+        let captured = Captured::of(&site);
+        *self.site.lock().unwrap_or_else(PoisonError::into_inner) = Some(site);
+        captured
+    }
+
+    /// Makes the tables of a plan that are missing, without rows.
+    async fn make(&self, plan: &Plan) -> Result<()> {
+        let claim = Claim::take(&self.database, &self.stop).await?;
+        let options = RunOptions {
+            concurrency: 1,
+            limits: BatchLimits { rows: 1, bytes: 1 },
+            force: false,
+            schema_only: true,
+            rejects: Arc::new(Rejects::new(PathBuf::new())),
+            stop: self.stop.clone(),
+        };
+        // Nothing is read for that.
+        run(&self.database, &claim, plan, options, Progress::new(std::iter::empty())).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Endpoint for LocalEndpoint {
+    fn label(&self) -> &str {
+        self.database.label()
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    async fn matching(&self, pattern: &str) -> Result<Vec<TableName>> {
+        matching_tables(self.database.as_ref(), &self.database.tables(None).await?, pattern).await
+    }
+
+    async fn origin(&self, options: &PlanOptions) -> Result<Origin> {
+        Origin::of(self.database.as_ref(), options).await
+    }
+
+    async fn check(&self, plan: &mut Plan, count: bool) -> Result<()> {
+        check(self.database.as_ref(), plan, count).await
+    }
+
+    async fn plan(&self, from: &Origin, options: &PlanOptions, make: bool) -> Result<Plan> {
+        let plan = plan_from(from, self.database.as_ref(), options).await?;
+        if !make || plan.tables.iter().all(|table| !table.create && table.ddl.is_none()) {
+            return Ok(plan);
+        }
+        self.make(&plan).await?;
+        plan_from(from, self.database.as_ref(), options).await
+    }
+
+    async fn news(&self, tables: &[TableName], since: i64, longest: Duration) -> Result<i64> {
+        let site = self.site()?;
+        let books: Vec<&Arc<Book>> = tables.iter().filter_map(|name| site.book(name)).collect();
+        let mut target = self.database.target().await?;
+        let started = Instant::now();
+        for looked in 1.. {
+            target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+            let number = site.last_number(target.as_mut()).await?;
+            let mut written = number > since;
+            for book in &books {
+                written = written || target.scan(&book.log.table, None, 1).await?.rows() > 0;
+            }
+            target.rollback().await?;
+            let wait = LOOKS.wait(looked, random());
+            if written || started.elapsed() + wait > longest {
+                return Ok(number);
+            }
+            tokio::time::sleep(wait).await;
+        }
+        Ok(since)
+    }
+
+    async fn capture(&self, tables: &[TableName]) -> Result<Captured> {
+        Ok(self.keep(install(&self.database, tables).await?))
+    }
+
+    async fn captured(&self) -> Result<Captured> {
+        let site = open(&self.database).await?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::SchemaMismatch,
+                format!("the bookkeeping of {} vanished; run this again", self.label()),
+            )
+        })?;
+        Ok(self.keep(site))
+    }
+
+    fn database(&self) -> Option<&Arc<dyn Database>> {
+        Some(&self.database)
+    }
+
+    async fn lock(&self, name: &str, stop: &CancellationToken, held: String) -> Result<Box<dyn Lock>> {
+        let lock = persist(stop, || free(self.database.as_ref(), name)).await?;
+        lock.ok_or_else(|| Error::new(ErrorKind::Busy, held))
+    }
+
+    async fn sender(&self, route: &Arc<Route>, stop: &CancellationToken) -> Result<Box<dyn Sender>> {
+        Ok(Box::new(LocalSender::open(&self.site()?, route, stop).await?))
+    }
+
+    async fn receiver(&self, route: &Arc<Route>) -> Result<Box<dyn Receiver>> {
+        Ok(Box::new(LocalReceiver::open(&self.site()?, route).await?))
+    }
+
+    async fn part(&self) {}
+
+    fn site(&self) -> Result<Site> {
+        let site = self.site.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        site.ok_or_else(|| Error::new(ErrorKind::Protocol, "a site was used before its tables were captured"))
+    }
+}
