@@ -212,7 +212,7 @@ pub async fn check(source: &dyn Database, plan: &mut Plan, count: bool) -> Resul
     Ok(())
 }
 
-/// Plans what comes from elsewhere; what only the database there can tell is asked of it by [`check`].
+/// Plans what comes from elsewhere; what only the database there can tell is asked of it by `check`.
 ///
 /// # Errors
 /// Those of [`plan`].
