@@ -44,20 +44,20 @@ pub enum Broken {
 /// Each with a seed that shows it. One that shows it no more is looked for anew by
 /// `ROWFERRY_TEST_LONG=1 cargo test --release --test it simulation::each_broken`.
 pub const ALL: [(Broken, u64); 14] = [
-    (Broken::DecidesBeforeTheLocks, 66),
-    (Broken::RowsBeforeTheNumbers, 281),
+    (Broken::DecidesBeforeTheLocks, 48),
+    (Broken::RowsBeforeTheNumbers, 9),
     (Broken::CursorPassesWhatWasLeftOut, 0),
-    (Broken::NoNumberForANoOp, 66),
-    (Broken::FeedsUnfoldedKeys, 268),
+    (Broken::NoNumberForANoOp, 8),
+    (Broken::FeedsUnfoldedKeys, 392),
     (Broken::VectorsNotJoined, 0),
-    (Broken::CursorOutsideTheTransaction, 77),
+    (Broken::CursorOutsideTheTransaction, 67),
     (Broken::LabelIgnored, 0),
     (Broken::OwnLinesKept, 0),
     (Broken::TombstonesPurgedEarly, 0),
     (Broken::LoadedRowsNotPassedOn, 31),
     (Broken::EqualContentsMint, 0),
     (Broken::ClockNotRaised, 0),
-    (Broken::NoEpoch, 40),
+    (Broken::NoEpoch, 136),
 ];
 
 fn is(table: &Table, prefix: &str) -> bool {
