@@ -75,6 +75,8 @@ pub(crate) enum Command {
     /// Changes that a database refused
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Rebuild SQLite databases that are missing, damaged or empty from what their syncs bring
+    Recover(RecoverArgs),
     /// Write a commented rowferry.yaml
     Init(InitArgs),
     /// See it work on two SQLite databases of its own, which sync while both are written: no config, no server, no network
@@ -86,6 +88,18 @@ pub(crate) enum Command {
     },
     /// Print the manual page, as it is whatever --format says
     Man,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RecoverArgs {
+    /// These databases of the config; all that are SQLite files and take part in syncs by default
+    pub databases: Vec<String>,
+    /// Only say what is wrong; exit code 1 when something is
+    #[arg(long)]
+    pub check: bool,
+    /// Rebuild them even if nothing is wrong
+    #[arg(long, conflicts_with = "check")]
+    pub force: bool,
 }
 
 #[derive(Debug, clap::Args)]

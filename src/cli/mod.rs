@@ -15,6 +15,7 @@ mod log;
 mod output;
 mod peers;
 mod quarantine;
+mod recover;
 mod serve;
 mod status;
 mod sync;
@@ -144,6 +145,7 @@ async fn run(args: &Args, output: &Output, stop: CancellationToken) -> Result<Ou
         Command::Capture(capture) => capture::run(args, capture, output).await,
         Command::Conflicts(conflicts) => conflicts::run(args, conflicts, output, stop).await,
         Command::Quarantine(quarantine) => quarantine::run(args, quarantine, output, stop).await,
+        Command::Recover(recover) => recover::run(args, recover, output, stop).await,
         Command::Init(init) => init::run(args, init, output),
         Command::Demo(demo) => demo::run(demo, output, stop).await,
         Command::Completions { shell } => {

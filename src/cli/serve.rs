@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::Args;
 use super::output::Output;
-use super::{Outcome, connect, sync};
+use super::{Outcome, connect, recover, sync};
 use crate::config::{self, Config, DatabaseConfig, Mode, Role, Sync};
 use crate::engine::{Error, ErrorKind, Result};
 use crate::http;
@@ -40,7 +40,7 @@ pub(crate) async fn run(args: &Args, output: &Output, stop: CancellationToken) -
     let node = Arc::new(Node::new(config, state, stop.clone()));
     let serving = tokio::spawn(server.run(node.clone()));
     told("READY=1");
-    let prepare: Arc<dyn Prepare> = Arc::new(FromConfig { node: Some(node.clone()) });
+    let prepare: Arc<dyn Prepare> = Arc::new(FromConfig { node: Some(node.clone()), files: recover::Files::default() });
     while !stop.is_cancelled() {
         let (config, round) = (node.config(), stop.child_token());
         let syncs = keep_running(&node, &config, &prepare, &round);
@@ -119,21 +119,44 @@ fn reload(path: &Path, node: &Node) -> bool {
 pub(super) struct FromConfig {
     /// The node that runs them, if one does.
     pub(super) node: Option<Arc<Node>>,
+    /// The files at their ends.
+    pub(super) files: recover::Files,
 }
 
 #[async_trait]
 impl Prepare for FromConfig {
     async fn prepare(&self, config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Box<dyn Round>> {
         sync::supported(sync)?;
+        if let Some(node) = &self.node {
+            self.files.put_right(config, sync, node, stop).await?;
+        }
         if sync.mode == Mode::Incremental {
             let pair = sync::pair(config, sync, false, stop).await?;
             if let Some(node) = self.node.as_ref().filter(|_| pair.peer().is_some()) {
                 let whose = format!("sync {} of this node", sync.name);
                 pair.routes().iter().try_for_each(|route| node.terms.settle(&whose, route))?;
             }
-            return Ok(Box::new(Incremental { pair, stood: None }));
+            let seen = Seen { config: config.clone(), sync: sync.clone(), node: self.node.clone() };
+            return Ok(Box::new(Incremental { pair, stood: None, seen: Some(seen) }));
         }
-        Ok(Box::new(Whole { config: config.clone(), sync: sync.clone(), stop: stop.clone() }))
+        let seen = Seen { config: config.clone(), sync: sync.clone(), node: self.node.clone() };
+        Ok(Box::new(Whole { seen, stop: stop.clone() }))
+    }
+}
+
+/// A sync of a node, whose files are known to hold rows once a round went well.
+struct Seen {
+    config: Config,
+    sync: Sync,
+    node: Option<Arc<Node>>,
+}
+
+impl Seen {
+    async fn note(&self) -> Result<()> {
+        match &self.node {
+            Some(node) => recover::note(&self.config, &self.sync, Some(&node.state)).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -141,6 +164,8 @@ impl Prepare for FromConfig {
 struct Incremental {
     pair: Pair,
     stood: Option<(i64, i64)>,
+    /// What is to be noted after the first round that went well.
+    seen: Option<Seen>,
 }
 
 #[async_trait]
@@ -149,7 +174,13 @@ impl Round for Incremental {
         if self.pair.peer().is_some() {
             self.stood = Some(self.pair.news(None, Duration::ZERO).await?);
         }
-        self.pair.run().await
+        let report = self.pair.run().await?;
+        if report.error.is_none()
+            && let Some(seen) = self.seen.take()
+        {
+            seen.note().await?;
+        }
+        Ok(report)
     }
 
     fn peer(&self) -> Option<(u64, u32)> {
@@ -164,15 +195,17 @@ impl Round for Incremental {
 
 /// A full or mirror sync, planned anew each time.
 struct Whole {
-    config: Config,
-    sync: Sync,
+    seen: Seen,
     stop: CancellationToken,
 }
 
 #[async_trait]
 impl Round for Whole {
     async fn run(&mut self) -> Result<Report> {
-        sync::run_one(&self.config, &self.sync, false, &Output::silent(), &self.stop).await
+        let Seen { config, sync, .. } = &self.seen;
+        let report = sync::run_one(config, sync, false, &Output::silent(), &self.stop).await?;
+        self.seen.note().await?;
+        Ok(report)
     }
 
     fn peer(&self) -> Option<(u64, u32)> {

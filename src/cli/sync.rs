@@ -12,7 +12,7 @@ use super::args::{Args, SyncArgs};
 use super::copy::{BATCH_BYTES, print_report, tell_rejects};
 use super::output::{Output, complain};
 use super::serve::FromConfig;
-use super::{Outcome, connect, ends};
+use super::{Outcome, connect, ends, recover};
 use crate::apply::Rejects;
 use crate::config::{
     Config, Conflict, Direction, Endpoint, FirstRun, Ids, Mode as SyncMode, StampColumn, Sync, TableMapping,
@@ -57,6 +57,7 @@ pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: Ca
                 print_report(&report, output);
                 if report.status == "succeeded" {
                     succeeded.insert(&sync.name);
+                    recover::note(&config, sync, None).await?;
                 } else {
                     short = true;
                     if let Some(error) = report.fault() {
@@ -108,7 +109,10 @@ async fn watch(config: Config, syncs: &[&Sync], output: &Output, stop: &Cancella
             ),
         ));
     }
-    let (outcomes, prepare) = (Outcomes::default(), Arc::new(FromConfig { node: None }) as Arc<dyn Prepare>);
+    let (outcomes, prepare) = (
+        Outcomes::default(),
+        Arc::new(FromConfig { node: None, files: recover::Files::default() }) as Arc<dyn Prepare>,
+    );
     // Ends with this function, however it ends.
     let stop = stop.child_token();
     let _ending = stop.clone().drop_guard();

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use error::{Error, ErrorKind, Result};
+pub use sqlite::broken as files;
 
 use crate::model::{Batch, BatchLimits, Column, ColumnDef, Key, Table, TableName, Value, Zone};
 

@@ -216,7 +216,7 @@ impl Site {
     }
 
     /// How far the slowest of the readers is.
-    async fn lowest_reader(&self, target: &mut dyn Lookup) -> Result<i64> {
+    pub async fn lowest_reader(&self, target: &mut dyn Lookup) -> Result<i64> {
         let found = target.scan(&self.books.readers, None, READERS_MAX).await?;
         let position = |row| match (found.cell(row, 4), found.cell(row, 5)) {
             // One that stands in an earlier epoch compares all rows anyway.

@@ -34,6 +34,8 @@ pub enum Kind {
     Key,
     /// How a sync stands.
     Sync,
+    /// What was seen of a database.
+    Database,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             Self::Node => "node",
             Self::Key => "key",
             Self::Sync => "sync",
+            Self::Database => "database",
         }
     }
 }

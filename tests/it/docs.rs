@@ -203,6 +203,22 @@ fn changes() {
 }
 
 #[test]
+fn recovering() {
+    let mut page = Page::new("docs/recovering.md");
+    let prod = TestDb::new(Engine::Postgres);
+    prod.execute(SHOP);
+    page.config(&format!(
+        "node: test\ndatabases:\n  shop: {{ url: \"sqlite:shop.db\" }}\n  prod: {{ url: \"{}\" }}\nsyncs:\n  \
+         shop: {{ source: shop, target: prod, direction: bidirectional, tables: [customers, orders] }}\n",
+        prod.url()
+    ));
+    page.run("recover --check", 1);
+    page.run("recover", 0);
+    page.run("recover shop --force", 0);
+    page.end();
+}
+
+#[test]
 fn moving() {
     let mut page = Page::new("docs/moving.md");
     let old = r#"{"remoteEnvironments": {"production": {"url": "https://prod.example.com", "apiKey": "k", "syncMode": "push"}}}"#;

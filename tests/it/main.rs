@@ -25,6 +25,7 @@ mod peers_hostile;
 mod plan;
 mod positions;
 mod random;
+mod recover;
 mod resolve;
 mod sample;
 mod shape;

@@ -16,9 +16,10 @@ fn kind_of(code: ErrorCode) -> (ErrorKind, &'static str) {
         ErrorCode::ConstraintViolation => (ErrorKind::Constraint, ""),
         ErrorCode::NotADatabase => (ErrorKind::Usage, "check the path in the URL"),
         // Not a fault of one row: what else the file holds cannot be trusted.
-        ErrorCode::DatabaseCorrupt => {
-            (ErrorKind::Protocol, "the file is damaged: restore it, or save what can be read with sqlite3's .recover")
-        }
+        ErrorCode::DatabaseCorrupt => (
+            ErrorKind::Protocol,
+            "the file is damaged: restore it, or run 'rowferry recover' where a sync brings its rows",
+        ),
         ErrorCode::TooBig | ErrorCode::TypeMismatch => (ErrorKind::BadData, ""),
         ErrorCode::DiskFull => (ErrorKind::Full, "free some space"),
         ErrorCode::OutOfMemory => (ErrorKind::Full, "no memory left"),

@@ -3,6 +3,7 @@
 //! Its calls block, so each connection lives on a thread of its own (`connect`); values have a
 //! type each, so that `types` decides what is stored and what a stored value means.
 
+pub mod broken;
 mod catalog;
 mod connect;
 mod ddl;
