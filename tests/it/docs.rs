@@ -218,6 +218,32 @@ fn recovering() {
     page.end();
 }
 
+/// What the page on troubles quotes is what the program says.
+#[test]
+fn troubles_are_told_in_the_words_of_the_program() {
+    fn read(folder: &Path, all: &mut String) {
+        for entry in std::fs::read_dir(folder).expect("the folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                read(&path, all);
+            } else {
+                all.push_str(&std::fs::read_to_string(&path).expect("a file"));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut source = String::new();
+    read(&root.join("src"), &mut source);
+    // Sentences go on behind a backslash.
+    let source = source.split("\\\n").map(str::trim_start).collect::<String>();
+    let page = std::fs::read_to_string(root.join("docs/troubleshooting.md")).expect("the page");
+    let quoted: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(quoted.len() > 4, "{quoted:?}");
+    for piece in quoted.iter().flat_map(|sentence| sentence.split('…')).map(str::trim) {
+        assert!(source.contains(piece), "nothing says '{piece}'");
+    }
+}
+
 #[test]
 fn moving() {
     let mut page = Page::new("docs/moving.md");
