@@ -96,12 +96,21 @@ async fn plan_of(config: &Config, one: &Sync) -> Result<(Vec<Plan>, Vec<Captured
     for end in ends::ends(config, &[one]).await? {
         capture.push(captured(&end).await.map_err(|e| e.context(format!("database '{}'", end.name)))?);
     }
+    if let Some(name) = ends::only_read(one) {
+        let notes = vec![
+            "nothing is put into it; deletions at the source are not seen".to_owned(),
+            "a write that leaves the timestamp column as it is, is not seen either".to_owned(),
+        ];
+        capture.insert(0, Captured { database: name.to_owned(), by: "timestamp", tables: Vec::new(), notes });
+    }
     Ok((plans, capture))
 }
 
 /// What capture would be in a database.
 struct Captured {
     database: String,
+    /// `trigger` or `timestamp`.
+    by: &'static str,
     /// Each table with the triggers that it would get.
     tables: Vec<(String, Vec<String>)>,
     /// What could surprise.
@@ -127,7 +136,7 @@ async fn captured(end: &End) -> Result<Captured> {
         }));
         tables.push((table.name.to_string(), log.triggers.clone()));
     }
-    Ok(Captured { database: end.name.clone(), tables, notes })
+    Ok(Captured { database: end.name.clone(), by: "trigger", tables, notes })
 }
 
 fn cascades(key: &ForeignKey) -> bool {
@@ -136,7 +145,7 @@ fn cascades(key: &ForeignKey) -> bool {
 }
 
 fn print_capture(end: &Captured, output: &Output) {
-    output.line(format!("  {}: capture by triggers", end.database));
+    output.line(format!("  {}: capture by {}s", end.database, end.by));
     for (table, triggers) in &end.tables {
         output.line(format!("       {table}: a log, a table of versions, {} triggers", triggers.len()));
     }
@@ -147,6 +156,6 @@ fn print_capture(end: &Captured, output: &Output) {
 
 fn capture_document(end: &Captured) -> serde_json::Value {
     let table = |(table, triggers)| serde_json::json!({ "table": table, "triggers": triggers });
-    serde_json::json!({ "database": end.database, "capture": "trigger", "notes": end.notes,
+    serde_json::json!({ "database": end.database, "capture": end.by, "notes": end.notes,
         "tables": end.tables.iter().map(|(t, triggers)| table((t, triggers))).collect::<Vec<_>>() })
 }

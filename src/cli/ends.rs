@@ -39,21 +39,34 @@ pub(crate) fn incremental<'a>(config: &'a Config, names: &[String]) -> Result<Ve
     if syncs.is_empty() {
         return Err(Error::new(ErrorKind::Usage, "the config has no enabled sync of mode: incremental"));
     }
-    syncs.iter().try_for_each(|sync| by_triggers(sync))?;
+    syncs.iter().try_for_each(|sync| notices(sync))?;
     Ok(syncs)
 }
 
-/// Refuses the ways to notice changes that do not exist yet.
-pub(crate) fn by_triggers(sync: &Sync) -> Result<()> {
-    let asked = match sync.capture {
-        Capture::Auto | Capture::Trigger => return Ok(()),
-        Capture::Timestamp => "timestamp",
-        Capture::Log => "log",
+/// Refuses the ways to notice changes that do not exist yet, or not here.
+pub(crate) fn notices(sync: &Sync) -> Result<()> {
+    let refused = match (sync.capture, sync.direction, &sync.target) {
+        (Capture::Log, ..) => "capture: log is not supported yet; write capture: trigger or leave it out",
+        (Capture::Timestamp, Direction::Bidirectional, _) => {
+            "capture: timestamp goes one way, since nothing is kept where it reads; write direction: push or pull, or \
+             capture: trigger"
+        }
+        (Capture::Timestamp, Direction::Pull, Endpoint::Peer { .. }) => {
+            "capture: timestamp of a peer's database is not supported yet; write capture: trigger, or let the peer push"
+        }
+        _ => return Ok(()),
     };
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        format!("sync {}: capture: {asked} is not supported yet; write capture: trigger or leave it out", sync.name),
-    ))
+    Err(Error::new(ErrorKind::Unsupported, format!("sync {}: {refused}", sync.name)))
+}
+
+/// The database that a sync only reads, without putting anything into it.
+pub(crate) fn only_read(sync: &Sync) -> Option<&str> {
+    match (&sync.target, sync.direction) {
+        _ if sync.capture != Capture::Timestamp || sync.mode != Mode::Incremental => None,
+        (_, Direction::Push) => Some(&sync.source),
+        (Endpoint::Database(target), _) => Some(target),
+        (Endpoint::Peer { .. }, _) => None,
+    }
 }
 
 /// Names of the databases of this config at the ends of a sync.
@@ -89,6 +102,7 @@ pub(crate) fn recorded_by<'a>(config: &'a Config, sync: &str) -> Result<&'a Sync
 /// The databases at the ends of these syncs, by name.
 pub(crate) async fn ends(config: &Config, syncs: &[&Sync]) -> Result<Vec<End>> {
     let mut ends: BTreeMap<&str, End> = BTreeMap::new();
+    let mut captured: BTreeSet<&str> = BTreeSet::new();
     for sync in syncs {
         // A file that the sync would make counts as an empty one.
         for (name, from) in names(sync).zip([Direction::Push, Direction::Pull]) {
@@ -96,6 +110,9 @@ pub(crate) async fn ends(config: &Config, syncs: &[&Sync]) -> Result<Vec<End>> {
                 ends.insert(name, End::new(name, sync::at_hand(config, sync, name, from).await?));
             }
         }
+        let only_read = only_read(sync);
+        captured.extend(names(sync).filter(|name| Some(*name) != only_read));
+        let before = only_read.and_then(|name| ends.get(name)).map(|end| (end.tables.clone(), end.absent.clone()));
         for mapping in &sync.tables {
             let found = add(&mut ends, &sync.source, &mapping.source, &[]).await?;
             let Endpoint::Database(target) = &sync.target else { continue };
@@ -117,7 +134,13 @@ pub(crate) async fn ends(config: &Config, syncs: &[&Sync]) -> Result<Vec<End>> {
                 return Err(nowhere(sync, mapping));
             }
         }
+        if let Some(end) = only_read.and_then(|name| ends.get_mut(name))
+            && let Some((tables, absent)) = before
+        {
+            (end.tables, end.absent) = (tables, absent);
+        }
     }
+    ends.retain(|name, _| captured.contains(name));
     Ok(ends.into_values().collect())
 }
 

@@ -23,7 +23,8 @@ use crate::model::{BatchLimits, TableName};
 use crate::peer::RemoteEndpoint;
 use crate::pipeline::{
     Claim, ColumnChoice, Endpoint as SyncEnd, Lacking, LocalEndpoint, Mode, Pair, PairOptions, Plan, PlanOptions,
-    Preference, Progress, Report, RunOptions, Stamp, TableTerms, lacking, matches_pattern, plan, run as run_plan,
+    Preference, Progress, Report, RunOptions, Stamp, StampedEndpoint, TableTerms, lacking, matches_pattern, plan,
+    run as run_plan,
 };
 
 pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
@@ -208,7 +209,7 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
         ))
     };
     if sync.mode == SyncMode::Incremental {
-        ends::by_triggers(sync)?;
+        ends::notices(sync)?;
         if sync.conflict == Conflict::MergeColumns {
             return unsupported("conflict: merge-columns");
         }
@@ -252,17 +253,22 @@ pub(crate) async fn at_hand(config: &Config, sync: &Sync, name: &str, from: Dire
 
 /// Source and target of an incremental sync.
 pub(crate) async fn both(config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Both> {
+    let end = |name: &str, database: &Arc<dyn Database>| -> Arc<dyn SyncEnd> {
+        if ends::only_read(sync) == Some(name) {
+            Arc::new(StampedEndpoint::new(database, &sync.name, stop))
+        } else {
+            Arc::new(LocalEndpoint::new(database, stop))
+        }
+    };
     let source = at_hand(config, sync, &sync.source, Direction::Push).await?;
     let target: Arc<dyn SyncEnd> = match &sync.target {
-        Endpoint::Database(name) => {
-            Arc::new(LocalEndpoint::new(&at_hand(config, sync, name, Direction::Pull).await?, stop))
-        }
+        Endpoint::Database(name) => end(name, &at_hand(config, sync, name, Direction::Pull).await?),
         Endpoint::Peer { peer, database } => {
             let link = connect::peer(config, peer)?;
             Arc::new(RemoteEndpoint::meet(link, &config.node, database.as_deref()).await?)
         }
     };
-    Ok((Arc::new(LocalEndpoint::new(&source, stop)), target))
+    Ok((end(&sync.source, &source), target))
 }
 
 /// Source and target.

@@ -51,19 +51,46 @@ pub fn decide(local: Option<&Entry>, incoming: &Entry, rule: Rule, origin: &Orig
     let Some(local) = local else {
         return Decision::of_row(Relation::Newer, Side::Incoming, incoming.clone(), true);
     };
+    let restamped = restamped(local, incoming);
+    let incoming = restamped.as_ref().unwrap_or(incoming);
     if rule.policy == Policy::MergeColumns {
         return merge(local, incoming, rule.generated_keys, origin);
     }
     let relation = relation(local, incoming, rule.generated_keys);
     let (row, entry) = match relation {
         Relation::Known => (Side::Local, joined(local, incoming)),
-        Relation::Newer => (Side::Incoming, joined(incoming, local)),
+        Relation::Newer => {
+            // Stamps are read more than once, and rows that were loaded have none yet.
+            let again = incoming.version.site.is_stamped() && incoming.digest == local.digest;
+            (if again { Side::Local } else { Side::Incoming }, joined(incoming, local))
+        }
         Relation::Equal => (Side::Local, higher(local, incoming).1),
         Relation::TwoRows { .. } => (Side::Local, local.clone()),
         Relation::Merged | Relation::Conflict => settle(local, incoming, rule.policy, origin),
     };
     let changed = entry != *local;
     Decision::of_row(relation, row, entry, changed)
+}
+
+/// The next version of a row that its database has written again without a later stamp: twice within a second, or with a
+/// clock that was put back. What stands here is what was brought from there before, so that whatever is otherwise there
+/// now is later. `None`: nothing speaks for that.
+fn restamped(local: &Entry, incoming: &Entry) -> Option<Entry> {
+    let site = incoming.version.site;
+    if !site.is_stamped() || local.digest == incoming.digest || local.digest.is_none() {
+        return None;
+    }
+    let last = local.vector.versions().iter().find(|version| version.site == site).map_or(Version::base(site), |v| *v);
+    // A row of which only a part came has a version of this site's, one tick later.
+    let untouched = local.version == last || local.version.clock.micros() == last.clock.micros() + 1;
+    if !untouched || incoming.version > last {
+        return None;
+    }
+    let version = Version { clock: local.version.clock.next(), site };
+    let mut entry = Entry { version, ..incoming.clone() };
+    entry.vector.add(version);
+    entry.vector.add(local.version);
+    Some(entry)
 }
 
 /// A row that stood here before capture comes back from where it was brought, and nothing is known of it here any more:

@@ -185,7 +185,12 @@ impl LocalSender {
 }
 
 /// The receiver's keys in the form that they have at the sender, and which of them: under what has none, no row stands.
-fn own_keys(database: &Arc<dyn Database>, route: &Route, mapping: &Mapping, keys: &Batch) -> (Batch, Vec<usize>) {
+pub(super) fn own_keys(
+    database: &Arc<dyn Database>,
+    route: &Route,
+    mapping: &Mapping,
+    keys: &Batch,
+) -> (Batch, Vec<usize>) {
     let shape = Shape {
         table: mapping.from_keys.clone(),
         database: database.clone(),

@@ -18,6 +18,7 @@
 
 mod local;
 mod mapping;
+mod stamped;
 
 use async_trait::async_trait;
 
@@ -30,6 +31,7 @@ use crate::model::{Batch, BatchLimits, Site, Zone};
 pub use crate::capture::{Fault, Outcome};
 pub use local::{LocalReceiver, LocalSender};
 pub use mapping::{Filter, Mapping};
+pub use stamped::StampedSender;
 
 /// One end of a route, as the other needs to know it.
 #[derive(Debug, Clone)]

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 pub use error::{Error, ErrorKind, Result};
 pub use sqlite::broken as files;
 
-use crate::model::{Batch, BatchLimits, Column, ColumnDef, Key, Table, TableName, Value, Zone};
+use crate::model::{Batch, BatchLimits, Column, ColumnDef, Key, LogicalType, Table, TableName, Value, Zone, temporal};
 
 /// What this engine would do with a column of any engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -277,6 +277,12 @@ pub trait Database: Send + Sync {
     /// type, with the reason (NUL in text, a year out of range, -0.0). Pure; called before each
     /// write, so it must be quick for the ordinary case.
     fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)>;
+    /// A condition that all rows meet whose timestamp `column` tells no moment, or one that is not before `moment`
+    /// (microseconds since 1970), and few others; `None`: this engine has none for such a column. Pure.
+    fn since(&self, column: &ColumnDef, moment: i64) -> Option<String> {
+        let _ = (column, moment);
+        None
+    }
     /// The change logs of these tables, in their order: of all that are logged here, since a write to one may change
     /// rows of another. Names of what they are made of begin with `_rowferry_`. Pure.
     ///
@@ -389,6 +395,20 @@ pub trait Target: Lookup {
     /// After the rows of these tables: sets their numbering past the highest number present, and
     /// returns one sentence per foreign key that has orphans (empty: all hold).
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>>;
+}
+
+/// The text of the earliest clock reading that a moment may have in a column of this type: a reading without a zone is up
+/// to half a day off.
+fn earliest_reading(logical: &LogicalType, zone: &Zone, moment: i64) -> Option<String> {
+    const DAY: i64 = 24 * 3600 * 1_000_000;
+    /// Years that all engines can read.
+    const FIRST: i64 = -DAY * 365 * 100;
+    let LogicalType::Timestamp { zoned, .. } = logical else { return None };
+    let exact = *zoned || zone.name() == "UTC";
+    let reading = if exact { moment } else { moment.saturating_sub(DAY) };
+    let mut text = String::new();
+    temporal::write_timestamp(&mut text, reading.max(FIRST), 6);
+    Some(text)
 }
 
 /// The sentence of [`Target::verify`] about `count` rows of `table` whose parent is not there.

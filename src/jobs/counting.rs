@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Databases;
 use super::standing::SyncRecord;
-use crate::config::{Config, Direction, Endpoint, Mode, Peer, Sync, proxies};
+use crate::config::{Capture, Config, Direction, Endpoint, Mode, Peer, Sync, proxies};
 use crate::engine::{Database, Error, ErrorKind, Result, Source, Target, WriteOptions};
 use crate::model::{Cell, TableName, Version};
 use crate::peer::{Link, RemoteEndpoint};
@@ -54,7 +54,7 @@ pub(super) async fn count(
     databases: &Databases,
     record: Option<&SyncRecord>,
 ) -> Result<Option<Counted>> {
-    if sync.mode != Mode::Incremental {
+    if sync.mode != Mode::Incremental || sync.capture == Capture::Timestamp {
         return Ok(None);
     }
     let other = match &sync.target {

@@ -26,6 +26,19 @@ pub struct Site {
 impl Site {
     /// Nobody: the site of [`Version::BASE`].
     pub const NONE: Self = Self { id: 0, epoch: 0 };
+
+    /// That of a database that keeps no books, by a name of its own: the versions of its rows are the stamps that they
+    /// carry. Epochs of others begin with 1.
+    #[must_use]
+    pub fn stamped(name: &str) -> Self {
+        Self { id: xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1), epoch: 0 }
+    }
+
+    /// Whether it keeps no books.
+    #[must_use]
+    pub fn is_stamped(self) -> bool {
+        self.epoch == 0 && self != Self::NONE
+    }
 }
 
 /// A hybrid logical clock in one number, as cheap as an integer column: microseconds since 1970 of the *write*, and
@@ -50,6 +63,12 @@ impl Clock {
     pub fn of_write(wall: i64, now: i64, above: Self) -> Self {
         let believed = wall.min(now.saturating_add(Self::AHEAD_MAX)).clamp(0, Self::WALL_MAX);
         Self(believed.unsigned_abs().max(above.0 + 1))
+    }
+
+    /// One tick later.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
     }
 
     /// Microseconds since 1970, more or less.

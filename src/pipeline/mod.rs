@@ -14,6 +14,7 @@ mod plan;
 mod progress;
 mod resolve;
 mod run;
+mod stamped;
 mod sync;
 mod unfinished;
 
@@ -28,4 +29,5 @@ pub use plan::{
 pub use progress::{Progress, TableProgress};
 pub use resolve::Keep;
 pub use run::{Report, RunOptions, TableReport, run};
+pub use stamped::StampedEndpoint;
 pub use sync::{ChangeOptions, Direction, agree, is_still, run_changes};

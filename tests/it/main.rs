@@ -31,6 +31,7 @@ mod sample;
 mod shape;
 mod simulation;
 mod smoke;
+mod stamped;
 mod support;
 mod sync;
 mod tls;

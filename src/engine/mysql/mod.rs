@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::connect::{Flavor, Settings};
 use super::{
     Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, OpenOptions, Result,
-    Snapshot, TableDdl, Target,
+    Snapshot, TableDdl, Target, earliest_reading,
 };
 use crate::model::{Column, ColumnDef, Table, TableName, Zone};
 
@@ -159,6 +159,12 @@ impl Database for Mysql {
 
     fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
         types::misfits(&self.flavor, column, data)
+    }
+
+    fn since(&self, column: &ColumnDef, moment: i64) -> Option<String> {
+        let reading = earliest_reading(&column.logical, self.zone(), moment)?;
+        let at = connect::quote(&column.name);
+        Some(format!("{at} IS NULL OR {at} >= '{reading}'"))
     }
 
     fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>> {

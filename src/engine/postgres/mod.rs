@@ -22,9 +22,9 @@ use async_trait::async_trait;
 
 use super::{
     Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, OpenOptions, Result,
-    Snapshot, TableDdl, Target,
+    Snapshot, TableDdl, Target, earliest_reading,
 };
-use crate::model::{Column, ColumnDef, Table, TableName, Zone};
+use crate::model::{Column, ColumnDef, LogicalType, Table, TableName, Zone};
 use connect::{Connector, Session};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -198,6 +198,13 @@ impl Database for Postgres {
 
     fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
         types::misfits(column, data)
+    }
+
+    fn since(&self, column: &ColumnDef, moment: i64) -> Option<String> {
+        let reading = earliest_reading(&column.logical, self.zone(), moment)?;
+        let at = types::ident(&column.name);
+        let zone = if matches!(column.logical, LogicalType::Timestamp { zoned: true, .. }) { "+00" } else { "" };
+        Some(format!("{at} IS NULL OR {at} >= '{reading}{zone}'"))
     }
 
     fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>> {

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use self::connect::{Access, Settings, Worker};
 use crate::engine::{
     Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, OpenOptions, Result,
-    Snapshot, TableDdl, Target,
+    Snapshot, TableDdl, Target, earliest_reading,
 };
 use crate::model::{Column, ColumnDef, Table, TableName, Zone};
 
@@ -159,6 +159,17 @@ impl Database for Sqlite {
 
     fn misfits(&self, column: &ColumnDef, data: &Column) -> Vec<(usize, String)> {
         types::misfits(column, data)
+    }
+
+    fn since(&self, column: &ColumnDef, moment: i64) -> Option<String> {
+        let reading = earliest_reading(&column.logical, &self.zone, moment)?;
+        // Texts of several forms, numbers too: what SQLite cannot read is for others to judge. A day for its zone, which
+        // a text may name.
+        let at = format!("julianday({})", ddl::quote(&column.name));
+        Some(format!(
+            "{at} IS NULL OR typeof({}) <> 'text' OR {at} >= julianday('{reading}') - 1",
+            ddl::quote(&column.name)
+        ))
     }
 
     fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>> {

@@ -1,0 +1,275 @@
+//! A database that sends without any bookkeeping of its own: a column says when each row was written.
+//!
+//! The place of a table is the latest stamp that was read, as the source wrote it. What commits late carries an earlier
+//! one, so rows are read once more for a while; that changes nothing where they have not changed. Deletions leave no
+//! stamp, and are not seen.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::local::own_keys;
+use super::{Current, Fault, Keys, Outcome, Parcel, Place, Resumed, Route, Sender, Standing, Start};
+use crate::capture::{Changes, FittedBatch, Reading, read as read_rows};
+use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
+use crate::model::{Batch, BatchLimits, Clock, Entry, Vector, Version, moment, row_digest};
+use crate::site::key_id;
+
+/// For so long after a stamp was first read, rows with one that much earlier are read again: a transaction that is open
+/// for longer may go by unseen. Microseconds.
+const LOOK_BACK: i64 = 10 * 60 * 1_000_000;
+/// A stamp that lies further in the future is no time of a write, and nothing is measured by it.
+const AHEAD_MAX: i64 = 24 * 3600 * 1_000_000;
+
+/// What only reads.
+const POINT: WriteOptions =
+    WriteOptions { silence_triggers: false, defer_foreign_keys: false, labelled: false, point: true };
+
+/// A database whose rows carry the time at which they were written.
+pub struct StampedSender {
+    database: Arc<dyn Database>,
+    route: Arc<Route>,
+    connection: Box<dyn Target>,
+    /// The place of each table's stamp among its columns.
+    stamps: Vec<Result<usize>>,
+    /// The latest stamps of tables that were read whole.
+    loaded: HashMap<usize, Arc<AtomicI64>>,
+    /// Tables that were read whole and not yet by their stamps.
+    meeting: HashSet<usize>,
+    feed: Option<Feed>,
+    stop: CancellationToken,
+}
+
+/// Tables that are read one after another.
+struct Feed {
+    tables: Vec<usize>,
+    at: usize,
+    open: Option<Window>,
+}
+
+/// What is read of one table.
+struct Window {
+    rows: Reading,
+    /// Rows with an earlier stamp are not meant.
+    from: i64,
+    /// The latest stamp so far.
+    latest: i64,
+    now: i64,
+}
+
+impl StampedSender {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// Those of a new connection.
+    pub async fn open(database: &Arc<dyn Database>, route: &Arc<Route>, stop: &CancellationToken) -> Result<Self> {
+        let stamp = |mapping: &super::Mapping| {
+            mapping.stamp.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::SchemaMismatch,
+                    "capture: timestamp needs a column that says when a row was written, and is synced: call it \
+                     updated_at, or name it with timestamp: COLUMN"
+                        .to_owned(),
+                )
+            })
+        };
+        Ok(Self {
+            connection: database.target().await?,
+            stamps: route.tables.iter().map(stamp).collect(),
+            database: database.clone(),
+            route: route.clone(),
+            loaded: HashMap::new(),
+            meeting: HashSet::new(),
+            feed: None,
+            stop: stop.clone(),
+        })
+    }
+
+    fn stamp(&self, table: usize) -> Outcome<usize> {
+        self.stamps[table].clone().map_err(Fault::at(table))
+    }
+
+    /// When a row was written, as far as it says.
+    fn moment(&self, rows: &Batch, row: usize, stamp: usize) -> Option<i64> {
+        moment(&rows.table.columns[stamp].logical, rows.cell(row, stamp), self.database.zone())
+    }
+
+    async fn now(&mut self) -> Result<i64> {
+        self.connection.begin(POINT).await?;
+        let now = self.connection.now().await;
+        self.connection.rollback().await?;
+        now
+    }
+
+    /// Begins to read a table where it goes on.
+    async fn window(&mut self, place: Place, limits: BatchLimits) -> Outcome<Window> {
+        let (table, stamp) = (place.table, self.stamp(place.table)?);
+        self.meeting.remove(&table);
+        let now = self.now().await?;
+        let loaded = self.loaded.get(&table).map_or(i64::MIN, |latest| latest.load(Ordering::Relaxed));
+        let latest = if place.position == 0 { loaded.max(0) } else { place.position };
+        let settled = place.position != 0 && now.saturating_sub(place.token) > LOOK_BACK;
+        let from = if settled { latest + 1 } else { latest - LOOK_BACK };
+        let mapping = &self.route.tables[table];
+        let request = ReadRequest {
+            filter: self.database.since(&mapping.from.columns[stamp], from),
+            table: mapping.from.clone(),
+            rows: Selection::All,
+            ordered: false,
+            limits,
+        };
+        let snapshot = self.database.snapshot().await?;
+        let rows = read_rows(snapshot.source().await?, request, None, self.stop.clone());
+        Ok(Window { rows, from, latest, now })
+    }
+
+    /// The changes that rows are. Those that do not meet the condition are said to have left.
+    async fn told(&mut self, table: usize, rows: Batch) -> Outcome<Changes> {
+        let stamp = self.stamp(table)?;
+        let mapping = &self.route.tables[table];
+        let columns: Vec<usize> = (0..mapping.from.columns.len()).collect();
+        let (key, site) = (&mapping.key.columns, self.route.from.site);
+        let keys = key.iter().map(|&at| rows.columns()[at].clone()).collect();
+        let keys = Batch::new(mapping.from_keys.clone(), keys);
+        let meets = match self.route.condition(table) {
+            None => None,
+            Some(condition) => {
+                self.connection.begin(POINT).await?;
+                let found = self.connection.lookup_where(&mapping.from, &keys, condition).await;
+                self.connection.rollback().await?;
+                let found = found.map_err(Fault::at(table))?;
+                Some((0..found.rows()).map(|row| key_id(&found, row, key)).collect::<HashSet<_>>())
+            }
+        };
+        let left = |row| meets.as_ref().is_some_and(|meets| !meets.contains(&key_id(&rows, row, key)));
+        let left: Vec<bool> = (0..rows.rows()).map(left).collect();
+        let entry = |row| {
+            let digest = row_digest(&rows, row, &columns);
+            let base = Entry::standing_at(site, digest);
+            let written = self.moment(&rows, row, stamp).filter(|_| !self.meeting.contains(&table));
+            written.map_or(base.clone(), |at| {
+                let version = Version { clock: Clock::of_write(at, i64::MAX, Clock::ZERO), site };
+                let mut vector = Vector::default();
+                vector.add(version);
+                Entry { version, vector, ..base }
+            })
+        };
+        let entries = (0..rows.rows()).map(entry).collect();
+        let stay: Vec<usize> = (0..rows.rows()).filter(|&row| !left[row]).collect();
+        let mut next = 0..;
+        let row_of = left.iter().map(|left| if *left { None } else { next.next() }).collect();
+        Ok(Changes { keys, entries, rows: rows.select(stay.into_iter()), row_of, left })
+    }
+}
+
+#[async_trait]
+impl Sender for StampedSender {
+    async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed> {
+        self.feed = None;
+        let start = |standing: &Option<Standing>| match standing {
+            None => Start::Not,
+            Some(Standing { at: None, .. }) => Start::Never,
+            Some(Standing { at: Some((_, place)), .. }) => Start::Place(*place),
+        };
+        Ok(Resumed::At(reader.iter().map(start).collect()))
+    }
+
+    async fn is_still(&mut self, _reader: &[Option<Standing>]) -> Result<bool> {
+        // Only the rows themselves tell.
+        Ok(false)
+    }
+
+    async fn fold(&mut self, _tables: &[Place]) -> Outcome<Vec<usize>> {
+        Ok(Vec::new())
+    }
+
+    async fn bury(&mut self, _table: usize, _keys: &Batch) -> Outcome<()> {
+        Ok(())
+    }
+
+    async fn changes(&mut self, after: &[Place], limits: BatchLimits) -> Outcome<Parcel> {
+        let asked: Vec<usize> = after.iter().map(|place| place.table).collect();
+        // Where a table was left out, what was read ahead may have gone with it.
+        let mut feed = match self.feed.take().filter(|feed| feed.tables == asked) {
+            Some(feed) => feed,
+            None => Feed { tables: asked, at: 0, open: None },
+        };
+        let mut places = after.to_vec();
+        while let Some(place) = places.get_mut(feed.at) {
+            let table = place.table;
+            let mut window = match feed.open.take() {
+                Some(window) => window,
+                None => self.window(*place, limits).await?,
+            };
+            let Some(batch) = window.rows.recv().await else {
+                if window.latest > place.position {
+                    *place = Place { position: window.latest, token: window.now, ..*place };
+                }
+                feed.at += 1;
+                continue;
+            };
+            let rows = batch.map_err(Fault::at(table))?.batch;
+            let stamp = self.stamp(table)?;
+            let moments: Vec<Option<i64>> = (0..rows.rows()).map(|row| self.moment(&rows, row, stamp)).collect();
+            let believed = moments.iter().flatten().filter(|at| **at <= window.now.saturating_add(AHEAD_MAX));
+            window.latest = believed.fold(window.latest, |latest, at| latest.max(*at));
+            let meant = (0..rows.rows()).filter(|&row| moments[row].is_none_or(|at| at >= window.from));
+            let meant = rows.select(meant.collect::<Vec<_>>().into_iter());
+            feed.open = Some(window);
+            if meant.rows() > 0 {
+                let changes = self.told(table, meant).await?;
+                self.feed = Some(feed);
+                return Ok(Parcel { changes: vec![(table, changes)], places, more: true });
+            }
+        }
+        Ok(Parcel { changes: Vec::new(), places, more: false })
+    }
+
+    async fn deleted(&mut self, after: Place, _limit: usize) -> Outcome<(Batch, Place)> {
+        let keys = &self.route.tables[after.table].from_keys;
+        Ok((Batch::new(keys.clone(), vec![crate::model::Column::default(); keys.columns.len()]), after))
+    }
+
+    async fn current(&mut self, table: usize, keys: &Keys) -> Outcome<Current> {
+        let mapping = self.route.tables[table].clone();
+        let keys = match keys {
+            Keys::Sent(keys) => keys.clone(),
+            Keys::Received(keys) => own_keys(&self.database, &self.route, &mapping, keys).0,
+        };
+        self.connection.begin(POINT).await?;
+        let found = self.connection.lookup(&mapping.from, &keys, RowLock::None).await;
+        self.connection.rollback().await?;
+        let changes = self.told(table, found.map_err(Fault::at(table))?).await?;
+        Ok(Current { changes, left_out: Vec::new() })
+    }
+
+    async fn rows(&mut self, table: usize, limits: BatchLimits) -> Outcome<Reading> {
+        let (mapping, stamp) = (&self.route.tables[table], self.stamp(table)?);
+        let filter = self.route.condition(table).map(str::to_owned);
+        let request = ReadRequest { table: mapping.from.clone(), filter, rows: Selection::All, ordered: true, limits };
+        let snapshot = self.database.snapshot().await?;
+        let mut all = read_rows(snapshot.source().await?, request, None, self.stop.clone());
+        let latest = Arc::new(AtomicI64::new(i64::MIN));
+        self.loaded.insert(table, latest.clone());
+        self.meeting.insert(table);
+        let (logical, zone) = (mapping.from.columns[stamp].logical.clone(), self.database.zone().clone());
+        let bound = self.now().await?.saturating_add(AHEAD_MAX);
+        let (pass, rows) = mpsc::channel::<Result<FittedBatch>>(1);
+        tokio::spawn(async move {
+            while let Some(batch) = all.recv().await {
+                if let Ok(FittedBatch { batch, .. }) = &batch {
+                    let moments = (0..batch.rows()).filter_map(|row| moment(&logical, batch.cell(row, stamp), &zone));
+                    latest.fetch_max(moments.filter(|at| *at <= bound).max().unwrap_or(i64::MIN), Ordering::Relaxed);
+                }
+                if pass.send(batch).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(rows)
+    }
+}
