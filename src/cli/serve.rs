@@ -146,9 +146,7 @@ struct Incremental {
 #[async_trait]
 impl Round for Incremental {
     async fn run(&mut self) -> Result<Report> {
-        if self.pair.peer().is_some() {
-            self.stood = Some(self.pair.news(None, Duration::ZERO).await?);
-        }
+        self.stood = Some(self.pair.news(None, Duration::ZERO).await?);
         self.pair.run().await
     }
 
