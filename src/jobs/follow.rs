@@ -80,6 +80,8 @@ pub struct Follow {
     moved: Instant,
     /// How long the next round can wait for something new, where the last one went well and moved nothing.
     rest: Option<Duration>,
+    /// Whether the last round came because something was told as new.
+    woken: bool,
     /// Rounds in a row in which its ends could not be made ready.
     unready: u32,
 }
@@ -121,6 +123,7 @@ impl Follow {
             failures: 0,
             moved: Instant::now(),
             rest: None,
+            woken: false,
             unready: 0,
         }
     }
@@ -163,13 +166,18 @@ impl Follow {
     /// Waits until the next round is due, or until asked to stop. What is live and quiet waits until its ends have
     /// something, where they can tell.
     pub async fn pause(&mut self, wait: Duration) {
+        let (ready, woken) = (self.ready.as_mut(), &mut self.woken);
+        let again = std::mem::take(woken);
         let due = async {
-            let told = match (&mut self.ready, self.rest) {
-                (Some(round), Some(longest)) => round.wait(longest).await,
-                _ => None,
-            };
+            if let (Some(round), Some(longest)) = (ready, self.rest) {
+                // What was told as new and moved nothing may be told again at once.
+                if again {
+                    tokio::time::sleep(wait).await;
+                }
+                *woken = matches!(round.wait(longest).await, Some(Ok(())));
+            }
             // When it cannot be told any more, the next round says why.
-            if !matches!(told, Some(Ok(()))) {
+            if !*woken {
                 tokio::time::sleep(wait).await;
             }
         };

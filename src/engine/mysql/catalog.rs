@@ -221,10 +221,7 @@ impl Known {
 fn by_table<T>(all: Vec<T>, table: impl Fn(&T) -> &String) -> HashMap<String, Vec<T>> {
     let mut sorted: HashMap<String, Vec<T>> = HashMap::new();
     for row in all {
-        match sorted.get_mut(table(&row)) {
-            Some(rows) => rows.push(row),
-            None => drop(sorted.insert(table(&row).clone(), vec![row])),
-        }
+        sorted.entry(table(&row).clone()).or_default().push(row);
     }
     sorted
 }
