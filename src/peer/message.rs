@@ -453,8 +453,6 @@ pub enum Sending {
     Open(Box<About<WireRoute>>),
     /// Where the other end goes on.
     Resume(Vec<Option<WireStanding>>),
-    /// Whether the other end has all.
-    Still(Vec<Option<WireStanding>>),
     /// Gives versions.
     Fold(Vec<WirePlace>),
     /// Keys follow.
@@ -572,8 +570,6 @@ pub enum Told {
     Done,
     /// See [`Resumed`]; none: the reader was restored.
     Resumed(Option<Vec<WireStart>>),
-    /// Whether it is so.
-    Still(bool),
     /// Tables.
     Tables(Vec<usize>),
     /// Changes of these tables follow; where the other end stands then, and whether there is more.

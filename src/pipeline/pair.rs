@@ -168,6 +168,15 @@ impl Pair {
             (Some(source), Some(target)) => Some(Owner::take(source, target, &options.stop).await?),
             _ => None,
         };
+        Ok(Self { owner, ..Self::beside(source, target, options).await? })
+    }
+
+    /// As [`Self::between`], for what a person decides of single rows while someone else may bring the two in step: each
+    /// of these changes is taken in under the locks of any other.
+    ///
+    /// # Errors
+    /// Those of [`Self::between`].
+    pub async fn beside(source: Arc<dyn Endpoint>, target: Arc<dyn Endpoint>, options: PairOptions) -> Result<Self> {
         if options.pull
             && let Some(Lacking { back, .. }) = lacking(source.as_ref(), target.as_ref(), &options.plan).await?
         {
@@ -187,7 +196,7 @@ impl Pair {
         };
         let source = Held { endpoint: source, captured: from };
         let target = Held { endpoint: target, captured: to };
-        Ok(Self { source, target, there, back, options, owner, turn: Vec::new(), open: None })
+        Ok(Self { source, target, there, back, options, owner: None, turn: Vec::new(), open: None })
     }
 
     /// Keeps other nodes from bringing these two in step. The name is the same from either end, and so is the end that it

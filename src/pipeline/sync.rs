@@ -75,16 +75,6 @@ pub async fn agree(ends: &mut Direction<'_>) -> Result<Vec<Start>> {
     }
 }
 
-/// Whether the receiving end has all that there is to have, so that a run would find nothing to do. It costs next to
-/// nothing while nothing happens.
-///
-/// # Errors
-/// What an end says; a run will say it of the table that is to blame.
-pub async fn is_still(ends: &mut Direction<'_>) -> Result<bool> {
-    let standing = ends.to.cursors().await?;
-    ends.from.is_still(&standing).await
-}
-
 /// Brings the changes of one end to the other, all tables of the route together, each from where [`agree`] says; one
 /// that fails is left out, and the others go on.
 ///
