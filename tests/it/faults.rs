@@ -259,7 +259,7 @@ fn a_read_only_file_is_read_and_not_written() {
     let copy = |from: &str, to: &str| {
         in_mounts(&format!("mount --bind -o ro {folder} {folder} && exec $ROWFERRY copy {from} {to}"))
     };
-    assert_told(&copy(a.url(), b.url()), 2, &["readonly", "permissions"]);
+    assert_told(&copy(a.url(), b.url()), 2, &["test.db", "readonly", "permissions"]);
     assert_eq!(tables(&b), ["kept"]);
     assert_told(&copy(a.url(), &format!("sqlite:{folder}/new.db")), 3, &["new.db", "folder"]);
     let read = copy(b.url(), c.url());

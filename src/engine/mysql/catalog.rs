@@ -7,13 +7,14 @@ use mysql_async::{Conn, prelude::Queryable};
 use super::super::Result;
 use super::connect::{Flavor, quote};
 use super::error::convert;
-use super::types::{native_of, parse_type};
+use super::source::is_hex_text;
+use super::types::{REF_SYSTEM_ID, native_of, parse_type};
 use crate::model::{
     ColumnDef, DefaultValue, Dialect, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType,
     Table, TableName,
 };
 
-type ColumnRow = (String, String, Option<String>, String, String, Option<String>, Option<String>);
+type ColumnRow = (String, String, Option<String>, String, String, Option<String>, Option<String>, Option<u32>);
 
 /// The catalogue compares names without regard to case even where they are two: of what it finds,
 /// only what is spelled so belongs to the table.
@@ -58,11 +59,12 @@ pub(super) async fn describe(conn: &mut Conn, flavor: &Flavor, own: &str, name: 
     let schema = if name.schema.is_empty() { own } else { &name.schema };
     let Some(found) = find(conn, flavor, schema, &name.name).await? else { return Ok(None) };
     let at = (schema, found.as_str(), found.as_str());
+    let srid = if flavor.mariadb { "NULL" } else { "c.srs_id" };
     let rows: Vec<ColumnRow> = conn
         .exec(
             format!(
                 "SELECT c.column_name, c.column_type, c.column_default, c.extra, c.is_nullable, c.collation_name, \
-                 c.generation_expression FROM information_schema.columns c \
+                 c.generation_expression, {srid} FROM information_schema.columns c \
                  WHERE c.table_schema = ? AND {} ORDER BY c.ordinal_position",
                 spelled("c.table_name")
             ),
@@ -71,7 +73,10 @@ pub(super) async fn describe(conn: &mut Conn, flavor: &Flavor, own: &str, name: 
         .await
         .map_err(convert)?;
     let json = json_columns(conn, flavor, at).await?;
-    let columns: Vec<ColumnDef> = rows.into_iter().map(|row| column(flavor, row, &json)).collect();
+    let mut columns: Vec<ColumnDef> = rows.into_iter().map(|row| column(flavor, row, &json)).collect();
+    if flavor.mariadb && columns.iter().any(|column| is_hex_text(&column.logical)) {
+        systems_of_reference(conn, at, &mut columns).await?;
+    }
     let mut table = Table {
         name: TableName::qualified(&name.schema, &found),
         columns,
@@ -81,7 +86,7 @@ pub(super) async fn describe(conn: &mut Conn, flavor: &Flavor, own: &str, name: 
         triggers: Vec::new(),
         dialect: dialect(conn, flavor, at).await?,
     };
-    indexes(conn, at, &mut table).await?;
+    indexes(conn, flavor, at, &mut table).await?;
     table.triggers = conn
         .exec(
             format!(
@@ -133,6 +138,23 @@ async fn checks(conn: &mut Conn, flavor: &Flavor, at: At<'_>) -> Result<Vec<(Str
     // MySQL prints quotes and backslashes escaped once more.
     let text = |clause: String| if flavor.mariadb { clause } else { unescape(&clause) };
     Ok(found.into_iter().map(|(name, clause)| (name, text(clause))).collect())
+}
+
+/// In which system of reference MariaDB's geometries are. Few tables have any, and this opens the table.
+async fn systems_of_reference(conn: &mut Conn, at: At<'_>, columns: &mut [ColumnDef]) -> Result<()> {
+    let sql = format!(
+        "SELECT g_geometry_column, CAST(srid AS UNSIGNED) FROM information_schema.geometry_columns \
+         WHERE g_table_schema = ? AND {} AND srid <> 0",
+        spelled("g_table_name")
+    );
+    let found: Vec<(String, u32)> = conn.exec(sql, at).await.map_err(convert)?;
+    for (name, srid) in found {
+        for column in columns.iter_mut().filter(|column| column.name == name) {
+            let more = column.dialect.take().map_or(String::new(), |words| format!(" {words}"));
+            column.dialect = Some(format!("{REF_SYSTEM_ID}={srid}{more}"));
+        }
+    }
+    Ok(())
 }
 
 /// The column of a check that says no more than that it holds JSON.
@@ -192,7 +214,7 @@ async fn dialect(conn: &mut Conn, flavor: &Flavor, at: At<'_>) -> Result<Dialect
 }
 
 fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef {
-    let (name, native, default, extra, nullable, collation, expression) = row;
+    let (name, native, default, extra, nullable, collation, expression, srid) = row;
     let is_json = native == "longtext" && json.contains(&name);
     let logical = if is_json {
         LogicalType::Json { binary: false }
@@ -213,8 +235,9 @@ fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef 
             format!("ON UPDATE {}", moment.to_ascii_uppercase())
         }),
     };
+    let srid = srid.map(|srid| format!("SRID {srid}"));
     let words: Vec<String> =
-        words.into_iter().chain(extra.contains("invisible").then(|| "INVISIBLE".to_owned())).collect();
+        words.into_iter().chain(srid).chain(extra.contains("invisible").then(|| "INVISIBLE".to_owned())).collect();
     let dialect = (!words.is_empty()).then(|| words.join(" "));
     ColumnDef {
         native: if is_json { "json".to_owned() } else { native_of(&native, &logical) },
@@ -327,12 +350,13 @@ pub(super) fn parse_default(text: &str, extra: &str, mariadb: bool, logical: &Lo
     Some(literal(text.to_owned()))
 }
 
-async fn indexes(conn: &mut Conn, at: At<'_>, table: &mut Table) -> Result<()> {
-    type Row = (String, i64, Option<String>, Option<String>, Option<u64>, String);
+async fn indexes(conn: &mut Conn, flavor: &Flavor, at: At<'_>, table: &mut Table) -> Result<()> {
+    type Row = (String, i64, Option<String>, Option<String>, Option<u64>, String, Option<String>);
+    let expression = if flavor.has_expression_indexes() { "expression" } else { "NULL" };
     let rows: Vec<Row> = conn
         .exec(
             format!(
-                "SELECT index_name, non_unique, column_name, collation, sub_part, index_type FROM \
+                "SELECT index_name, non_unique, column_name, collation, sub_part, index_type, {expression} FROM \
                  information_schema.statistics WHERE table_schema = ? AND {} ORDER BY index_name, seq_in_index",
                 spelled("table_name")
             ),
@@ -346,9 +370,10 @@ async fn indexes(conn: &mut Conn, at: At<'_>, table: &mut Table) -> Result<()> {
     }
     for (name, parts) in found {
         let unique = parts[0].1 == 0;
+        // Of an expression there is no column.
         let columns: Vec<IndexColumn> = parts
             .iter()
-            .map(|p| IndexColumn { name: p.2.clone().unwrap_or_default(), descending: p.3.as_deref() == Some("D") })
+            .filter_map(|p| Some(IndexColumn { name: p.2.clone()?, descending: p.3.as_deref() == Some("D") }))
             .collect();
         if name == "PRIMARY" {
             let positions: Option<Vec<usize>> = columns.iter().map(|c| table.column(&c.name)).collect();
@@ -366,13 +391,14 @@ async fn indexes(conn: &mut Conn, at: At<'_>, table: &mut Table) -> Result<()> {
             let list: Vec<String> = parts
                 .iter()
                 .map(|p| {
+                    let expression = p.6.as_ref().map(|text| format!("({})", unescape(text)));
+                    let part = expression.unwrap_or_else(|| quote(p.2.as_deref().unwrap_or_default()));
                     let length = p.4.filter(|_| p.5 != "SPATIAL").map_or(String::new(), |n| format!("({n})"));
-                    format!("{}{length}", quote(p.2.as_deref().unwrap_or_default()))
+                    let order = if p.3.as_deref() == Some("D") { " DESC" } else { "" };
+                    format!("{part}{length}{order}")
                 })
                 .collect();
-            // An expression index shows no column: there is nothing to carry it by.
-            let whole = parts.iter().all(|p| p.2.is_some());
-            if whole { format!("{kind}INDEX {} ({})", quote(&name), list.join(", ")) } else { String::new() }
+            format!("{kind}INDEX {} ({})", quote(&name), list.join(", "))
         });
         table.indexes.push(Index { name, columns, unique, constraint: false, native });
     }
@@ -407,6 +433,7 @@ async fn foreign_keys(conn: &mut Conn, own: &str, at: At<'_>) -> Result<Vec<Fore
                 parent_columns: Vec::new(),
                 on_delete: ForeignKeyAction::from_sql(&on_delete),
                 on_update: ForeignKeyAction::from_sql(&on_update),
+                native: None,
             });
         }
         if let Some(key) = out.last_mut() {
