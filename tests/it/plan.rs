@@ -281,7 +281,7 @@ fn a_copy_of_other_tables_leaves_an_interrupted_one_to_be_finished() {
         );
         let folder = tempfile::tempdir().expect("a folder");
         let mut killed = program(folder.path(), &["copy", a.url(), b.url(), "--tables", "t"]);
-        let died = killed.env("ROWFERRY_FAILPOINT", "table-made").output().expect("the program");
+        let died = killed.env("ROWFERRY_FAILPOINT", "tables-made").output().expect("the program");
         assert!(!died.status.success(), "{died:?}");
         assert_eq!(rowferry(&["copy", a.url(), b.url(), "--tables", "u"]).code, 0);
         assert_eq!(rowferry(&["copy", a.url(), b.url()]).code, 0);
