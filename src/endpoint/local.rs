@@ -188,7 +188,7 @@ impl LocalSender {
 fn own_keys(database: &Arc<dyn Database>, route: &Route, mapping: &Mapping, keys: &Batch) -> (Batch, Vec<usize>) {
     let shape = Shape {
         table: mapping.from_keys.clone(),
-        database: database.clone(),
+        database: Some(database.clone()),
         same_engine: route.same_product(),
         shifts: shifts((&mapping.to_keys, &route.to.zone), (&mapping.from_keys, &route.from.zone)),
     };
@@ -389,7 +389,7 @@ impl LocalReceiver {
         for (book, mapping) in books.into_iter().zip(&route.tables) {
             let shape = |from: &Arc<Table>, to: &Arc<Table>| Shape {
                 table: to.clone(),
-                database: site.database.clone(),
+                database: Some(site.database.clone()),
                 same_engine: route.same_product(),
                 shifts: shifts((from, &route.from.zone), (to, &route.to.zone)),
             };
