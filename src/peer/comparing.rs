@@ -1,18 +1,26 @@
 //! A peer's half of a comparison: what it is asked, and how.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::codec::{Damaged, Reader, Writer};
 use super::link::Link;
-use super::message::{About, Told, WireLimits, path};
+use super::message::{About, Preparing, Told, WireLimits, path};
+use super::remote::exchange;
 use super::session::{Answer, Session};
 use crate::capture::FittedBatch;
 use crate::endpoint::{Comparand, Comparison, Counted, Followed, Half, Leaves};
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Key, Table, Zone};
+
+/// An answer that takes longer is asked for once more.
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
+/// Between two words of who has a half open and asks it nothing.
+const ALIVE: Duration = Duration::from_secs(20);
 
 type Read<T> = std::result::Result<T, Damaged>;
 
@@ -32,12 +40,14 @@ pub struct WireComparison {
     products: (String, String),
     zones: (String, String),
     limits: WireLimits,
+    /// Milliseconds after which what takes longer is asked for once more.
+    patience: u64,
 }
 
 impl WireComparison {
     /// What is told of it to the node, of this start, that has this half.
     #[must_use]
-    pub fn of(comparison: &Comparison, half: Half, instance: u128) -> Self {
+    pub fn of(comparison: &Comparison, half: Half, instance: u128, patience: Duration) -> Self {
         Self {
             instance,
             first: half == Half::A,
@@ -47,7 +57,14 @@ impl WireComparison {
             products: comparison.products.clone(),
             zones: (comparison.zones.0.name().to_owned(), comparison.zones.1.name().to_owned()),
             limits: comparison.limits.into(),
+            patience: u64::try_from(patience.as_millis()).unwrap_or(0),
         }
+    }
+
+    /// How long an answer may take.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience).clamp(Duration::from_millis(100), PATIENCE_MAX)
     }
 
     /// The comparison of these tables, of which this node has one.
@@ -88,6 +105,8 @@ pub enum Comparing {
     Pick(Vec<usize>),
     /// The next of them.
     Picked,
+    /// What came of the last that was not done in time.
+    Wait,
     /// It is not needed any more.
     Close,
 }
@@ -97,6 +116,7 @@ pub(super) struct RemoteComparand {
     session: Session,
     comparison: Arc<Comparison>,
     keys: Arc<Table>,
+    _alive: DropGuard,
 }
 
 impl RemoteComparand {
@@ -107,14 +127,20 @@ impl RemoteComparand {
         half: Half,
     ) -> Result<Self> {
         let mut session = Session::new(link, path::DIGESTS, 1);
-        let about = About { database, ask: WireComparison::of(&comparison, half, instance) };
-        session.open(&Comparing::Open(Box::new(about)), &|_: &mut Writer| {}).await?;
-        Ok(Self { session, keys: comparison.keys(), comparison })
+        let ask = WireComparison::of(&comparison, half, instance, session.link.timeout() / 3);
+        let open = Comparing::Open(Box::new(About { database: database.clone(), ask }));
+        session.open(&open, &|_: &mut Writer| {}).await?;
+        let alive = CancellationToken::new();
+        tokio::spawn(keep_alive(session.link.clone(), database, session.id(), alive.clone()));
+        Ok(Self { session, keys: comparison.keys(), comparison, _alive: alive.drop_guard() })
     }
 
     /// A call to a half that is open: one that was closed knows no more where it stood.
     async fn call(&mut self, ask: Comparing, behind: impl Fn(&mut Writer) + Sync) -> Result<Answer> {
-        let answer = self.session.send(&ask, &behind).await?;
+        let mut answer = self.session.send(&ask, &behind).await?;
+        while let Some(Answer { told: Told::Working, .. }) = answer {
+            answer = self.session.send(&Comparing::Wait, &|_: &mut Writer| {}).await?;
+        }
         answer.ok_or_else(|| {
             let lost = "it does not know any more how far the comparison was";
             self.session.link.error(ErrorKind::Unreachable, lost)
@@ -144,6 +170,20 @@ impl RemoteComparand {
 
     fn senseless(&self) -> Error {
         self.session.senseless().into()
+    }
+}
+
+/// The other end may take its time, while this one is asked nothing.
+async fn keep_alive(link: Arc<Link>, database: String, half: u128, alive: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = alive.cancelled() => return,
+            () = tokio::time::sleep(ALIVE) => {
+                let about = About { database: database.clone(), ask: Preparing::Alive(half) };
+                // One that is lost is noticed by whoever asks it next.
+                let _ = exchange(&link, path::PREPARE, &about).await;
+            }
+        }
     }
 }
 

@@ -86,6 +86,8 @@ pub enum Preparing {
     Pending(Vec<(TableName, i64)>),
     /// How many rows a table has.
     Count(TableName),
+    /// A half of a comparison is needed still.
+    Alive(u128),
     /// Takes a lock.
     Lock(String),
     /// Gives it back.
@@ -603,6 +605,8 @@ pub enum Told {
     Outstanding(Vec<[u64; 3]>),
     /// What does not hold.
     Problems(Vec<String>),
+    /// It takes longer.
+    Working,
     /// Leaves follow.
     Leaves,
     /// So many batches follow; of each row and column of what does not fit.

@@ -72,7 +72,7 @@ impl RemoteEndpoint {
 }
 
 /// Asks with a head alone.
-async fn exchange(link: &Link, path: &str, head: &impl serde::Serialize) -> Result<Vec<u8>> {
+pub(super) async fn exchange(link: &Link, path: &str, head: &impl serde::Serialize) -> Result<Vec<u8>> {
     let nonce = nonce();
     match link.call(path, nonce, Writer::new(nonce, head).finish()).await? {
         Answered::Body(body) => Ok(body),

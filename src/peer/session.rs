@@ -43,6 +43,11 @@ impl Session {
         Self { link, path, tables, id: 0, number: 0, broken: true }
     }
 
+    /// The end's name.
+    pub(super) fn id(&self) -> u128 {
+        self.id
+    }
+
     pub(super) fn senseless(&self) -> Fault {
         self.link.error(ErrorKind::Protocol, "it answers something else than it was asked").into()
     }

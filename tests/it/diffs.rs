@@ -373,6 +373,32 @@ fn a_bad_network_changes_nothing_in_what_is_found() {
     }
 }
 
+/// A table that the peer needs longer to read than an answer may take: it holds it back until someone lets it go.
+#[test]
+fn a_peer_may_take_longer_than_an_answer_may() {
+    let ends = Ends::open(TestDb::new(Engine::Postgres), TestDb::new(Engine::Postgres));
+    for db in [&ends.a, &ends.b] {
+        db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER); CREATE TABLE u (v INTEGER)");
+        db.execute("INSERT INTO t VALUES (1, 1); INSERT INTO u VALUES (1), (1)");
+    }
+    let config = std::fs::read_to_string(ends.path().join("rowferry.yaml")).expect("the config");
+    let config = config.replace("timeout: 20s", "timeout: 2s");
+    std::fs::write(ends.path().join("rowferry.yaml"), config).expect("the config");
+    for table in ["t", "u"] {
+        let holder = ends.b.session();
+        for sql in ["BEGIN", &format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")] {
+            holder.attempt(sql).expect("nobody else holds it");
+        }
+        let folder = ends.path().to_owned();
+        let run = std::thread::spawn(move || rowferry_in(&folder, &["diff", "a", "office/b", "--tables", table]));
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        assert!(!run.is_finished(), "{table}: it waits");
+        holder.attempt("COMMIT").expect("let go");
+        let output = run.join().expect("it ran");
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{table}: {output:?}");
+    }
+}
+
 /// A node that knows no comparisons yet.
 #[test]
 fn an_older_peer_is_told_in_one_sentence() {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rowferry::apply::Fill;
 use rowferry::conflict::{FirstRun, Policy, Rule};
@@ -245,7 +246,7 @@ fn a_half_of_a_comparison_opens_only_as_the_key_and_the_catalogue_say() {
             limits: BatchLimits { rows: usize::MAX, bytes: usize::MAX },
         };
         let open = |own: &Table, key: Option<usize>, instance: u128, session: u128| {
-            let told = about(WireComparison::of(&comparison(own, key), Half::B, instance));
+            let told = about(WireComparison::of(&comparison(own, key), Half::B, instance, Duration::from_secs(10)));
             ask(&node, path::DIGESTS, &Numbered { session, number: 0, ask: Comparing::Open(Box::new(told)) })
         };
         let told = |answer: &Answer| -> Told { Reader::new(&answer.body).unwrap().head().unwrap() };
@@ -272,6 +273,7 @@ fn a_half_of_a_comparison_opens_only_as_the_key_and_the_catalogue_say() {
         let rows = Reader::new(&followed.body).and_then(|mut reader| reader.batch(&Arc::new(good.clone()))).unwrap();
         assert_eq!((same, rows.rows()), (vec![false], 2), "{:?}", db.engine());
         assert!(matches!(told(&call(3, Comparing::Count)), Told::Counted(0)), "{:?}", db.engine());
+        assert_eq!(call(4, Comparing::Wait).status, 400, "{:?}: there is nothing to wait for", db.engine());
         assert!(matches!(told(&call(4, Comparing::Pick(vec![usize::MAX]))), Told::Done), "{:?}", db.engine());
         // One key has only so many open.
         let opened: Vec<u16> =

@@ -1,6 +1,10 @@
 //! A half of a comparison that a peer makes: of this node's table only names are taken from what the peer says.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
 
 use super::super::answer::Reply;
 use super::super::auth::Way;
@@ -10,7 +14,7 @@ use super::route::Refused;
 use super::sessions::{Asked, Behind, Done, End, HALVES_MAX, Opener, Work, through};
 use crate::capture::FittedBatch;
 use crate::compare::BUCKETS;
-use crate::endpoint::{Comparand as _, Counted, Fault, Followed, LocalComparand, Outcome};
+use crate::endpoint::{Comparand as _, Counted, Fault, Followed, Leaves, LocalComparand, Outcome};
 use crate::engine::{Error, ErrorKind};
 use crate::model::{Batch, Key, Table};
 use crate::peer::{About, Comparing, Damaged, Reader, Told, WireComparison, guarded};
@@ -60,6 +64,77 @@ fn batches(told: Told, batches: Vec<Batch>) -> Done {
     Done { told, rows: batches.iter().map(Batch::rows).sum(), behind: Behind::Batches(batches) }
 }
 
+/// A half, at work in a task of its own: what takes longer than an answer may is told by a later one.
+pub(super) struct Worker {
+    asks: mpsc::Sender<(Comparing, Option<Leaves>)>,
+    done: mpsc::Receiver<Outcome<Done>>,
+    keys: Arc<Table>,
+    patience: Duration,
+    busy: bool,
+    _ends: DropGuard,
+}
+
+impl Worker {
+    fn new(mut half: LocalComparand, keys: Arc<Table>, patience: Duration, ends: DropGuard) -> Self {
+        let ((asks, mut asked), (tell, done)) = (mpsc::channel(1), mpsc::channel(1));
+        tokio::spawn(async move {
+            while let Some((ask, leaves)) = asked.recv().await {
+                if tell.send(work(&mut half, ask, leaves).await.map_err(Fault::from)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { asks, done, keys, patience, busy: false, _ends: ends }
+    }
+
+    /// What comes of it, as far as it is known in time.
+    async fn ask(&mut self, ask: Comparing, leaves: Option<Leaves>) -> Result<Outcome<Done>, Damaged> {
+        let waits = matches!(ask, Comparing::Wait);
+        if waits != self.busy || (!waits && self.asks.send((ask, leaves)).await.is_err()) {
+            return Err(Damaged);
+        }
+        self.busy = true;
+        match tokio::time::timeout(self.patience, self.done.recv()).await {
+            Err(_) => Ok(Ok(Done::of(Told::Working))),
+            Ok(done) => {
+                self.busy = false;
+                done.ok_or(Damaged)
+            }
+        }
+    }
+}
+
+async fn work(half: &mut LocalComparand, ask: Comparing, leaves: Option<Leaves>) -> Result<Done, Error> {
+    match (ask, leaves) {
+        (Comparing::Follow, Some(leaves)) => {
+            let Followed { same, within, rows } = half.follow(&leaves).await?;
+            Ok(batches(Told::Followed(same, within, rows.len()), rows))
+        }
+        (Comparing::Leaves, _) => Ok(Done { behind: Behind::Leaves(half.leaves().await?), ..Done::of(Told::Leaves) }),
+        (Comparing::Rows(wanted), _) => {
+            let (misfits, rows) = fitted(half.rows(&wanted).await?);
+            Ok(batches(Told::Rows(misfits), rows))
+        }
+        (Comparing::Count, _) => {
+            let Counted { buckets, unfit } = half.count().await?;
+            Ok(Done { behind: Behind::Buckets(buckets), ..Done::of(Told::Counted(unfit)) })
+        }
+        (Comparing::Pick(wanted), _) => {
+            let mut buckets = vec![false; BUCKETS];
+            wanted.into_iter().for_each(|at| buckets.get_mut(at).into_iter().for_each(|bucket| *bucket = true));
+            half.pick(&buckets).await?;
+            Ok(Done::of(Told::Done))
+        }
+        (Comparing::Picked, _) => {
+            let (misfits, rows) = fitted(half.picked().await?.into_iter().collect());
+            Ok(batches(Told::Picked(misfits.into_iter().next()), rows))
+        }
+        (Comparing::Open(_) | Comparing::Close | Comparing::Follow | Comparing::Wait, _) => {
+            Err(Error::new(ErrorKind::Protocol, "nothing that a half of a comparison is asked"))
+        }
+    }
+}
+
 impl Asked for Comparing {
     type Subject = WireComparison;
     const MOST: usize = HALVES_MAX;
@@ -75,11 +150,11 @@ impl Asked for Comparing {
     ) -> Result<(End, Vec<Grant>), Refused> {
         let own = if told.first { &told.a.name } else { &told.b.name };
         let grant = must_open(opener.access, opener.name, own)?;
-        let tables = tables(&opener, &mut told).await?;
+        let (tables, patience) = (tables(&opener, &mut told).await?, told.patience());
         let (comparison, half) = told.comparison(tables, grant.filter.clone())?;
-        let (comparison, stop) = (Arc::new(comparison), &opener.call.node.stop);
-        let comparand = LocalComparand::open(opener.database, &comparison, half, None, stop).await?;
-        Ok((End::Half(Box::new(comparand), comparison.keys()), vec![grant]))
+        let (comparison, stop) = (Arc::new(comparison), opener.call.node.stop.child_token());
+        let half = LocalComparand::open(opener.database, &comparison, half, None, &stop).await?;
+        Ok((End::Half(Worker::new(half, comparison.keys(), patience, stop.drop_guard())), vec![grant]))
     }
 
     fn opens(self) -> Result<About<WireComparison>, Self> {
@@ -94,36 +169,9 @@ impl Asked for Comparing {
     }
 
     async fn run(self, work: &mut Work, reader: &mut Reader<'_>) -> Result<Outcome<Done>, Damaged> {
-        let End::Half(half, keys) = &mut work.end else { return Err(Damaged) };
-        let leaves = if matches!(self, Self::Follow) { Some(reader.leaves(keys)?) } else { None };
+        let End::Half(worker) = &mut work.end else { return Err(Damaged) };
+        let leaves = if matches!(self, Self::Follow) { Some(reader.leaves(&worker.keys)?) } else { None };
         reader.end()?;
-        let done: Result<Done, Error> = match (self, leaves) {
-            (Self::Follow, Some(leaves)) => half
-                .follow(&leaves)
-                .await
-                .map(|Followed { same, within, rows }| batches(Told::Followed(same, within, rows.len()), rows)),
-            (Self::Leaves, None) => {
-                half.leaves().await.map(|leaves| Done { behind: Behind::Leaves(leaves), ..Done::of(Told::Leaves) })
-            }
-            (Self::Rows(wanted), None) => half.rows(&wanted).await.map(|rows| {
-                let (misfits, rows) = fitted(rows);
-                batches(Told::Rows(misfits), rows)
-            }),
-            (Self::Count, None) => half.count().await.map(|Counted { buckets, unfit }| Done {
-                behind: Behind::Buckets(buckets),
-                ..Done::of(Told::Counted(unfit))
-            }),
-            (Self::Pick(wanted), None) => {
-                let mut buckets = vec![false; BUCKETS];
-                wanted.into_iter().for_each(|at| buckets.get_mut(at).into_iter().for_each(|bucket| *bucket = true));
-                half.pick(&buckets).await.map(|()| Done::of(Told::Done))
-            }
-            (Self::Picked, None) => half.picked().await.map(|picked| {
-                let (misfits, rows) = fitted(picked.into_iter().collect());
-                batches(Told::Picked(misfits.into_iter().next()), rows)
-            }),
-            (Self::Open(_) | Self::Close | Self::Follow, None) | (_, Some(_)) => return Err(Damaged),
-        };
-        Ok(done.map_err(Fault::from))
+        worker.ask(self, leaves).await
     }
 }

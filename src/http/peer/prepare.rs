@@ -42,6 +42,10 @@ pub(in super::super) async fn prepare(call: Call) -> Reply {
         Preparing::News(tables, since, wait) => here.news(tables, since, wait).await?,
         Preparing::Pending(read) => here.pending(read).await?,
         Preparing::Count(table) => here.count(&table).await?,
+        Preparing::Alive(half) => {
+            call.sessions.touch(half, access);
+            Prepared::Done
+        }
         Preparing::Lock(lock) => here.lock(&lock).await?,
         Preparing::Unlock(id) => {
             call.sessions.unlock(&access.name, id);

@@ -13,16 +13,17 @@ use super::super::answer::{Answer, Part, Problem, Reply};
 use super::super::auth::{Access, Way};
 use super::super::router::Call;
 use super::super::rows::the_database;
+use super::comparing::Worker;
 use super::route::{Refused, route};
 use super::{answer, damaged};
 use crate::capture::Reading;
 use crate::compare::Buckets;
 use crate::endpoint::{
-    Current, Fault, Keys, Leaves, LocalComparand, LocalReceiver, LocalSender, Outcome, Parcel, Place, Receiver as _,
-    Route, Sender as _, Standing,
+    Current, Fault, Keys, Leaves, LocalReceiver, LocalSender, Outcome, Parcel, Place, Receiver as _, Route,
+    Sender as _, Standing,
 };
 use crate::engine::{Database, Error, ErrorKind, Lock};
-use crate::model::{Batch, Table};
+use crate::model::Batch;
 use crate::peer::{
     About, Damaged, MIME, Nonce, Numbered, Piece, Reader, Receiving, Sending, Told, WirePlace, WireRoute, WireStanding,
     Writer, basis,
@@ -84,7 +85,7 @@ pub(super) struct Work {
 pub(super) enum End {
     Sender(LocalSender, Arc<Route>),
     Receiver(LocalReceiver, Arc<Route>),
-    Half(Box<LocalComparand>, Arc<Table>),
+    Half(Worker),
 }
 
 struct Held {
@@ -132,6 +133,12 @@ impl Sessions {
         }
         *session.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         Ok(session)
+    }
+
+    /// An end is needed still.
+    pub(super) fn touch(&self, id: u128, access: &Access) {
+        // One that is gone is noticed by who asks it.
+        let _ = self.find(id, access);
     }
 
     fn add(&self, id: u128, session: Session) -> Result<(), Problem> {
