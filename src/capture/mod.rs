@@ -16,7 +16,7 @@ use crate::model::{Batch, Cell, Column, Shift, Table, fit};
 pub use fault::{Fault, Outcome};
 pub(crate) use feed::lines_of;
 pub use feed::{Changes, Read, Wanted, Which, changes, changes_of, deleted, written};
-pub use fold::{Backlog, Part, backlog, bury, fold_part, fold_tables};
+pub use fold::{Backlog, Part, backlog, bury, vouch, fold_part, fold_tables};
 pub(crate) use fold::{Noted, content, fold_keys};
 
 /// A batch in the form of the receiving table.

@@ -9,19 +9,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::mapping::shifts;
 use super::{
-    Basis, Current, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
+    Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
     Route, Sender, Standing, Start,
 };
 use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
-    FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
+    FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, vouch, deleted, fit_batch,
     fold_part, read as read_rows, written,
 };
 use crate::compare::{compared_as, equal_rows};
 use crate::engine::{
     Database, Error, ErrorKind, Looked, ReadRequest, Result, RowLock, Selection, Target, WriteOptions,
 };
-use crate::model::{Batch, BatchLimits, Table, TableName};
+use crate::model::{Batch, BatchLimits, Cell, LogicalType, Table, TableName};
 use crate::runtime::{Backoff, Failpoint, random};
 use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
 
@@ -166,17 +166,21 @@ impl LocalSender {
         tables.iter().map(|at| Ok((at.table, self.book(at.table)?.clone()))).collect()
     }
 
-    /// The tables that were emptied at once after the place given.
-    async fn emptied(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+    /// The tables that were emptied at once after the place given, or doubted.
+    async fn unnamed(&mut self, tables: &[Place]) -> Outcome<Folded> {
         let books = self.books_of(tables)?;
         self.connection.begin(POINT).await?;
-        let emptied = self.site.emptied(self.connection.as_mut()).await;
+        let (site, target) = (&self.site, self.connection.as_mut());
+        let noted = async { Ok::<_, Error>((site.emptied(target).await?, site.doubted(target).await?)) }.await;
         self.connection.rollback().await?;
-        let emptied = emptied?;
-        let since = |(place, (_, book)): &(&Place, &(usize, Arc<Book>))| {
-            emptied.get(&book.logged.n).is_some_and(|seq| *seq > place.position)
+        let (emptied, doubted) = noted?;
+        let since = |noted: &HashMap<u32, i64>| {
+            let later = |(place, (_, book)): &(&Place, &(usize, Arc<Book>))| {
+                noted.get(&book.logged.n).is_some_and(|seq| *seq > place.position)
+            };
+            tables.iter().zip(&books).filter(later).map(|(place, _)| place.table).collect()
         };
-        Ok(tables.iter().zip(&books).filter(since).map(|(place, _)| place.table).collect())
+        Ok(Folded { emptied: since(&emptied), doubted: since(&doubted), more: false, many_deletions: true })
     }
 
     fn book(&self, at: usize) -> Outcome<&Arc<Book>> {
@@ -266,9 +270,9 @@ impl Sender for LocalSender {
         Ok(still)
     }
 
-    async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+    async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded> {
         while self.fold_once(tables).await?.more {}
-        self.emptied(tables).await
+        self.unnamed(tables).await
     }
 
     async fn fold_part(&mut self, tables: &[Place]) -> Outcome<Folded> {
@@ -280,12 +284,12 @@ impl Sender for LocalSender {
         }
         if more && (many || !self.goes_in_parts(tables).await?) {
             self.in_parts = None;
-            return Ok(Folded { emptied: self.fold(tables).await?, more: false, many_deletions: true });
+            return self.fold(tables).await;
         }
         if !more {
             (self.in_parts, self.deletions) = (None, 0);
         }
-        Ok(Folded { emptied: self.emptied(tables).await?, more, many_deletions: many })
+        Ok(Folded { more, many_deletions: many, ..self.unnamed(tables).await? })
     }
 
     async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
@@ -294,6 +298,13 @@ impl Sender for LocalSender {
         let (keys, _) = own_keys(&self.site.database, &self.route, &self.route.tables[table], keys);
         let keys = Batch::new(book.keys.clone(), keys.into_columns());
         bury(&self.site, table, &book, &keys, self.connection.as_mut()).await
+    }
+
+    async fn vouch(&mut self, table: usize, keys: &Batch, all: bool) -> Outcome<()> {
+        self.still = None;
+        let book = self.book(table)?.clone();
+        let keys = Batch::new(book.keys.clone(), keys.columns().to_vec());
+        vouch(&self.site, (table, &book), &keys, all, self.connection.as_mut()).await
     }
 
     async fn changes(&mut self, after: &[Place], limits: BatchLimits) -> Outcome<Parcel> {
@@ -530,10 +541,9 @@ impl Receiver for LocalReceiver {
         Ok(self.standing(table, &batch.select(fits.into_iter())).await?.rows() as u64)
     }
 
-    async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>> {
+    async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>> {
         let mapping = self.route.tables[table].clone();
-        if self.intake(table)?.through.is_some() {
-            // All of them, so that it is noted which rows are shared.
+        if how == Differing::Meeting && self.intake(table)?.through.is_some() {
             return Ok((0..rows.rows()).collect());
         }
         let FittedBatch { batch: rows, misfits } = fit_batch(rows.clone(), &self.intake(table)?.rows);
@@ -547,6 +557,13 @@ impl Receiver for LocalReceiver {
         let compared = compared_as(&mapping.from, &mapping.to, 0..mapping.to.columns.len());
         let differs = |row: &usize| {
             let there = places.get(&key_id(&rows, *row, key));
+            if how == Differing::Poorer {
+                let richer = |one: &(usize, LogicalType)| {
+                    let other = |&there: &usize| !equal_rows(std::slice::from_ref(one), &rows, *row, &found, there);
+                    rows.cell(*row, one.0) != Cell::Null && there.is_some_and(other)
+                };
+                return !unfit.contains(row) && compared.iter().any(richer);
+            }
             unfit.contains(row) || there.is_none_or(|&there| !equal_rows(&compared, &rows, *row, &found, there))
         };
         Ok((0..rows.rows()).filter(differs).collect())

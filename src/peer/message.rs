@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apply::Applied;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
-use crate::endpoint::{Basis, End, Fault, Filter, Mapping, Outstanding, Place, Resumed, Route, Standing, Start};
+use crate::endpoint::{Basis, Differing, End, Fault, Filter, Mapping, Outstanding, Place, Resumed, Route, Standing, Start};
 use crate::engine::{Error, ErrorKind, Letters};
 use crate::model::{BatchLimits, Site, Table, TableName, Zone};
 use crate::pipeline::{Captured, ColumnChoice, Origin, PlanOptions};
@@ -74,6 +74,8 @@ pub enum Preparing {
     Capture(Vec<TableName>),
     /// What is captured.
     Captured,
+    /// A text that tells whether something of these tables is another.
+    Forms(Vec<TableName>),
     /// The last number that was given out, once it is above this one or one of these tables was written to; after so many
     /// milliseconds in any case.
     News(Vec<TableName>, i64, u64),
@@ -274,6 +276,8 @@ impl WireEnd {
 pub struct WireCaptured {
     end: WireEnd,
     tables: Vec<Table>,
+    lost: Vec<(TableName, WireKind, String)>,
+    doubted: Vec<TableName>,
 }
 
 impl WireCaptured {
@@ -281,7 +285,13 @@ impl WireCaptured {
     #[must_use]
     pub fn of(captured: &Captured, opened: impl Fn(&TableName) -> bool) -> Self {
         let tables = captured.tables.iter().filter(|table| opened(&table.name)).map(|table| (**table).clone());
-        Self { tables: tables.collect(), end: WireEnd::of(&captured.end) }
+        let lost = captured.lost.iter().filter(|(table, _)| opened(table));
+        Self {
+            tables: tables.collect(),
+            lost: lost.map(|(table, e)| (table.clone(), WireKind::of(e.kind), e.message().to_owned())).collect(),
+            doubted: captured.doubted.iter().filter(|table| opened(table)).cloned().collect(),
+            end: WireEnd::of(&captured.end),
+        }
     }
 
     /// What is captured.
@@ -290,7 +300,13 @@ impl WireCaptured {
     /// `BadData` where it makes no sense.
     pub fn captured(self) -> Result<Captured, Error> {
         let tables = self.tables.into_iter().map(|table| super::guard::guarded(table).map(Into::into));
-        Ok(Captured { end: self.end.end()?, tables: tables.collect::<Result<_, Error>>()? })
+        let lost = self.lost.into_iter().map(|(table, kind, said)| (table, Error::new(kind.into(), said)));
+        Ok(Captured {
+            end: self.end.end()?,
+            tables: tables.collect::<Result<_, Error>>()?,
+            lost: lost.collect(),
+            doubted: self.doubted,
+        })
     }
 }
 
@@ -459,6 +475,8 @@ pub enum Sending {
     Fold(Vec<WirePlace>),
     /// Keys follow.
     Bury(usize),
+    /// Keys follow; whether of all rows.
+    Vouch(usize, bool),
     /// What was written.
     Changes(Vec<WirePlace>, WireLimits),
     /// What was deleted.
@@ -484,7 +502,7 @@ pub enum Receiving {
     /// How many rows; whether keys follow.
     Rows(usize, bool),
     /// Rows follow.
-    Differing(usize),
+    Differing(usize, WireDiffering),
     /// Keys of rows that nobody has written; whether a key follows.
     Unversioned(usize, bool, usize),
     /// Changes of these tables follow.
@@ -497,6 +515,36 @@ pub enum Receiving {
     Verify(Vec<usize>, Vec<usize>),
     /// It is not needed any more.
     Close,
+}
+
+/// [`Differing`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "as there")]
+pub enum WireDiffering {
+    Meeting,
+    Any,
+    Poorer,
+}
+
+impl From<Differing> for WireDiffering {
+    fn from(how: Differing) -> Self {
+        match how {
+            Differing::Meeting => Self::Meeting,
+            Differing::Any => Self::Any,
+            Differing::Poorer => Self::Poorer,
+        }
+    }
+}
+
+impl From<WireDiffering> for Differing {
+    fn from(how: WireDiffering) -> Self {
+        match how {
+            WireDiffering::Meeting => Self::Meeting,
+            WireDiffering::Any => Self::Any,
+            WireDiffering::Poorer => Self::Poorer,
+        }
+    }
 }
 
 /// [`Place`].
@@ -574,8 +622,10 @@ pub enum Told {
     Resumed(Option<Vec<WireStart>>),
     /// Whether it is so.
     Still(bool),
-    /// Tables.
-    Tables(Vec<usize>),
+    /// Rows.
+    Rows(Vec<usize>),
+    /// Tables that were emptied, and that were doubted.
+    Folded(Vec<usize>, Vec<usize>),
     /// Changes of these tables follow; where the other end stands then, and whether there is more.
     Parcel(Vec<usize>, Vec<WirePlace>, bool),
     /// Keys follow.
@@ -707,6 +757,8 @@ pub enum Prepared {
     Plan(Vec<WirePlan>),
     /// What is captured.
     Captured(Box<WireCaptured>),
+    /// What [`Preparing::Forms`] asks.
+    Forms(String),
     /// The last number that was given out.
     News(i64),
     /// So many changes, and how long the oldest has waited, in microseconds.

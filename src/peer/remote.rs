@@ -155,6 +155,21 @@ impl Endpoint for RemoteEndpoint {
         }
     }
 
+    async fn forms(&self, tables: &[TableName]) -> Result<String> {
+        match self.ask(Preparing::Forms(tables.to_vec())).await?.0 {
+            Prepared::Forms(forms) => Ok(forms),
+            _ => Err(self.senseless()),
+        }
+    }
+
+    async fn lost(&self) -> Result<Vec<(TableName, Error)>> {
+        // Before anything was captured there is nothing that could be lost.
+        if self.welcome.site.is_none() {
+            return Ok(Vec::new());
+        }
+        Ok(self.captured().await?.lost)
+    }
+
     fn database(&self) -> Option<&Arc<dyn Database>> {
         None
     }

@@ -10,7 +10,7 @@ use super::run::{Report, TableReport};
 use crate::apply::Applied;
 use crate::capture::interrupted;
 use crate::endpoint::{
-    Basis, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender, Start,
+    Basis, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender, Start,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits};
@@ -111,6 +111,8 @@ pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &C
         error: None,
         // Where the two meet for the first time, rows that only the receiving end has stay.
         buried: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
+        // All rows are compared anyway.
+        compared: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
     };
     let moved = run.bring_all(starts).await?;
     let outstanding = run.bring_all_aside().await?;
@@ -157,6 +159,8 @@ struct Run<'a> {
     error: Option<ErrorKind>,
     /// The tables of which no rows are to be asked for any more that went when they were emptied.
     buried: Vec<bool>,
+    /// The tables of which no rows are to be looked for any more that were written unseen.
+    compared: Vec<bool>,
 }
 
 impl Run<'_> {
@@ -218,8 +222,7 @@ impl Run<'_> {
     async fn fold(&mut self, whole: bool) -> Result<bool> {
         loop {
             let folded = if whole {
-                let emptied = self.from.fold(&self.places).await;
-                emptied.map(|emptied| Folded { emptied, more: false, many_deletions: true })
+                self.from.fold(&self.places).await
             } else {
                 self.from.fold_part(&self.places).await
             };
@@ -230,7 +233,7 @@ impl Run<'_> {
         }
     }
 
-    async fn folded(&mut self, Folded { emptied, more, .. }: Folded) -> Result<bool> {
+    async fn folded(&mut self, Folded { emptied, doubted, more, .. }: Folded) -> Result<bool> {
         for table in emptied {
             if std::mem::replace(&mut self.buried[table], true) {
                 continue;
@@ -239,7 +242,38 @@ impl Run<'_> {
                 self.leave_out(fault)?;
             }
         }
+        for table in doubted {
+            if std::mem::replace(&mut self.compared[table], true) || !self.tables().contains(&table) {
+                continue;
+            }
+            if let Err(fault) = self.vouch(table, (Differing::Any, false)).await {
+                self.leave_out(fault)?;
+            }
+        }
         Ok(more)
+    }
+
+    /// Compares all rows: those that the receiving end has otherwise count as written at the sending end, where nobody has
+    /// written them under capture, or `all`. They are changes then.
+    async fn vouch(&mut self, table: usize, (how, all): (Differing, bool)) -> Outcome<()> {
+        let mut rows = self.from.rows(table, self.options.limits).await?;
+        while let Some(batch) = rows.recv().await {
+            self.go_on()?;
+            let rows = batch.map_err(Fault::at(table))?.batch;
+            let differing = self.to.differing(table, &rows, how).await?;
+            if !differing.is_empty() {
+                let keys = self.keys(table, &rows).select(differing.into_iter());
+                self.from.vouch(table, &keys, all).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys of rows that were sent.
+    fn keys(&self, table: usize, rows: &Batch) -> Batch {
+        let mapping = &self.route.tables[table];
+        let columns = mapping.key.columns.iter().map(|&at| rows.columns()[at].clone());
+        Batch::new(mapping.from_keys.clone(), columns.collect())
     }
 
     /// The rows that went when the table was emptied, and that only the receiving end knows.
@@ -395,11 +429,10 @@ impl Run<'_> {
         while let Some(batch) = rows.recv().await {
             self.go_on()?;
             let rows = batch.map_err(Fault::at(table))?.batch;
-            let differing = self.to.differing(table, &rows).await?;
+            let differing = self.to.differing(table, &rows, Differing::Meeting).await?;
             if !differing.is_empty() {
-                let columns = self.route.tables[table].key.columns.iter().map(|&at| rows.columns()[at].clone());
-                let keys = Batch::new(self.route.tables[table].from_keys.clone(), columns.collect());
-                self.bring(table, keys.select(differing.into_iter()), basis).await?;
+                let keys = self.keys(table, &rows).select(differing.into_iter());
+                self.bring(table, keys, basis).await?;
             }
         }
         Ok(())

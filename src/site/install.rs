@@ -1,8 +1,9 @@
 //! Puts the bookkeeping into a database, finds it there, takes it out again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::form::{Form, forms, keep_forms};
 use super::{Book, Books, FORMAT, Site, SiteRow, read_row};
 use crate::engine::{
     ChangeLog, Database, Error, ErrorKind, Lock, Logged, Result, RowLock, Target, WriteMode, WriteOptions,
@@ -16,7 +17,7 @@ pub(super) const TABLES_MAX: usize = 100_000;
 /// The site that a database is; `None` when capture was never installed there.
 ///
 /// # Errors
-/// `Unsupported` for the bookkeeping of a newer rowferry, `SchemaMismatch` for a logged table that is gone.
+/// `Unsupported` for the bookkeeping of a newer rowferry.
 pub async fn open(database: &Arc<dyn Database>) -> Result<Option<Site>> {
     let books = Books::new(database.as_ref());
     if database.describe(&books.site.name).await?.is_none() {
@@ -33,29 +34,37 @@ pub async fn open(database: &Arc<dyn Database>) -> Result<Option<Site>> {
             format!("the bookkeeping in {} is of a newer rowferry; use that one", database.label()),
         ));
     }
-    let mut logged = Vec::with_capacity(listed.rows());
+    let (mut logged, mut lost) = (Vec::with_capacity(listed.rows()), Vec::new());
     let (numbers, names): (Vec<u32>, Vec<TableName>) =
         (0..listed.rows()).map(|at| listed_table(&listed, at)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let tables = database.describe_all(&names).await?;
     for ((n, name), table) in numbers.into_iter().zip(names).zip(tables) {
-        let table = table.ok_or_else(|| {
-            Error::new(
-                ErrorKind::SchemaMismatch,
-                format!(
-                    "{name} was logged in {} and is gone; take it out with 'rowferry capture remove'",
-                    database.label()
-                ),
-            )
-        })?;
-        logged.push(logged_table(database.as_ref(), n, table)?);
+        match table.ok_or_else(|| gone(database.as_ref(), &name)).and_then(|t| logged_table(database.as_ref(), n, t)) {
+            Ok(table) => logged.push(table),
+            Err(e) => lost.push((name, e)),
+        }
     }
     logged.sort_by_key(|table| table.n);
-    Ok(Some(assemble(database, row, books, logged)?))
+    Ok(Some(Site { lost, ..assemble(database, row, books, logged)? }))
+}
+
+/// A missing table is an error and never an empty one.
+fn gone(database: &dyn Database, name: &TableName) -> Error {
+    Error::new(
+        ErrorKind::SchemaMismatch,
+        format!(
+            "{name} was captured in {} and is gone; nothing is deleted elsewhere for that: put it back, or take it out of \
+             the sync",
+            database.label()
+        ),
+    )
 }
 
 /// Makes a database a site and logs these tables, besides those that it logs already.
 ///
-/// What is in place stays; what is missing is added, so that an installation that was interrupted is completed.
+/// What is in place stays; what is missing is added, so that an installation that was interrupted is completed. Where
+/// triggers were missing, switched off or on another table, or a table is another than it was, rows of it may have been
+/// written unseen: that is noted in its log ([`Site::doubted`]).
 pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Result<Site> {
     let _lock = lock(database).await?;
     let books = Books::new(database.as_ref());
@@ -77,26 +86,50 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
         Error::new(ErrorKind::Protocol, format!("the bookkeeping in {} vanished while it was made", database.label()))
     })?;
     let mut logged: Vec<Logged> = site.tables.iter().map(|book| book.logged.clone()).collect();
-    add_tables(database, &mut logged, tables).await?;
-    let listed = listing_of(target.as_mut(), &books).await?;
+    let (lost, listed) = (std::mem::take(&mut site.lost), listing_of(target.as_mut(), &books).await?);
+    let wanted: Vec<TableName> =
+        tables.iter().filter(|name| lost.iter().all(|(lost, _)| lost != *name)).cloned().collect();
+    // Also of those that are gone the numbers are taken.
+    add_tables(database, &mut logged, &wanted, listed.keys().max().copied().unwrap_or(0)).await?;
     let there = database.own_triggers().await?;
     let row = SiteRow { id: site.id.id, epoch: site.id.epoch.into(), seq: 0, format: FORMAT };
-    site = assemble(database, row, books, logged)?;
-    for book in &site.tables {
-        make(database.as_ref(), target.as_mut(), &mut ours, &book.versions).await?;
+    site = Site { lost, ..assemble(database, row, books, logged)? };
+    let kept = kept_forms(target.as_mut(), &site.books).await?;
+    let names: Vec<TableName> = site.tables.iter().map(|book| book.logged.table.name.clone()).collect();
+    let mut now: Vec<Form> = forms_of(database.as_ref(), &site.tables, &names).await?;
+    let mut installed = Vec::new();
+    for (at, book) in site.tables.iter().enumerate() {
+        let (n, name) = (book.logged.n, &book.logged.table.name);
         let made = text_digest(&book.log.install.join(";"));
-        let before = listed.get(&book.logged.n);
+        let before = listed.get(&n);
+        let whole = book.log.triggers.iter().all(|name| there.contains(name))
+            && [&book.log.table.name, &book.versions.name].into_iter().all(|name| ours.contains(name));
+        let other = kept.get(&n).is_some_and(|form| form.is_of_another(&now[at]));
+        // A table that was never whole is only being installed.
+        let doubted = before.is_some() && (!whole || other);
         // What is in place is left alone: its statements would wait for whoever has the table in a transaction, and the
         // application behind them.
-        if before == Some(&made)
-            && book.log.triggers.iter().all(|name| there.contains(name))
-            && ours.contains(&book.log.table.name)
-        {
+        if before == Some(&made) && !doubted {
             continue;
         }
-        for sql in &book.log.install {
-            target.execute(sql).await.map_err(|e| e.context(format!("capture of {}", book.logged.table.name)))?;
+        if doubted {
+            // Until it is noted in the log.
+            let unknown = Form { object: None, ..kept.get(&n).cloned().unwrap_or_default() };
+            keep(target.as_mut(), &site.books, &[(n, unknown)]).await?;
         }
+        let run = async {
+            make(database.as_ref(), target.as_mut(), &mut ours, &book.versions).await?;
+            let unhook = book.log.unhook.iter().filter(|_| doubted);
+            for sql in unhook.chain(&book.log.install).chain(doubted.then_some(&book.log.doubt)) {
+                target.execute(sql).await?;
+            }
+            Ok(())
+        };
+        run.await.map_err(|e: Error| e.context(format!("capture of {name}")))?;
+        if doubted {
+            site.doubted.push(name.clone());
+        }
+        installed.push(at);
         // Last, so that a table that is listed has all that it needs.
         if before != Some(&made) {
             target.begin(WriteOptions::default()).await?;
@@ -112,7 +145,43 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
             target.commit().await?;
         }
     }
+    // Triggers that were just made are others.
+    let again: Vec<TableName> = installed.iter().map(|&at| names[at].clone()).collect();
+    let books: Vec<Arc<Book>> = installed.iter().map(|&at| site.tables[at].clone()).collect();
+    for (at, form) in installed.into_iter().zip(forms_of(database.as_ref(), &books, &again).await?) {
+        now[at] = form;
+    }
+    let doubted = |book: &Book| site.doubted.contains(&book.logged.table.name);
+    let changed = site.tables.iter().zip(now).filter(|(book, form)| {
+        doubted(book) || kept.get(&book.logged.n) != Some(form)
+    });
+    let changed: Vec<(u32, Form)> = changed.map(|(book, form)| (book.logged.n, form)).collect();
+    if !changed.is_empty() {
+        keep(target.as_mut(), &site.books, &changed).await?;
+    }
     Ok(site)
+}
+
+/// The forms in which these tables are.
+async fn forms_of(database: &dyn Database, books: &[Arc<Book>], names: &[TableName]) -> Result<Vec<Form>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let objects = database.objects(names).await?;
+    Ok(books.iter().zip(objects).map(|(book, object)| Form::of(&book.logged, &object)).collect())
+}
+
+async fn kept_forms(target: &mut dyn Target, books: &Books) -> Result<HashMap<u32, Form>> {
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let kept = forms(target, books).await;
+    target.rollback().await?;
+    kept
+}
+
+async fn keep(target: &mut dyn Target, books: &Books, forms: &[(u32, Form)]) -> Result<()> {
+    target.begin(WriteOptions::default()).await?;
+    keep_forms(target, books, forms).await?;
+    target.commit().await
 }
 
 /// What [`install`] would put in place for these tables, by table; changes nothing.
@@ -124,15 +193,20 @@ pub async fn planned(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
         Some(site) => site.tables.iter().map(|book| book.logged.clone()).collect(),
         None => Vec::new(),
     };
-    add_tables(database, &mut logged, tables).await?;
+    add_tables(database, &mut logged, tables, 0).await?;
     let logs = database.change_logs(&logged)?;
     let mut planned: Vec<_> = logged.into_iter().zip(logs).collect();
     planned.retain(|(logged, _)| tables.contains(&logged.table.name));
     Ok(planned)
 }
 
-/// Adds those that are not logged yet, each with a number of its own.
-async fn add_tables(database: &Arc<dyn Database>, logged: &mut Vec<Logged>, tables: &[TableName]) -> Result<()> {
+/// Adds those that are not logged yet, each with a number of its own above `taken`.
+async fn add_tables(
+    database: &Arc<dyn Database>,
+    logged: &mut Vec<Logged>,
+    tables: &[TableName],
+    taken: u32,
+) -> Result<()> {
     let mut known: BTreeSet<TableName> = logged.iter().map(|l| l.table.name.clone()).collect();
     let new: Vec<TableName> = tables.iter().filter(|name| known.insert((*name).clone())).cloned().collect();
     let described = database.describe_all(&new).await?;
@@ -140,7 +214,7 @@ async fn add_tables(database: &Arc<dyn Database>, logged: &mut Vec<Logged>, tabl
         let table = table.ok_or_else(|| {
             Error::new(ErrorKind::SchemaMismatch, format!("{} has no table {name} to capture", database.label()))
         })?;
-        let n = logged.iter().map(|l| l.n).max().unwrap_or(0) + 1;
+        let n = logged.iter().map(|l| l.n).max().unwrap_or(0).max(taken) + 1;
         logged.push(logged_table(database.as_ref(), n, table)?);
     }
     Ok(())
@@ -249,7 +323,8 @@ fn assemble(database: &Arc<dyn Database>, row: SiteRow, books: Books, logged: Ve
     let logs = database.change_logs(&logged)?;
     let tables =
         logged.into_iter().zip(logs).map(|(logged, log)| Arc::new(Book::new(database.as_ref(), logged, log))).collect();
-    Ok(Site { database: database.clone(), id: model::Site { id: row.id, epoch }, books: Arc::new(books), tables })
+    let (id, books) = (model::Site { id: row.id, epoch }, Arc::new(books));
+    Ok(Site { database: database.clone(), id, books, tables, lost: Vec::new(), doubted: Vec::new() })
 }
 
 fn logged_table(database: &dyn Database, n: u32, table: Table) -> Result<Logged> {

@@ -7,6 +7,7 @@ mod books;
 mod cursors;
 mod emptied;
 mod entries;
+mod form;
 mod install;
 mod marks;
 mod readers;
@@ -40,6 +41,10 @@ pub struct Site {
     pub books: Arc<Books>,
     /// One for each logged table, by number.
     pub tables: Vec<Arc<Book>>,
+    /// Logged tables that cannot take part as they are, and why.
+    pub lost: Vec<(model::TableName, Error)>,
+    /// Tables of which it was found, when this was installed, that rows may have been written unseen.
+    pub doubted: Vec<model::TableName>,
 }
 
 impl Site {

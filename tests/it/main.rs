@@ -35,5 +35,6 @@ mod sync;
 mod tls;
 mod traps;
 mod types;
+mod unseen;
 mod waiting;
 mod watch;

@@ -161,6 +161,12 @@ impl Database for Memory {
         Ok(names)
     }
 
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+        let tables = self.store.committed();
+        let log = |name| Some(tables.get(name)?.trigger.as_ref()?.log.to_string());
+        Ok(names.iter().map(|name| log(name).unwrap_or_default()).collect())
+    }
+
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {
         Ok(self.locks.take(name))
     }

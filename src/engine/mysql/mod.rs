@@ -169,6 +169,10 @@ impl Database for Mysql {
         log::own_triggers(self).await
     }
 
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+        log::objects(self, names).await
+    }
+
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {
         let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
         // One name space for the whole server, of 64 characters.

@@ -208,6 +208,10 @@ impl Database for Postgres {
         log::own_triggers(self).await.map_err(|e| self.lost(e))
     }
 
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+        log::objects(self, names).await.map_err(|e| self.lost(e))
+    }
+
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {
         let session = self.shared.connector.lasting(&self.shared.schema).await?;
         // One name space for each database.

@@ -168,6 +168,10 @@ impl Database for Sqlite {
         log::own_triggers(self).await
     }
 
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+        log::objects(self, names).await
+    }
+
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {
         lock::lock(&self.settings.path, name)
     }

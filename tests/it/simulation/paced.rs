@@ -98,6 +98,10 @@ impl Database for Paced {
         self.memory.own_triggers().await
     }
 
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+        self.memory.objects(names).await
+    }
+
     /// Anybody may bring a pair in step: what must hold holds though two do at once.
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {
         if name.starts_with("pair ") { Ok(Some(Box::new(NoLock))) } else { self.memory.lock(name).await }
