@@ -334,14 +334,24 @@ pub(super) fn fitting(room: usize, done: usize, bytes: usize) -> usize {
     bytes.checked_div(done).map_or(PIECE, |row| (room / row.max(1)).max(1))
 }
 
-/// Digests of the rows that stand under these keys. The rows themselves are not all in memory at once.
+/// Digests of the rows that stand under these keys.
 async fn digests(book: &Book, keys: &Batch, target: &mut dyn Target) -> Result<HashMap<KeyId, Digest>> {
+    digests_over(book, keys, &content(book), target).await
+}
+
+/// Digests over these columns of the rows that stand under these keys. The rows themselves are not all in memory at once.
+pub(super) async fn digests_over(
+    book: &Book,
+    keys: &Batch,
+    columns: &[usize],
+    target: &mut dyn Target,
+) -> Result<HashMap<KeyId, Digest>> {
     let (mut digests, mut done, mut bytes) = (HashMap::with_capacity(keys.rows()), 0, 0);
     while done < keys.rows() {
         let upto = keys.rows().min(done + fitting(ROWS_BYTES, done, bytes));
         let rows = target.lookup(&book.logged.table, &keys.select(done..upto), RowLock::None).await?;
         bytes += rows.size() + 1;
-        digests.extend(rows_by_key(book, &rows));
+        digests.extend(by_key(book, &rows, columns));
         done = upto;
     }
     Ok(digests)
@@ -354,7 +364,11 @@ fn base(digest: Option<Digest>) -> Option<Entry> {
 /// Digests of rows by their keys.
 pub(crate) fn rows_by_key(book: &Book, rows: &Batch) -> HashMap<KeyId, Digest> {
     let columns = content(book);
-    (0..rows.rows()).map(|row| (key_id(rows, row, &book.logged.key.columns), row_digest(rows, row, &columns))).collect()
+    by_key(book, rows, &columns).collect()
+}
+
+fn by_key<'a>(book: &'a Book, rows: &'a Batch, columns: &'a [usize]) -> impl Iterator<Item = (KeyId, Digest)> + 'a {
+    (0..rows.rows()).map(|row| (key_id(rows, row, &book.logged.key.columns), row_digest(rows, row, columns)))
 }
 
 /// The columns that make a row's content: what the database computes follows from the others.

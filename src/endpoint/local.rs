@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::mapping::shifts;
 use super::{
-    Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
-    Route, Sender, Standing, Start,
+    Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place,
+    Receiver, Resumed, Route, Sender, Standing, Start,
 };
 use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
-    FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, vouch, deleted, fit_batch,
-    fold_part, read as read_rows, written,
+    FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
+    fold_part, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
 use crate::engine::{
@@ -442,13 +442,15 @@ impl LocalReceiver {
         let applied = apply(&self.site, target, &incoming, &mut records).await?;
         records.write(target).await?;
         if !parcel.places.is_empty() {
-            let (mut conditions, mut cursors) = (Vec::new(), Vec::new());
+            let (mut conditions, mut cursors, mut columns) = (Vec::new(), Vec::new(), Vec::new());
             for &Place { table: at, position, token } in &parcel.places {
                 let (source, table) = (route.from.site, intake(&self.intakes, at)?.book.logged.n);
                 conditions.push((Through { site: source, table }, route.entering(at)));
+                columns.push((Through { site: source, table }, columns_of(&route.tables[at])));
                 cursors.push(Cursor { source, table, position, token });
             }
             self.site.set_conditions(target, &conditions).await?;
+            self.site.set_columns(target, &columns, false).await?;
             self.site.set_cursors(target, &cursors).await?;
         }
         Ok(applied)
@@ -466,12 +468,15 @@ impl LocalReceiver {
         // Whoever took it for another gave it another name: what it says of itself is not for its old one.
         self.site.itself(target).await?;
         let same = self.site.are_conditions(target, &conditions).await?;
+        let columns: Vec<(Through, String)> =
+            numbers.iter().map(|&(at, table)| (Through { site, table }, columns_of(&self.route.tables[at]))).collect();
+        let widened = self.site.are_other_columns(target, &columns).await?;
         let cursors = self.site.cursors(target, site.id, numbers.iter().map(|(_, table)| *table)).await?;
         let mut standing = vec![None; self.intakes.len()];
-        for ((table, number), same) in numbers.into_iter().zip(same) {
+        for (((table, number), same), widened) in numbers.into_iter().zip(same).zip(widened) {
             let cursor = cursors.get(&number).filter(|_| same);
             let at = cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token }));
-            standing[table] = Some(Standing { number, at });
+            standing[table] = Some(Standing { number, at, widened });
         }
         Ok(standing)
     }
@@ -484,6 +489,13 @@ impl LocalReceiver {
         self.connection.rollback().await?;
         found.map_err(Fault::at(at))
     }
+}
+
+/// The columns that are sent, as a text that tells them from others.
+fn columns_of(mapping: &Mapping) -> String {
+    let mut names: Vec<&str> = mapping.to.columns.iter().map(|column| column.name.as_str()).collect();
+    names.sort_unstable();
+    names.join("\0")
 }
 
 /// What the rows of a table refer to, by those of its columns that are synced.
@@ -623,6 +635,24 @@ impl Receiver for LocalReceiver {
             }
         }
         Ok(Vec::new())
+    }
+
+    async fn settle(&mut self, tables: &[usize]) -> Result<()> {
+        self.stood = None;
+        let source = self.route.from.site;
+        let settled = tables.iter().filter_map(|&at| {
+            let table = self.intakes[at].as_ref().ok()?.book.logged.n;
+            Some((Through { site: source, table }, columns_of(&self.route.tables[at])))
+        });
+        let settled: Vec<(Through, String)> = settled.collect();
+        self.connection.begin(WriteOptions::default()).await?;
+        match self.site.set_columns(self.connection.as_mut(), &settled, true).await {
+            Ok(()) => self.connection.commit().await,
+            Err(e) => {
+                self.connection.rollback().await?;
+                Err(e)
+            }
+        }
     }
 
     async fn aside(&mut self, table: usize, limit: usize) -> Outcome<Batch> {

@@ -79,6 +79,9 @@ pub struct Standing {
     pub number: u32,
     /// Its place, with the epoch in which the sending site was then; `None`: it never read this table.
     pub at: Option<(u32, Place)>,
+    /// Whether other columns are sent than when all rows were last compared: what stands in those that are new has no
+    /// version of its own.
+    pub widened: bool,
 }
 
 /// What the sending end makes of where the receiving end stands.
@@ -257,6 +260,9 @@ pub trait Receiver: Send {
     /// What became of the changes of each table, in their order. What it refuses goes to its quarantine; what someone
     /// else holds, or what has no parent yet, waits there.
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>>;
+
+    /// All rows of these tables were compared, with the columns that are sent now.
+    async fn settle(&mut self, tables: &[usize]) -> Result<()>;
 
     /// The keys of changes of this table that it has set aside from this sync, in its own form, those first that were
     /// tried longest ago, at most `limit`.

@@ -276,6 +276,8 @@ pub trait Database: Send + Sync {
     }
     /// The statement that drops a table. Pure.
     fn drop_ddl(&self, name: &TableName) -> String;
+    /// The statements that give a column of one of our own tables another name or another type that holds its values. Pure.
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String>;
     /// Why a table, column or index of this name cannot be made here; `None`: it can. Pure.
     fn name_fault(&self, name: &str) -> Option<String>;
     /// Rows of `data` that a column here would change or refuse although they have its logical

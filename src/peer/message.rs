@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::apply::Applied;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
-use crate::endpoint::{Basis, Differing, End, Fault, Filter, Mapping, Outstanding, Place, Resumed, Route, Standing, Start};
+use crate::endpoint::{
+    Basis, Differing, End, Fault, Filter, Mapping, Outstanding, Place, Resumed, Route, Standing, Start,
+};
 use crate::engine::{Error, ErrorKind, Letters};
 use crate::model::{BatchLimits, Site, Table, TableName, Zone};
 use crate::pipeline::{Captured, ColumnChoice, Origin, PlanOptions};
@@ -118,6 +120,7 @@ pub struct WireOptions {
     create: bool,
     allow_loss: bool,
     force: bool,
+    lasting: bool,
     renamed: Vec<(String, TableName)>,
     columns: Vec<(String, ColumnChoice)>,
 }
@@ -133,6 +136,7 @@ impl WireOptions {
             create: options.create,
             allow_loss: options.allow_loss,
             force: options.force,
+            lasting: options.lasting,
             renamed: options.renamed.clone().into_iter().collect(),
             columns: options.columns.clone().into_iter().collect(),
         }
@@ -154,6 +158,7 @@ impl WireOptions {
             create: self.create,
             allow_loss: self.allow_loss,
             force: self.force,
+            lasting: self.lasting,
             renamed: self.renamed.into_iter().collect(),
             columns: self.columns.into_iter().collect(),
             ..PlanOptions::default()
@@ -278,6 +283,7 @@ pub struct WireCaptured {
     tables: Vec<Table>,
     lost: Vec<(TableName, WireKind, String)>,
     doubted: Vec<TableName>,
+    dropped: Vec<(TableName, Vec<String>)>,
 }
 
 impl WireCaptured {
@@ -288,8 +294,9 @@ impl WireCaptured {
         let lost = captured.lost.iter().filter(|(table, _)| opened(table));
         Self {
             tables: tables.collect(),
-            lost: lost.map(|(table, e)| (table.clone(), WireKind::of(e.kind), e.message().to_owned())).collect(),
+            lost: lost.map(|(table, e)| refused(table, e)).collect(),
             doubted: captured.doubted.iter().filter(|table| opened(table)).cloned().collect(),
+            dropped: captured.dropped.iter().filter(|(table, _)| opened(table)).cloned().collect(),
             end: WireEnd::of(&captured.end),
         }
     }
@@ -306,6 +313,7 @@ impl WireCaptured {
             tables: tables.collect::<Result<_, Error>>()?,
             lost: lost.collect(),
             doubted: self.doubted,
+            dropped: self.dropped,
         })
     }
 }
@@ -507,6 +515,8 @@ pub enum Receiving {
     Unversioned(usize, bool, usize),
     /// Changes of these tables follow.
     Take(Vec<usize>, Vec<WirePlace>, bool),
+    /// All rows of these tables were compared.
+    Settle(Vec<usize>),
     /// What was set aside.
     Aside(usize, usize),
     /// What people have to look at.
@@ -565,17 +575,17 @@ impl From<WirePlace> for Place {
 
 /// [`Standing`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct WireStanding(u32, Option<(u32, WirePlace)>);
+pub struct WireStanding(u32, Option<(u32, WirePlace)>, bool);
 
 impl From<Standing> for WireStanding {
     fn from(standing: Standing) -> Self {
-        Self(standing.number, standing.at.map(|(epoch, place)| (epoch, place.into())))
+        Self(standing.number, standing.at.map(|(epoch, place)| (epoch, place.into())), standing.widened)
     }
 }
 
 impl From<WireStanding> for Standing {
-    fn from(WireStanding(number, at): WireStanding) -> Self {
-        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())) }
+    fn from(WireStanding(number, at, widened): WireStanding) -> Self {
+        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())), widened }
     }
 }
 
@@ -745,6 +755,12 @@ kinds!(
     Interrupted
 );
 
+/// A table that does not fit, and why.
+#[must_use]
+pub fn refused(table: &TableName, error: &Error) -> (TableName, WireKind, String) {
+    (table.clone(), WireKind::of(error.kind), error.message().to_owned())
+}
+
 /// What preparing comes to.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -753,8 +769,8 @@ pub enum Prepared {
     Done,
     /// What rows come from.
     Origin(Box<WireOrigin>),
-    /// A plan; what is filled follows, one row for each table.
-    Plan(Vec<WirePlan>),
+    /// A plan; what is filled follows, one row for each table. Then the tables that do not fit, and why.
+    Plan(Vec<WirePlan>, Vec<(TableName, WireKind, String)>),
     /// What is captured.
     Captured(Box<WireCaptured>),
     /// What [`Preparing::Forms`] asks.

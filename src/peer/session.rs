@@ -14,8 +14,8 @@ use super::message::{Numbered, Receiving, Sending, Told, WirePlace, WireStanding
 use crate::apply::Applied;
 use crate::capture::{FittedBatch, Reading, interrupted};
 use crate::endpoint::{
-    Basis, Current, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender,
-    Standing,
+    Basis, Current, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
+    Route, Sender, Standing,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Table};
@@ -426,6 +426,13 @@ impl Receiver for RemoteReceiver {
         match self.call(ask, behind).await?.told {
             Told::Taken(all) if all.len() == parcel.changes.len() => Ok(all.into_iter().map(applied).collect()),
             _ => Err(self.session.senseless()),
+        }
+    }
+
+    async fn settle(&mut self, tables: &[usize]) -> Result<()> {
+        match self.call(Receiving::Settle(tables.to_vec()), |_| {}).await?.told {
+            Told::Done => Ok(()),
+            _ => Err(self.session.senseless().into()),
         }
     }
 

@@ -13,7 +13,7 @@ use super::persist::{Claim, free, persist};
 use super::plan::{Origin, Plan, PlanOptions, check, matching_tables, plan_from};
 use super::run::{RunOptions, run};
 use crate::apply::Rejects;
-use crate::capture::fold_tables;
+use crate::capture::{fold_tables, reform};
 use crate::endpoint::{End, LocalReceiver, LocalSender, Receiver, Route, Sender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result, WriteOptions};
 use crate::model::{BatchLimits, Table, TableName, text_digest};
@@ -34,6 +34,8 @@ pub struct Captured {
     pub lost: Vec<(TableName, Error)>,
     /// Tables of which rows were just found to have been written unseen.
     pub doubted: Vec<TableName>,
+    /// Columns that tables no longer have since they are captured.
+    pub dropped: Vec<(TableName, Vec<String>)>,
 }
 
 impl Captured {
@@ -45,7 +47,14 @@ impl Captured {
             tables: site.tables.iter().map(|book| book.logged.table.clone()).collect(),
             lost: site.lost.clone(),
             doubted: site.doubted.clone(),
+            dropped: site.dropped.clone(),
         }
+    }
+
+    /// Whether a table had this column and has it no more.
+    #[must_use]
+    pub fn has_dropped(&self, table: &TableName, column: &str) -> bool {
+        self.dropped.iter().any(|(of, columns)| of == table && columns.iter().any(|name| name == column))
     }
 
     /// A captured table.
@@ -191,6 +200,9 @@ impl Endpoint for LocalEndpoint {
 
     async fn capture(&self, tables: &[TableName]) -> Result<Captured> {
         let site = install(&self.database, tables).await?;
+        for reformed in &site.reformed {
+            reform(&site, reformed, self.database.target().await?.as_mut()).await?;
+        }
         if !site.doubted.is_empty() {
             // Before anything is taken in: what stands here passes for what it was otherwise.
             let doubted = site.doubted.iter().filter_map(|name| site.book(name)).enumerate().collect::<Vec<_>>();

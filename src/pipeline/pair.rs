@@ -11,7 +11,7 @@ use super::ends::{Captured, Endpoint, LocalEndpoint};
 use super::owner::Owner;
 use super::plan::{ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern};
 use super::run::Report;
-use super::sync::{ChangeOptions, Direction, agree, run_changes};
+use super::sync::{Agreed, ChangeOptions, Direction, agree, run_changes, widen};
 use crate::conflict::{FirstRun, Policy, Rule, Side};
 use crate::endpoint::{Filter, Mapping, Receiver, Route, Sender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
@@ -348,8 +348,11 @@ impl Pair {
             force: self.options.plan.force,
             stop: self.options.stop.clone(),
         };
-        for (way, starts) in open.ways.iter_mut().zip(&starts) {
-            report.join(run_changes(&mut way.ends(), starts, &options).await?);
+        for (way, agreed) in open.ways.iter_mut().zip(&starts) {
+            report.join(run_changes(&mut way.ends(), &agreed.starts, &options).await?);
+        }
+        if starts.iter().any(|agreed| !agreed.widened.is_empty()) && report.error.is_none() {
+            report.join(run_widened(&mut open.ways, &starts, &options).await?);
         }
         if report.error.is_none() {
             self.open = Some(open);
@@ -368,10 +371,18 @@ struct Planned {
 }
 
 async fn plan_both(source: &dyn Endpoint, target: &dyn Endpoint, options: &PairOptions) -> Result<Planned> {
-    let (plan, refused) = without_lost(&options.plan, source.lost().await?, target.lost().await?);
+    let plan = PlanOptions { lasting: true, ..options.plan.clone() };
+    let (plan, mut refused) = without_lost(&plan, source.lost().await?, target.lost().await?);
     let options = PairOptions { plan, ..options.clone() };
     if options.plan.tables.is_empty() && !refused.is_empty() {
-        let nothing = Plan { tables: Vec::new(), mode: Mode::Full, serial: false, notes: Vec::new(), noisy: None };
+        let nothing = Plan {
+            tables: Vec::new(),
+            mode: Mode::Full,
+            serial: false,
+            notes: Vec::new(),
+            noisy: None,
+            refused: Vec::new(),
+        };
         let (from, to) = (source.capture(&[]).await?, target.capture(&[]).await?);
         return Ok(Planned { there: nothing, back: None, from, to, refused });
     }
@@ -382,17 +393,79 @@ async fn plan_both(source: &dyn Endpoint, target: &dyn Endpoint, options: &PairO
     }
     let forward = forward(&options);
     let mut there = target.plan(&source.origin(&forward).await?, &forward, options.push).await?;
+    refused.append(&mut there.refused);
     source.check(&mut there, false).await?;
     let from = source.capture(&names(&there, |t| &t.source.name)).await?;
     let to = target.capture(&names(&there, |t| &t.target.name)).await?;
-    let back = if options.pull {
-        let back = reversed(&from, &options.plan, &there);
-        let planned = plan_back(source, target, &back).await;
-        Some(planned.map_err(|e| if back.filters.is_empty() || !options.push { e } else { e.context(BOTH_WAYS) })?)
-    } else {
-        None
-    };
+    if options.push {
+        refuse(&mut there, &mut refused, |table| misfit((&from, &to), table, &options.plan.columns));
+    }
+    let mut back = None;
+    if options.pull && !there.tables.is_empty() {
+        let options_back = reversed(&from, &options.plan, &there);
+        let planned = plan_back(source, target, &options_back).await;
+        let both = !options_back.filters.is_empty() && options.push;
+        let mut planned = planned.map_err(|e| if both { e.context(BOTH_WAYS) } else { e })?;
+        let mut waiting = std::mem::take(&mut planned.refused);
+        refuse(&mut planned, &mut waiting, |table| misfit((&to, &from), table, &options_back.columns));
+        // One that cannot go one way goes neither way.
+        for (name, e) in waiting {
+            refuse(&mut there, &mut refused, |table| (table.target.name == name).then(|| e.clone()));
+        }
+        let refused = |table: &TablePlan| there.tables.iter().all(|t| t.target.name != table.source.name);
+        planned.tables.retain(|table| !refused(table));
+        back = Some(planned);
+    }
+    let plans = back.iter().chain([&there]);
+    for (table, note) in plans.flat_map(|plan| &plan.tables).flat_map(|t| t.notes.iter().map(move |note| (t, note))) {
+        if note.contains(" is left out until ") {
+            tracing::warn!("sync {}: table {}: {note}", options.name, table.source.name);
+        }
+    }
     Ok(Planned { there, back, from, to, refused })
+}
+
+/// Takes tables out of a plan of which this says why they cannot go on.
+fn refuse(plan: &mut Plan, refused: &mut Vec<(TableName, Error)>, why: impl Fn(&TablePlan) -> Option<Error>) {
+    plan.tables.retain(|table| {
+        let why = why(table);
+        refused.extend(why.clone().map(|e| (table.source.name.clone(), e)));
+        why.is_none()
+    });
+}
+
+/// Why a table waits although the columns that both ends have fit: one that was synced is gone where rows arrive, or one
+/// seems to have been given another name.
+fn misfit(
+    (from, to): (&Captured, &Captured),
+    plan: &TablePlan,
+    choices: &BTreeMap<String, ColumnChoice>,
+) -> Option<Error> {
+    let (source, target) = (from.table(&plan.source.name)?, to.table(&plan.target.name)?);
+    let choice = choices.get(&source.name.to_string());
+    let chosen = |name: &String| {
+        choice.is_none_or(|c| c.only.as_ref().is_none_or(|only| only.contains(name)) && !c.exclude.contains(name))
+    };
+    let there = |name: &String| choice.and_then(|c| c.rename.get(name)).unwrap_or(name).clone();
+    let columns = source.columns.iter().filter(|c| !c.generated && plan.source.column(&c.name).is_none());
+    let left_out: Vec<&String> = columns.map(|column| &column.name).filter(|name| chosen(name)).collect();
+    let (from_label, to_label) = (&from.end.label, &to.end.label);
+    let sentence = if let Some(name) = left_out.iter().find(|name| to.has_dropped(&target.name, &there(name))) {
+        format!(
+            "column {name} was dropped in {to_label}, and {from_label} has it still: add it again, drop it there too, or \
+             name it under exclude"
+        )
+    } else {
+        let gone = target.columns.iter().map(|column| &column.name).find(|name| {
+            plan.target.column(name).is_none() && source.column(name).is_none() && from.has_dropped(&source.name, name)
+        });
+        let (gone, new) = (gone?, left_out.first()?);
+        format!(
+            "column {gone} is gone in {from_label}, and {new} is new there: give the table in {to_label} the same columns, \
+             or say under rename or exclude what goes where"
+        )
+    };
+    Some(Error::new(ErrorKind::SchemaMismatch, sentence))
 }
 
 /// Leaves out captured tables that cannot take part at one of the ends: one that is gone must not be made anew.
@@ -452,6 +525,26 @@ impl Looked {
 
 /// A pair that turns out to be restored twice in one run has other troubles.
 const REOPENED_MAX: u32 = 4;
+
+/// Each end has the other's changes: what stands in columns that are new to the sync is brought, once.
+async fn run_widened(ways: &mut [Way], agreed: &[Agreed], options: &ChangeOptions) -> Result<Report> {
+    let mut report = Report::nothing();
+    for (way, Agreed { widened, .. }) in ways.iter_mut().zip(agreed) {
+        widen(&mut way.ends(), widened, options).await.map_err(|fault| fault.error)?;
+    }
+    for way in ways.iter_mut() {
+        let Agreed { starts, .. } = agree(&mut way.ends()).await?;
+        report.join(run_changes(&mut way.ends(), &starts, options).await?);
+    }
+    if report.error.is_none() {
+        for (way, Agreed { widened, .. }) in ways.iter_mut().zip(agreed) {
+            if !widened.is_empty() {
+                way.receiver.settle(widened).await?;
+            }
+        }
+    }
+    Ok(report)
+}
 
 /// Both ends of one direction.
 struct Way {

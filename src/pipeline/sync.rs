@@ -10,7 +10,8 @@ use super::run::{Report, TableReport};
 use crate::apply::Applied;
 use crate::capture::interrupted;
 use crate::endpoint::{
-    Basis, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender, Start,
+    Basis, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route,
+    Sender, Start,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits};
@@ -48,15 +49,29 @@ pub struct Direction<'a> {
     pub route: &'a Route,
 }
 
+/// What both ends say before anything moves.
+#[derive(Debug, Clone)]
+pub struct Agreed {
+    /// Where each table goes on.
+    pub starts: Vec<Start>,
+    /// Tables that are sent with other columns than when all rows were last compared.
+    pub widened: Vec<usize>,
+}
+
 /// Where each table goes on.
 ///
 /// # Errors
 /// `CursorLost` when one of the two turned out to be a database that was restored: both have to be opened anew.
-pub async fn agree(ends: &mut Direction<'_>) -> Result<Vec<Start>> {
+pub async fn agree(ends: &mut Direction<'_>) -> Result<Agreed> {
     let mut standing = ends.to.cursors().await?;
     loop {
         match ends.from.resume(&standing).await? {
-            Resumed::At(starts) => return Ok(starts),
+            Resumed::At(starts) => {
+                let goes_on = |at: &usize| matches!(starts[*at], Start::Place(_));
+                let widened = |at: &usize| standing[*at].is_some_and(|standing| standing.widened) && goes_on(at);
+                let widened = (0..starts.len()).filter(widened).collect();
+                return Ok(Agreed { starts, widened });
+            }
             Resumed::ReaderRestored => {
                 let before = std::mem::replace(&mut standing, ends.to.cursors().await?);
                 // Another run may have gone on meanwhile.
@@ -83,6 +98,49 @@ pub async fn agree(ends: &mut Direction<'_>) -> Result<Vec<Start>> {
 pub async fn is_still(ends: &mut Direction<'_>) -> Result<bool> {
     let standing = ends.to.cursors().await?;
     ends.from.is_still(&standing).await
+}
+
+/// Of tables that are sent with other columns than before: what stands in those that are new, and is other at the
+/// receiving end or not there, counts as written at the sending end. Both ends are to have each other's changes before. A
+/// change of the columns alone sends nothing.
+///
+/// # Errors
+/// What an end says.
+pub async fn widen(ends: &mut Direction<'_>, tables: &[usize], options: &ChangeOptions) -> Outcome<()> {
+    for &table in tables {
+        vouch(ends, table, (Differing::Poorer, true), options).await?;
+    }
+    Ok(())
+}
+
+/// Compares all rows: those that the receiving end has otherwise count as written at the sending end, where nobody has
+/// written them under capture, or `all`. They are changes then.
+async fn vouch(
+    ends: &mut Direction<'_>,
+    table: usize,
+    (how, all): (Differing, bool),
+    options: &ChangeOptions,
+) -> Outcome<()> {
+    let mut rows = ends.from.rows(table, options.limits).await?;
+    while let Some(batch) = rows.recv().await {
+        if options.stop.is_cancelled() {
+            return Err(interrupted().into());
+        }
+        let rows = batch.map_err(Fault::at(table))?.batch;
+        let differing = ends.to.differing(table, &rows, how).await?;
+        if !differing.is_empty() {
+            let keys = keys(ends.route, table, &rows).select(differing.into_iter());
+            ends.from.vouch(table, &keys, all).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The keys of rows that were sent.
+fn keys(route: &Route, table: usize, rows: &Batch) -> Batch {
+    let mapping = &route.tables[table];
+    let columns = mapping.key.columns.iter().map(|&at| rows.columns()[at].clone());
+    Batch::new(mapping.from_keys.clone(), columns.collect())
 }
 
 /// Brings the changes of one end to the other, all tables of the route together, each from where [`agree`] says; one
@@ -221,11 +279,8 @@ impl Run<'_> {
     /// Gives versions to what was written, all of it or a part; whether there is more.
     async fn fold(&mut self, whole: bool) -> Result<bool> {
         loop {
-            let folded = if whole {
-                self.from.fold(&self.places).await
-            } else {
-                self.from.fold_part(&self.places).await
-            };
+            let folded =
+                if whole { self.from.fold(&self.places).await } else { self.from.fold_part(&self.places).await };
             match folded {
                 Ok(folded) => return self.folded(folded).await,
                 Err(fault) => self.leave_out(fault)?,
@@ -246,34 +301,12 @@ impl Run<'_> {
             if std::mem::replace(&mut self.compared[table], true) || !self.tables().contains(&table) {
                 continue;
             }
-            if let Err(fault) = self.vouch(table, (Differing::Any, false)).await {
+            let mut ends = Direction { from: &mut *self.from, to: &mut *self.to, route: self.route };
+            if let Err(fault) = vouch(&mut ends, table, (Differing::Any, false), self.options).await {
                 self.leave_out(fault)?;
             }
         }
         Ok(more)
-    }
-
-    /// Compares all rows: those that the receiving end has otherwise count as written at the sending end, where nobody has
-    /// written them under capture, or `all`. They are changes then.
-    async fn vouch(&mut self, table: usize, (how, all): (Differing, bool)) -> Outcome<()> {
-        let mut rows = self.from.rows(table, self.options.limits).await?;
-        while let Some(batch) = rows.recv().await {
-            self.go_on()?;
-            let rows = batch.map_err(Fault::at(table))?.batch;
-            let differing = self.to.differing(table, &rows, how).await?;
-            if !differing.is_empty() {
-                let keys = self.keys(table, &rows).select(differing.into_iter());
-                self.from.vouch(table, &keys, all).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The keys of rows that were sent.
-    fn keys(&self, table: usize, rows: &Batch) -> Batch {
-        let mapping = &self.route.tables[table];
-        let columns = mapping.key.columns.iter().map(|&at| rows.columns()[at].clone());
-        Batch::new(mapping.from_keys.clone(), columns.collect())
     }
 
     /// The rows that went when the table was emptied, and that only the receiving end knows.
@@ -431,7 +464,7 @@ impl Run<'_> {
             let rows = batch.map_err(Fault::at(table))?.batch;
             let differing = self.to.differing(table, &rows, Differing::Meeting).await?;
             if !differing.is_empty() {
-                let keys = self.keys(table, &rows).select(differing.into_iter());
+                let keys = keys(self.route, table, &rows).select(differing.into_iter());
                 self.bring(table, keys, basis).await?;
             }
         }

@@ -12,26 +12,46 @@ use serde::{Deserialize, Serialize};
 use super::cursors::number;
 use super::install::TABLES_MAX;
 use super::{Books, Site};
-use crate::engine::{Logged, Lookup, Result, RowLock, Target, WriteMode};
-use crate::model::{Batch, Cell, Column, text_digest};
+use crate::engine::{Logged, Lookup, Result, RowLock, Target, WriteMode, WriteOptions};
+use crate::model::{Batch, Cell, Column, ColumnDef, TableName, text_digest};
 
 /// What is kept of a table's form.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Form {
-    /// The columns that make a row's content.
+    /// The columns that the digests of its rows cover.
     pub(super) columns: Vec<FormColumn>,
-    /// Names of the key's columns.
-    pub(super) key: Vec<String>,
+    /// The key's columns.
+    pub(super) key: Vec<FormColumn>,
+    /// Columns that were dropped since it was first captured.
+    #[serde(default)]
+    pub(super) dropped: Vec<String>,
     /// A digest of what [`crate::engine::Database::objects`] says; none while it is doubted and not yet noted in the log.
     pub(super) object: Option<String>,
 }
 
 /// A column of a form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FormColumn {
-    pub(super) name: String,
+pub struct FormColumn {
+    /// Its name.
+    pub name: String,
     /// Its type, in the engine's own words.
-    pub(super) native: String,
+    pub native: String,
+}
+
+impl FormColumn {
+    fn of(column: &ColumnDef) -> Self {
+        Self { name: column.name.clone(), native: column.native.clone() }
+    }
+}
+
+/// A table that has other columns than those that the digests of its rows cover: they are to be made anew, and no row
+/// counts as written for that. Then [`Site::keep_columns`] is to be told.
+#[derive(Debug, Clone)]
+pub struct Reformed {
+    /// The table.
+    pub table: TableName,
+    /// The columns that they cover.
+    pub before: Vec<FormColumn>,
 }
 
 impl Form {
@@ -40,10 +60,34 @@ impl Form {
         let table = &logged.table;
         let columns = table.columns.iter().filter(|column| !column.generated);
         Self {
-            columns: columns.map(|c| FormColumn { name: c.name.clone(), native: c.native.clone() }).collect(),
-            key: logged.key.columns.iter().map(|&at| table.columns[at].name.clone()).collect(),
+            columns: columns.map(FormColumn::of).collect(),
+            key: logged.key.columns.iter().map(|&at| FormColumn::of(&table.columns[at])).collect(),
+            dropped: Vec::new(),
             object: Some(text_digest(object)),
         }
+    }
+
+    /// What is to be kept of this form after that one: its columns only once the digests cover them.
+    pub(super) fn after(self, kept: Option<&Self>) -> Self {
+        let Some(kept) = kept.filter(|kept| !kept.columns.is_empty()) else { return self };
+        let gone = kept.columns.iter().map(|column| &column.name).chain(&kept.dropped);
+        let mut dropped: Vec<String> =
+            gone.filter(|name| self.columns.iter().all(|c| c.name != **name)).cloned().collect();
+        dropped.sort();
+        dropped.dedup();
+        Self { columns: kept.columns.clone(), dropped, ..self }
+    }
+
+    /// For each key column that is another now, and nothing more than that, its old name and its place in the key; `None`
+    /// where the key is of other columns.
+    pub(super) fn changed_key(&self, now: &Self) -> Option<Vec<(String, usize)>> {
+        let has = |form: &Self, name: &String| form.columns.iter().any(|column| column.name == *name);
+        let same = |(old, new): (&FormColumn, &FormColumn)| {
+            old.name == new.name || (!has(now, &old.name) && !has(self, &new.name) && old.native == new.native)
+        };
+        let alike = self.key.len() == now.key.len() && self.key.iter().zip(&now.key).all(same);
+        let changed = self.key.iter().zip(&now.key).enumerate().filter(|(_, (old, new))| old != new);
+        alike.then(|| changed.map(|(at, (old, _))| (old.name.clone(), at)).collect())
     }
 
     /// Whether it is another table, or rows of it came or went with a part of it.
@@ -53,7 +97,7 @@ impl Form {
 }
 
 /// What is kept of the tables' forms, by number. What cannot be read says nothing.
-pub(super) async fn forms(target: &mut dyn Lookup, books: &Books) -> Result<HashMap<u32, Form>> {
+async fn forms(target: &mut dyn Lookup, books: &Books) -> Result<HashMap<u32, Form>> {
     let found = target.scan(&books.forms, None, TABLES_MAX).await?;
     let form = |row| match (found.cell(row, 0), found.cell(row, 1)) {
         (Cell::Int(n), Cell::Bytes(text)) => Some((u32::try_from(n).ok()?, serde_json::from_slice(text).ok()?)),
@@ -62,8 +106,23 @@ pub(super) async fn forms(target: &mut dyn Lookup, books: &Books) -> Result<Hash
     Ok((0..found.rows()).filter_map(form).collect())
 }
 
+/// As [`forms`], at a point of its own.
+pub(super) async fn kept_forms(target: &mut dyn Target, books: &Books) -> Result<HashMap<u32, Form>> {
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let kept = forms(target, books).await;
+    target.rollback().await?;
+    kept
+}
+
+/// As [`keep_forms`], in a transaction of its own.
+pub(super) async fn keep(target: &mut dyn Target, books: &Books, forms: &[(u32, Form)]) -> Result<()> {
+    target.begin(WriteOptions::default()).await?;
+    keep_forms(target, books, forms).await?;
+    target.commit().await
+}
+
 /// Keeps forms, in the open transaction; when a table was last doubted stays.
-pub(super) async fn keep_forms(target: &mut dyn Target, books: &Books, forms: &[(u32, Form)]) -> Result<()> {
+async fn keep_forms(target: &mut dyn Target, books: &Books, forms: &[(u32, Form)]) -> Result<()> {
     let mut keys = Column::default();
     forms.iter().for_each(|(n, _)| keys.push_int((*n).into()));
     let keys = Batch::new(Arc::new(books.forms.project(&[0])), vec![keys]);
@@ -100,6 +159,18 @@ impl Site {
         let mut columns = found.into_columns();
         columns[2] = number(seq);
         target.write(WriteMode::Update, &Batch::new(self.books.forms.clone(), columns)).await.map(drop)
+    }
+
+    /// Notes that the digests of a table's rows cover the columns that it has now.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn keep_columns(&self, target: &mut dyn Target, table: &TableName) -> Result<()> {
+        let Some(book) = self.book(table) else { return Ok(()) };
+        let kept = kept_forms(target, &self.books).await?;
+        let Some(kept) = kept.get(&book.logged.n) else { return Ok(()) };
+        let form = Form { columns: Form::of(&book.logged, "").columns, ..kept.clone() };
+        keep(target, &self.books, &[(book.logged.n, form)]).await
     }
 
     /// The numbers under which tables were last doubted, by the tables' own numbers; without those that never were.

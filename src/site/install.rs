@@ -1,14 +1,14 @@
 //! Puts the bookkeeping into a database, finds it there, takes it out again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::form::{Form, forms, keep_forms};
+use super::form::{Form, Reformed, keep, kept_forms};
 use super::{Book, Books, FORMAT, Site, SiteRow, read_row};
 use crate::engine::{
     ChangeLog, Database, Error, ErrorKind, Lock, Logged, Result, RowLock, Target, WriteMode, WriteOptions,
 };
-use crate::model::{self, Batch, Cell, Column, Table, TableName, text_digest};
+use crate::model::{self, Batch, Cell, Column, ColumnDef, Table, TableName, text_digest};
 use crate::runtime::random;
 
 /// More tables than this are not logged in one database.
@@ -85,10 +85,26 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
     let mut site = open(database).await?.ok_or_else(|| {
         Error::new(ErrorKind::Protocol, format!("the bookkeeping in {} vanished while it was made", database.label()))
     })?;
+    let mut rekeyed = BTreeSet::new();
+    for (n, kept) in kept_forms(target.as_mut(), &books).await? {
+        let Some(at) = site.tables.iter().position(|book| book.logged.n == n) else { continue };
+        let now = Form::of(&site.tables[at].logged, "");
+        // What is kept of a table that is not whole yet has no key.
+        if kept.key.is_empty() || kept.key == now.key {
+            continue;
+        }
+        let name = site.tables[at].logged.table.name.clone();
+        let same = rekey(&mut site, at, &kept, &now, target.as_mut()).await;
+        if !same.map_err(|e| e.context(format!("capture of {name}")))? {
+            site.tables.remove(at);
+            ours = database.own_tables().await?;
+        }
+        rekeyed.insert(name);
+    }
     let mut logged: Vec<Logged> = site.tables.iter().map(|book| book.logged.clone()).collect();
     let (lost, listed) = (std::mem::take(&mut site.lost), listing_of(target.as_mut(), &books).await?);
     let wanted: Vec<TableName> =
-        tables.iter().filter(|name| lost.iter().all(|(lost, _)| lost != *name)).cloned().collect();
+        tables.iter().chain(&rekeyed).filter(|name| lost.iter().all(|(lost, _)| lost != *name)).cloned().collect();
     // Also of those that are gone the numbers are taken.
     add_tables(database, &mut logged, &wanted, listed.keys().max().copied().unwrap_or(0)).await?;
     let there = database.own_triggers().await?;
@@ -106,7 +122,7 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
             && [&book.log.table.name, &book.versions.name].into_iter().all(|name| ours.contains(name));
         let other = kept.get(&n).is_some_and(|form| form.is_of_another(&now[at]));
         // A table that was never whole is only being installed.
-        let doubted = before.is_some() && (!whole || other);
+        let doubted = (before.is_some() && (!whole || other)) || rekeyed.contains(name);
         // What is in place is left alone: its statements would wait for whoever has the table in a transaction, and the
         // application behind them.
         if before == Some(&made) && !doubted {
@@ -151,11 +167,20 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
     for (at, form) in installed.into_iter().zip(forms_of(database.as_ref(), &books, &again).await?) {
         now[at] = form;
     }
-    let doubted = |book: &Book| site.doubted.contains(&book.logged.table.name);
-    let changed = site.tables.iter().zip(now).filter(|(book, form)| {
-        doubted(book) || kept.get(&book.logged.n) != Some(form)
-    });
-    let changed: Vec<(u32, Form)> = changed.map(|(book, form)| (book.logged.n, form)).collect();
+    let mut changed: Vec<(u32, Form)> = Vec::new();
+    for (book, now) in site.tables.iter().zip(now) {
+        let (n, table, columns) = (book.logged.n, book.logged.table.name.clone(), now.columns.clone());
+        let form = now.after(kept.get(&n));
+        if !form.dropped.is_empty() {
+            site.dropped.push((table.clone(), form.dropped.clone()));
+        }
+        if form.columns != columns {
+            site.reformed.push(Reformed { table: table.clone(), before: form.columns.clone() });
+        }
+        if site.doubted.contains(&table) || kept.get(&n) != Some(&form) {
+            changed.push((n, form));
+        }
+    }
     if !changed.is_empty() {
         keep(target.as_mut(), &site.books, &changed).await?;
     }
@@ -171,17 +196,49 @@ async fn forms_of(database: &dyn Database, books: &[Arc<Book>], names: &[TableNa
     Ok(books.iter().zip(objects).map(|(book, object)| Form::of(&book.logged, &object)).collect())
 }
 
-async fn kept_forms(target: &mut dyn Target, books: &Books) -> Result<HashMap<u32, Form>> {
-    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
-    let kept = forms(target, books).await;
-    target.rollback().await?;
-    kept
-}
-
-async fn keep(target: &mut dyn Target, books: &Books, forms: &[(u32, Form)]) -> Result<()> {
+/// Takes a table that was given another key in: where its columns have only other names or types, what is kept of its rows
+/// is kept; else it is captured as one that was never captured, under another number.
+async fn rekey(site: &mut Site, at: usize, kept: &Form, now: &Form, target: &mut dyn Target) -> Result<bool> {
+    let (database, book) = (site.database.clone(), site.tables[at].clone());
+    if let Some(changed) = kept.changed_key(now) {
+        for (old, place) in changed {
+            let to = &book.keys.columns[place];
+            for (table, nullable) in [(&book.log.table.name, true), (&book.versions.name, false)] {
+                let Some(there) = database.describe(table).await? else { continue };
+                // An earlier attempt may have come so far.
+                let from = if there.column(&old).is_some() { &old } else { &to.name };
+                let to = ColumnDef {
+                    nullable,
+                    default: None,
+                    generated: false,
+                    dialect: None,
+                    identity: None,
+                    ..to.clone()
+                };
+                for sql in database.alter_column_ddl(table, from, &to) {
+                    target.execute(&sql).await?;
+                }
+            }
+        }
+        return Ok(true);
+    }
+    let (n, name) = (book.logged.n, book.logged.table.name.clone());
+    if let Some(old) = remains(database.as_ref(), n, Some(name.clone())).await? {
+        for sql in database.change_logs(&[old])?.iter().flat_map(|log| &log.remove) {
+            target.execute(sql).await?;
+        }
+    }
+    if database.describe(&book.versions.name).await?.is_some() {
+        target.execute(&database.drop_ddl(&book.versions.name)).await?;
+    }
     target.begin(WriteOptions::default()).await?;
-    keep_forms(target, books, forms).await?;
-    target.commit().await
+    for table in [&site.books.tables, &site.books.forms] {
+        let mut number = Column::default();
+        number.push_int(n.into());
+        target.write(WriteMode::Delete, &Batch::new(Arc::new(table.project(&[0])), vec![number])).await?;
+    }
+    target.commit().await?;
+    Ok(false)
 }
 
 /// What [`install`] would put in place for these tables, by table; changes nothing.
@@ -324,7 +381,8 @@ fn assemble(database: &Arc<dyn Database>, row: SiteRow, books: Books, logged: Ve
     let tables =
         logged.into_iter().zip(logs).map(|(logged, log)| Arc::new(Book::new(database.as_ref(), logged, log))).collect();
     let (id, books) = (model::Site { id: row.id, epoch }, Arc::new(books));
-    Ok(Site { database: database.clone(), id, books, tables, lost: Vec::new(), doubted: Vec::new() })
+    let (lost, doubted, reformed, dropped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    Ok(Site { database: database.clone(), id, books, tables, lost, doubted, reformed, dropped })
 }
 
 fn logged_table(database: &dyn Database, n: u32, table: Table) -> Result<Logged> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::form::{Form, forms};
+use super::form::{Form, kept_forms};
 use super::{Book, Books, Site};
 use crate::engine::{Database, Error, ErrorKind, Result, RowLock, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Column, Table, TableName};
@@ -34,6 +34,9 @@ impl TableState {
     }
 }
 
+/// What is said of a table that was given another key.
+const REKEYED: &str =
+    "its key is not the one that is captured; run 'rowferry capture install', or a sync, which does the same";
 /// What is said of a table that is not the one that was captured.
 const ANOTHER: &str = "it is another table than the one that was captured, or parts of it came, went or were emptied";
 
@@ -76,16 +79,13 @@ async fn forms_now(site: &Site) -> Result<Vec<Option<&'static str>>> {
     if site.tables.is_empty() || database.describe(&site.books.forms.name).await?.is_none() {
         return Ok(vec![None; site.tables.len()]);
     }
-    let mut target = database.target().await?;
-    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
-    let kept = forms(target.as_mut(), &site.books).await;
-    target.rollback().await?;
-    let kept = kept?;
+    let kept = kept_forms(database.target().await?.as_mut(), &site.books).await?;
     let names: Vec<TableName> = site.tables.iter().map(|book| book.logged.table.name.clone()).collect();
     let objects = database.objects(&names).await?;
     let told = |(book, object): (&Arc<Book>, String)| {
         let now = Form::of(&book.logged, &object);
-        kept.get(&book.logged.n).filter(|kept| kept.is_of_another(&now)).map(|_| ANOTHER)
+        let kept = kept.get(&book.logged.n)?;
+        (kept.key != now.key).then_some(REKEYED).or_else(|| kept.is_of_another(&now).then_some(ANOTHER))
     };
     Ok(site.tables.iter().zip(objects).map(told).collect())
 }

@@ -385,7 +385,9 @@ fn what_no_trigger_saw_at_a_peer_is_brought() {
             synced();
             let (db, other) = if at_peer { (&far, &near) } else { (&near, &far) };
             blind(db);
-            db.execute("UPDATE t SET note = 'unseen' WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (8, 'x')");
+            db.execute(
+                "UPDATE t SET note = 'unseen' WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (8, 'x')",
+            );
             seeing(db);
             synced();
             assert_eq!(other.value("SELECT note FROM t WHERE id = 1"), "unseen", "{engine:?}");

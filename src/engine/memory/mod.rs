@@ -141,6 +141,11 @@ impl Database for Memory {
         types::Statement::Drop(name.clone()).text()
     }
 
+    fn alter_column_ddl(&self, _table: &TableName, _column: &str, _to: &ColumnDef) -> Vec<String> {
+        // Nobody changes a table's columns here.
+        Vec::new()
+    }
+
     fn name_fault(&self, _name: &str) -> Option<String> {
         None
     }

@@ -148,7 +148,8 @@ impl Here<'_> {
                     filter: table.filter.clone(),
                     notes: table.notes.clone(),
                 };
-                (Prepared::Plan(plan.tables.iter().map(table).collect()), Some(plan))
+                let refused = plan.refused.iter().map(|(table, e)| crate::peer::refused(table, e));
+                (Prepared::Plan(plan.tables.iter().map(table).collect(), refused.collect()), Some(plan))
             }
             Err(e) => (e.into(), None),
         })

@@ -500,6 +500,12 @@ impl Asked for Receiving {
                 let taken = end.take(&parcel, basis(meeting)).await;
                 taken.map(|applied| Done { rows, ..Done::of(Told::taken(&applied)) })
             }
+            Self::Settle(tables) => {
+                for &at in &tables {
+                    table(&route, at)?;
+                }
+                end.settle(&tables).await.map_err(Fault::from).map(|()| Done::of(Told::Done))
+            }
             Self::Aside(at, limit) => end.aside(table(&route, at)?, limit.min(LIMIT_MAX)).await.map(|keys| Done {
                 told: Told::Keys,
                 rows: 0,

@@ -82,6 +82,10 @@ impl Database for Paced {
         self.memory.drop_ddl(name)
     }
 
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String> {
+        self.memory.alter_column_ddl(table, column, to)
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
         self.memory.name_fault(name)
     }
