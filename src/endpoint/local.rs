@@ -9,19 +9,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::mapping::shifts;
 use super::{
-    Basis, Current, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
-    Route, Sender, Standing, Start,
+    Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place,
+    Receiver, Resumed, Route, Sender, Standing, Start,
 };
 use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
     FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
-    fold_part, read as read_rows, written,
+    fold_part, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
 use crate::engine::{
     Database, Error, ErrorKind, Looked, ReadRequest, Result, RowLock, Selection, Target, WriteOptions,
 };
-use crate::model::{Batch, BatchLimits, Table, TableName};
+use crate::model::{Batch, BatchLimits, Cell, LogicalType, Table, TableName};
 use crate::runtime::{Backoff, Failpoint, random};
 use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
 
@@ -166,17 +166,21 @@ impl LocalSender {
         tables.iter().map(|at| Ok((at.table, self.book(at.table)?.clone()))).collect()
     }
 
-    /// The tables that were emptied at once after the place given.
-    async fn emptied(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+    /// The tables that were emptied at once after the place given, or doubted.
+    async fn unnamed(&mut self, tables: &[Place]) -> Outcome<Folded> {
         let books = self.books_of(tables)?;
         self.connection.begin(POINT).await?;
-        let emptied = self.site.emptied(self.connection.as_mut()).await;
+        let (site, target) = (&self.site, self.connection.as_mut());
+        let noted = async { Ok::<_, Error>((site.emptied(target).await?, site.doubted(target).await?)) }.await;
         self.connection.rollback().await?;
-        let emptied = emptied?;
-        let since = |(place, (_, book)): &(&Place, &(usize, Arc<Book>))| {
-            emptied.get(&book.logged.n).is_some_and(|seq| *seq > place.position)
+        let (emptied, doubted) = noted?;
+        let since = |noted: &HashMap<u32, i64>| {
+            let later = |(place, (_, book)): &(&Place, &(usize, Arc<Book>))| {
+                noted.get(&book.logged.n).is_some_and(|seq| *seq > place.position)
+            };
+            tables.iter().zip(&books).filter(later).map(|(place, _)| place.table).collect()
         };
-        Ok(tables.iter().zip(&books).filter(since).map(|(place, _)| place.table).collect())
+        Ok(Folded { emptied: since(&emptied), doubted: since(&doubted), more: false, many_deletions: true })
     }
 
     fn book(&self, at: usize) -> Outcome<&Arc<Book>> {
@@ -271,9 +275,9 @@ impl Sender for LocalSender {
         Ok(still)
     }
 
-    async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+    async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded> {
         while self.fold_once(tables).await?.more {}
-        self.emptied(tables).await
+        self.unnamed(tables).await
     }
 
     async fn fold_part(&mut self, tables: &[Place]) -> Outcome<Folded> {
@@ -285,12 +289,12 @@ impl Sender for LocalSender {
         }
         if more && (many || !self.goes_in_parts(tables).await?) {
             self.in_parts = None;
-            return Ok(Folded { emptied: self.fold(tables).await?, more: false, many_deletions: true });
+            return self.fold(tables).await;
         }
         if !more {
             (self.in_parts, self.deletions) = (None, 0);
         }
-        Ok(Folded { emptied: self.emptied(tables).await?, more, many_deletions: many })
+        Ok(Folded { more, many_deletions: many, ..self.unnamed(tables).await? })
     }
 
     async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
@@ -299,6 +303,13 @@ impl Sender for LocalSender {
         let (keys, _) = own_keys(&self.site.database, &self.route, &self.route.tables[table], keys);
         let keys = Batch::new(book.keys.clone(), keys.into_columns());
         bury(&self.site, table, &book, &keys, self.connection.as_mut()).await
+    }
+
+    async fn vouch(&mut self, table: usize, keys: &Batch, all: bool) -> Outcome<()> {
+        self.still = None;
+        let book = self.book(table)?.clone();
+        let keys = Batch::new(book.keys.clone(), keys.columns().to_vec());
+        vouch(&self.site, (table, &book), &keys, all, self.connection.as_mut()).await
     }
 
     async fn changes(&mut self, after: &[Place], limits: BatchLimits) -> Outcome<Parcel> {
@@ -436,13 +447,15 @@ impl LocalReceiver {
         let applied = apply(&self.site, target, &incoming, &mut records).await?;
         records.write(target).await?;
         if !parcel.places.is_empty() {
-            let (mut conditions, mut cursors) = (Vec::new(), Vec::new());
+            let (mut conditions, mut cursors, mut columns) = (Vec::new(), Vec::new(), Vec::new());
             for &Place { table: at, position, token } in &parcel.places {
                 let (source, table) = (route.from.site, intake(&self.intakes, at)?.book.logged.n);
                 conditions.push((Through { site: source, table }, route.entering(at)));
+                columns.push((Through { site: source, table }, columns_of(&route.tables[at])));
                 cursors.push(Cursor { source, table, position, token });
             }
             self.site.set_conditions(target, &conditions).await?;
+            self.site.set_columns(target, &columns, false).await?;
             self.site.set_cursors(target, &cursors).await?;
         }
         Ok(applied)
@@ -460,12 +473,15 @@ impl LocalReceiver {
         // Whoever took it for another gave it another name: what it says of itself is not for its old one.
         self.site.itself(target).await?;
         let same = self.site.are_conditions(target, &conditions).await?;
+        let columns: Vec<(Through, String)> =
+            numbers.iter().map(|&(at, table)| (Through { site, table }, columns_of(&self.route.tables[at]))).collect();
+        let widened = self.site.are_other_columns(target, &columns).await?;
         let cursors = self.site.cursors(target, site.id, numbers.iter().map(|(_, table)| *table)).await?;
         let mut standing = vec![None; self.intakes.len()];
-        for ((table, number), same) in numbers.into_iter().zip(same) {
+        for (((table, number), same), widened) in numbers.into_iter().zip(same).zip(widened) {
             let cursor = cursors.get(&number).filter(|_| same);
             let at = cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token }));
-            standing[table] = Some(Standing { number, at });
+            standing[table] = Some(Standing { number, at, widened });
         }
         Ok(standing)
     }
@@ -478,6 +494,13 @@ impl LocalReceiver {
         self.connection.rollback().await?;
         found.map_err(Fault::at(at))
     }
+}
+
+/// The columns that are sent, as a text that tells them from others.
+fn columns_of(mapping: &Mapping) -> String {
+    let mut names: Vec<&str> = mapping.to.columns.iter().map(|column| column.name.as_str()).collect();
+    names.sort_unstable();
+    names.join("\0")
 }
 
 /// What the rows of a table refer to, by those of its columns that are synced.
@@ -535,10 +558,9 @@ impl Receiver for LocalReceiver {
         Ok(self.standing(table, &batch.select(fits.into_iter())).await?.rows() as u64)
     }
 
-    async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>> {
+    async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>> {
         let mapping = self.route.tables[table].clone();
-        if self.intake(table)?.through.is_some() {
-            // All of them, so that it is noted which rows are shared.
+        if how == Differing::Meeting && self.intake(table)?.through.is_some() {
             return Ok((0..rows.rows()).collect());
         }
         let FittedBatch { batch: rows, misfits } = fit_batch(rows.clone(), &self.intake(table)?.rows);
@@ -552,6 +574,13 @@ impl Receiver for LocalReceiver {
         let compared = compared_as(&mapping.from, &mapping.to, 0..mapping.to.columns.len());
         let differs = |row: &usize| {
             let there = places.get(&key_id(&rows, *row, key));
+            if how == Differing::Poorer {
+                let richer = |one: &(usize, LogicalType)| {
+                    let other = |&there: &usize| !equal_rows(std::slice::from_ref(one), &rows, *row, &found, there);
+                    rows.cell(*row, one.0) != Cell::Null && there.is_some_and(other)
+                };
+                return !unfit.contains(row) && compared.iter().any(richer);
+            }
             unfit.contains(row) || there.is_none_or(|&there| !equal_rows(&compared, &rows, *row, &found, there))
         };
         Ok((0..rows.rows()).filter(differs).collect())
@@ -611,6 +640,24 @@ impl Receiver for LocalReceiver {
             }
         }
         Ok(Vec::new())
+    }
+
+    async fn settle(&mut self, tables: &[usize]) -> Result<()> {
+        self.stood = None;
+        let source = self.route.from.site;
+        let settled = tables.iter().filter_map(|&at| {
+            let table = self.intakes[at].as_ref().ok()?.book.logged.n;
+            Some((Through { site: source, table }, columns_of(&self.route.tables[at])))
+        });
+        let settled: Vec<(Through, String)> = settled.collect();
+        self.connection.begin(WriteOptions::default()).await?;
+        match self.site.set_columns(self.connection.as_mut(), &settled, true).await {
+            Ok(()) => self.connection.commit().await,
+            Err(e) => {
+                self.connection.rollback().await?;
+                Err(e)
+            }
+        }
     }
 
     async fn aside(&mut self, table: usize, limit: usize) -> Outcome<Batch> {

@@ -142,13 +142,19 @@ pub struct ChangeLog {
     pub install: Vec<String>,
     /// Names of the triggers that `install` makes.
     pub triggers: Vec<String>,
+    /// Statements that remove the triggers from wherever they stand, so that `install` can make them anew where they
+    /// belong; empty where it does so by itself. They may run again.
+    pub unhook: Vec<String>,
+    /// The statement that adds a line which says that rows were written unseen.
+    pub doubt: String,
     /// Statements that remove triggers and log without a trace. They may run again.
     pub remove: Vec<String>,
 }
 
 impl ChangeLog {
     /// Column: `I` a row was inserted under this key, `U` it was updated, `D` deleted, `T` it may be gone (a statement
-    /// that replaces rows touched it), `X` every row is gone (the key is NULL).
+    /// that replaces rows touched it), `X` every row is gone (the key is NULL), `?` any row may be another or gone (the
+    /// key is NULL).
     pub const OPERATION: &'static str = "_rowferry_op";
     /// Column: when, in microseconds since 1970 by the database's clock; of a type whose carrier is `Int`.
     pub const WALL: &'static str = "_rowferry_at";
@@ -271,6 +277,8 @@ pub trait Database: Send + Sync {
     }
     /// The statement that drops a table. Pure.
     fn drop_ddl(&self, name: &TableName) -> String;
+    /// The statements that give a column of one of our own tables another name or another type that holds its values. Pure.
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String>;
     /// Why a table, column or index of this name cannot be made here; `None`: it can. Pure.
     fn name_fault(&self, name: &str) -> Option<String>;
     /// Rows of `data` that a column here would change or refuse although they have its logical
@@ -291,6 +299,10 @@ pub trait Database: Send + Sync {
     fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>>;
     /// The triggers of rowferry's own that are in place and switched on, by name, sorted.
     async fn own_triggers(&self) -> Result<Vec<String>>;
+    /// For each of these tables a text that is another one once another table stands under its name, a trigger of ours on
+    /// it is another, or a partition of it came, went or was emptied, as far as the engine can tell; of a table that is
+    /// not there the empty one.
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>>;
     /// The lock of this name in this database and schema, which one holder among all processes has
     /// until it drops it or dies; `None` when another has it. It leaves nothing behind.
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>>;

@@ -141,6 +141,11 @@ impl Database for Memory {
         types::Statement::Drop(name.clone()).text()
     }
 
+    fn alter_column_ddl(&self, _table: &TableName, _column: &str, _to: &ColumnDef) -> Vec<String> {
+        // Nobody changes a table's columns here.
+        Vec::new()
+    }
+
     fn name_fault(&self, _name: &str) -> Option<String> {
         None
     }
@@ -159,6 +164,12 @@ impl Database for Memory {
         let mut names: Vec<String> = logs.map(|trigger| format!("{}_write", trigger.log)).collect();
         names.sort();
         Ok(names)
+    }
+
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+        let tables = self.store.committed();
+        let log = |name| Some(tables.get(name)?.trigger.as_ref()?.log.to_string());
+        Ok(names.iter().map(|name| log(name).unwrap_or_default()).collect())
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {

@@ -147,6 +147,11 @@ impl Database for Mysql {
         format!("DROP TABLE {}", source::table_sql(name))
     }
 
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String> {
+        let (table, column) = (source::table_sql(table), connect::quote(column));
+        vec![format!("ALTER TABLE {table} CHANGE COLUMN {column} {}", types::column_sql(to, false, &mut Vec::new()))]
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
         if name.chars().count() > 64 {
             return Some("names here have 64 characters at most".to_owned());
@@ -173,6 +178,10 @@ impl Database for Mysql {
 
     async fn own_triggers(&self) -> Result<Vec<String>> {
         log::own_triggers(self).await
+    }
+
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+        log::objects(self, names).await
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {

@@ -311,7 +311,7 @@ fn default_sql(column: &ColumnDef, left_out: &mut Vec<String>) -> Option<String>
     Some(sql)
 }
 
-fn column_sql(column: &ColumnDef, numbered: bool, left_out: &mut Vec<String>) -> String {
+pub(super) fn column_sql(column: &ColumnDef, numbered: bool, left_out: &mut Vec<String>) -> String {
     let mut sql = format!("{} {}", quote(&column.name), column.native);
     if let Some(collation) = column.collation.as_ref().filter(|_| is_text(&column.logical)) {
         let charset = collation.split('_').next().unwrap_or_default();

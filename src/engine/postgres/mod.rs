@@ -188,6 +188,14 @@ impl Database for Postgres {
         format!("DROP TABLE {}", types::table_name(&self.shared.schema, name))
     }
 
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String> {
+        let (table, name, native) = (types::table_name(&self.shared.schema, table), types::ident(&to.name), &to.native);
+        let renamed = column != to.name;
+        let rename = format!("ALTER TABLE {table} RENAME COLUMN {} TO {name}", types::ident(column));
+        let retype = format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE {native} USING {name}::{native}");
+        renamed.then_some(rename).into_iter().chain([retype]).collect()
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
         // The server would cut a longer one without a word.
         if name.len() > 63 {
@@ -213,6 +221,10 @@ impl Database for Postgres {
 
     async fn own_triggers(&self) -> Result<Vec<String>> {
         log::own_triggers(self).await.map_err(|e| self.lost(e))
+    }
+
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+        log::objects(self, names).await.map_err(|e| self.lost(e))
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {

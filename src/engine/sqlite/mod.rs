@@ -149,6 +149,14 @@ impl Database for Sqlite {
         format!("DROP TABLE {}", ddl::quote_table(name))
     }
 
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String> {
+        // Values have types here, and columns only names.
+        let names = [column, &to.name].map(ddl::quote);
+        let renamed = column != to.name;
+        let sql = format!("ALTER TABLE {} RENAME COLUMN {} TO {}", ddl::quote_table(table), names[0], names[1]);
+        renamed.then_some(sql).into_iter().collect()
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
         if name.contains('\0') {
             return Some("SQLite's names cannot hold a NUL".to_owned());
@@ -178,6 +186,10 @@ impl Database for Sqlite {
 
     async fn own_triggers(&self) -> Result<Vec<String>> {
         log::own_triggers(self).await
+    }
+
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+        log::objects(self, names).await
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {

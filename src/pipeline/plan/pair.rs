@@ -6,13 +6,13 @@ use super::select::nearest;
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{Column, ColumnDef, Index, Key, LogicalType, Table, convertible};
 
-/// Columns that both tables have, as positions; a column that only the source has is an error.
+/// Columns that both tables have, as positions; a column that only the source has is an error, unless it may wait.
 pub(super) fn pair_columns(
     target: &dyn Database,
     source: &Table,
     have: &Table,
     filled: &[(ColumnDef, Column)],
-    notes: &mut Vec<String>,
+    (may_wait, notes): (&[bool], &mut Vec<String>),
 ) -> Result<Vec<(usize, usize)>> {
     let known: Vec<&str> = have.columns.iter().map(|c| c.name.as_str()).collect();
     let mut pairs: Vec<(usize, usize)> = Vec::new();
@@ -24,6 +24,10 @@ pub(super) fn pair_columns(
             if column.generated {
                 notes
                     .push(format!("{} is computed at the source and not at the target; it is not copied", column.name));
+                continue;
+            }
+            if may_wait[at] {
+                notes.push(format!("column {} is left out until {} has it too", column.name, target.label()));
                 continue;
             }
             return Err(Error::new(

@@ -82,6 +82,10 @@ impl Database for Paced {
         self.memory.drop_ddl(name)
     }
 
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String> {
+        self.memory.alter_column_ddl(table, column, to)
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
         self.memory.name_fault(name)
     }
@@ -96,6 +100,10 @@ impl Database for Paced {
 
     async fn own_triggers(&self) -> Result<Vec<String>> {
         self.memory.own_triggers().await
+    }
+
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+        self.memory.objects(names).await
     }
 
     /// Anybody may bring a pair in step: what must hold holds though two do at once.
