@@ -25,7 +25,14 @@ fn main() {
         return;
     };
     if let Err(e) = Bench::new(&postgres, &maria).and_then(|bench| run(&bench)) {
-        eprintln!("bench: {e}");
+        eprint!("bench: {e}");
+        // What a driver says no more than that something is wrong stands behind it.
+        let mut source = e.source();
+        while let Some(cause) = source {
+            eprint!(": {cause}");
+            source = cause.source();
+        }
+        eprintln!();
         std::process::exit(1);
     }
 }

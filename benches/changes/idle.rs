@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use rowferry::engine::{OpenOptions, open};
-use rowferry::model::BatchLimits;
+use rowferry::model::{BatchLimits, TableName};
 use rowferry::pipeline::{Pair, PairOptions, PlanOptions, Preference};
+use rowferry::site::{self, Watcher};
 use tokio_util::sync::CancellationToken;
 
 use super::app::App;
@@ -20,9 +21,9 @@ const AIM_MS: f64 = 5.0;
 
 pub fn idle(bench: &Bench) -> Outcome<String> {
     let mut out = format!(
-        "{TABLES} tables of three rows. A look: what `sync --watch` and `serve` do again and again while nothing happens; \
-         must {MUST_MS} ms, aim {AIM_MS}; first when somebody has written something else to a database meanwhile, then when \
-         nobody has. Beside it a round that finds one row in one of the tables, and `rowferry sync` from start to exit, \
+        "{TABLES} tables of three rows. A look: what `sync --watch` and `serve` do again and again while nothing happens, at \
+         each database that sends; must {MUST_MS} ms, aim {AIM_MS}; first when somebody has written something else to it \
+         meanwhile, then when nobody has. Beside it a round that finds one row in one of the tables, and `rowferry sync` from start to exit, \
          which reads both catalogues and looks after all that is installed.\n\n\
          | pair | a look | a look, all quiet | one row | a process, nothing new | the first one |\n\
          |---|--:|--:|--:|--:|--:|\n"
@@ -73,8 +74,8 @@ pub fn idle(bench: &Bench) -> Outcome<String> {
 /// How often each is timed.
 const ROUNDS: i64 = 20;
 
-/// Milliseconds of a round that finds nothing after something was written elsewhere, of one after nothing was, and of
-/// one that finds a row in one of the tables.
+/// Milliseconds of a look that finds nothing after something was written elsewhere, of one after nothing was, and of a
+/// round that finds a row in one of the tables.
 fn rounds(bench: &Bench, end: End, names: &[String]) -> Outcome<[f64; 3]> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut app = App::open(bench, end, Side::Source)?;
@@ -89,28 +90,37 @@ fn rounds(bench: &Bench, end: End, names: &[String]) -> Outcome<[f64; 3]> {
         limits: BatchLimits { rows: 1000, bytes: 1 << 20 },
         stop: CancellationToken::new(),
     };
-    let mut pair = runtime.block_on(async {
+    let (mut pair, mut watcher) = runtime.block_on(async {
         let source = open(&bench.url(end, Side::Source), &OpenOptions::default()).await?;
         let target = open(&bench.url(end, Side::Target), &OpenOptions::default()).await?;
-        Pair::prepare(&source, &target, options).await
+        let pair = Pair::prepare(&source, &target, options).await?;
+        let watched: Vec<TableName> = names.iter().map(TableName::new).collect();
+        let site = site::open(&source).await?.ok_or("the source is no site")?;
+        Outcome::Ok((pair, Watcher::open(&site, &watched).await?))
     })?;
     let (mut looks, mut quiet, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     app.batch("CREATE TABLE elsewhere (id BIGINT NOT NULL PRIMARY KEY)")?;
     for round in 0..=ROUNDS {
         app.batch(&format!("INSERT INTO idle_7 VALUES ({}, 1)", 100 + round))?;
-        for (at, times) in [&mut rows, &mut looks, &mut quiet].into_iter().enumerate() {
-            if at == 1 {
-                app.batch(&format!("INSERT INTO elsewhere VALUES ({round})"))?;
-            }
+        let began = Instant::now();
+        let report = runtime.block_on(pair.run())?;
+        let mut took = vec![began.elapsed()];
+        if report.status != "succeeded" {
+            return Err(format!("a round failed: {report:?}").into());
+        }
+        let last = runtime.block_on(watcher.last_number())?;
+        app.batch(&format!("INSERT INTO elsewhere VALUES ({round})"))?;
+        for _ in 0..2 {
             let began = Instant::now();
-            let report = runtime.block_on(pair.run())?;
-            let took = began.elapsed().as_secs_f64() * 1000.0;
-            if report.status != "succeeded" {
-                return Err(format!("a round failed: {report:?}").into());
+            if runtime.block_on(watcher.finds(last))? {
+                return Err("a look found what was brought already".into());
             }
-            // The first ones open connections, and what is written is looked at once more.
-            if round > 0 {
-                times.push(took);
+            took.push(began.elapsed());
+        }
+        // The first ones open connections.
+        if round > 0 {
+            for (times, took) in [&mut rows, &mut looks, &mut quiet].into_iter().zip(took) {
+                times.push(took.as_secs_f64() * 1000.0);
             }
         }
     }

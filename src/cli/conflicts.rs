@@ -84,7 +84,7 @@ async fn resolve(
         )
     })?;
     let by = ends::recorded_by(config, &conflict.sync)?;
-    let pair = sync::pair(config, by, false, stop).await?;
+    let pair = sync::pair_beside(config, by, stop).await?;
     pair.resolve(conflict, *database != by.source, keep).await.map_err(|e| e.context(format!("sync {}", by.name)))?;
     let after = recorded(config).await?;
     let now = &named(&after, &conflict.id)?.conflict;

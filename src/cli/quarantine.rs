@@ -79,7 +79,7 @@ async fn retry(
     }
     for ((name, database), tables) in places {
         let by = ends::recorded_by(config, name)?;
-        let pair = sync::pair(config, by, false, stop).await?;
+        let pair = sync::pair_beside(config, by, stop).await?;
         for (table, keys) in tables {
             pair.retry(database != by.source, table, &keys).await.map_err(|e| e.context(format!("sync {name}")))?;
         }

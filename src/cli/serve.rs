@@ -171,9 +171,7 @@ struct Incremental {
 #[async_trait]
 impl Round for Incremental {
     async fn run(&mut self) -> Result<Report> {
-        if self.pair.peer().is_some() {
-            self.stood = Some(self.pair.news(None, Duration::ZERO).await?);
-        }
+        self.stood = Some(self.pair.news(None, Duration::ZERO).await?);
         let report = self.pair.run().await?;
         if report.error.is_none()
             && let Some(seen) = self.seen.take()

@@ -375,8 +375,20 @@ fn preference(conflict: Conflict) -> Preference {
     }
 }
 
-/// What an incremental sync needs.
+/// Both ends of an incremental sync, ready to go on.
 pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &CancellationToken) -> Result<Pair> {
+    let ((source, target), options) = parts(config, sync, force, stop).await?;
+    Pair::between(source, target, options).await
+}
+
+/// Both ends of an incremental sync, for what a person decides, whether or not the sync is going on.
+pub(crate) async fn pair_beside(config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Pair> {
+    let ((source, target), options) = parts(config, sync, false, stop).await?;
+    Pair::beside(source, target, options).await
+}
+
+/// What an incremental sync needs.
+async fn parts(config: &Config, sync: &Sync, force: bool, stop: &CancellationToken) -> Result<(Both, PairOptions)> {
     let (source, target) = both(config, sync, stop).await?;
     let known = holders(sync, source.as_ref(), target.as_ref()).await?;
     let mut plan = plan_options(sync, &known, (false, force));
@@ -410,7 +422,7 @@ pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &Cance
         limits: BatchLimits { rows: sync.settings.batch_size, bytes: BATCH_BYTES },
         stop: stop.clone(),
     };
-    Pair::between(source, target, options).await
+    Ok(((source, target), options))
 }
 
 pub(crate) async fn run_one(

@@ -18,9 +18,7 @@ use crate::capture::{
     fold_part, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
-use crate::engine::{
-    Database, Error, ErrorKind, Looked, ReadRequest, Result, RowLock, Selection, Target, WriteOptions,
-};
+use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
 use crate::model::{Batch, BatchLimits, Cell, LogicalType, Table, TableName};
 use crate::runtime::{Backoff, Failpoint, random};
 use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
@@ -80,8 +78,6 @@ pub struct LocalSender {
     /// Deletions that were folded in parts.
     deletions: u64,
     stop: CancellationToken,
-    /// What the database's stamp was when a reader that stood there had all.
-    still: Option<(String, Vec<Option<Standing>>)>,
 }
 
 impl LocalSender {
@@ -98,25 +94,7 @@ impl LocalSender {
             in_parts: None,
             deletions: 0,
             stop: stop.clone(),
-            still: None,
         })
-    }
-
-    /// As [`Sender::is_still`], by the logs and the last number.
-    async fn look(&mut self, reader: &[Option<Standing>]) -> Result<bool> {
-        let (mut readers, mut logs) = (Vec::with_capacity(reader.len()), Vec::with_capacity(reader.len()));
-        for (table, standing) in reader.iter().enumerate() {
-            let (Ok(book), Some(standing @ Standing { at: Some(_), .. })) = (&self.books[table], standing) else {
-                return Ok(false);
-            };
-            readers.push(self.reader(standing, book));
-            logs.push(Looked { table: book.log.table.clone(), above: None });
-        }
-        let target = self.connection.as_mut();
-        if target.holding(&logs).await?.contains(&true) {
-            return Ok(false);
-        }
-        self.site.has_all(target, &readers).await
     }
 
     /// A table of the reader's, and where it says that it stands.
@@ -133,8 +111,6 @@ impl LocalSender {
 
     /// Folds as much as one transaction takes.
     async fn fold_once(&mut self, tables: &[Place]) -> Outcome<Part> {
-        // No stamp tells of what this connection writes.
-        self.still = None;
         let books = self.books_of(tables)?;
         let books: Vec<(usize, &Arc<Book>)> = books.iter().map(|(at, book)| (*at, book)).collect();
         let mut tried = 0;
@@ -257,24 +233,6 @@ impl Sender for LocalSender {
         Ok(Resumed::At(starts))
     }
 
-    async fn is_still(&mut self, reader: &[Option<Standing>]) -> Result<bool> {
-        // Before all that is looked at: what is committed meanwhile gives it another.
-        let stamp = self.connection.stamp().await?;
-        if let (Some(now), Some((before, stood))) = (&stamp, &self.still)
-            && now == before
-            && stood == reader
-        {
-            return Ok(true);
-        }
-        self.still = None;
-        self.connection.begin(POINT).await?;
-        let still = self.look(reader).await;
-        self.connection.rollback().await?;
-        let still = still?;
-        self.still = stamp.filter(|_| still).map(|stamp| (stamp, reader.to_vec()));
-        Ok(still)
-    }
-
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded> {
         while self.fold_once(tables).await?.more {}
         self.unnamed(tables).await
@@ -298,7 +256,6 @@ impl Sender for LocalSender {
     }
 
     async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
-        self.still = None;
         let book = self.book(table)?.clone();
         let (keys, _) = own_keys(&self.site.database, &self.route, &self.route.tables[table], keys);
         let keys = Batch::new(book.keys.clone(), keys.into_columns());
@@ -390,8 +347,6 @@ pub struct LocalReceiver {
     route: Arc<Route>,
     connection: Box<dyn Target>,
     intakes: Vec<Result<Intake>>,
-    /// Its cursors, and the database's stamp before they were read.
-    stood: Option<(String, Vec<Option<Standing>>)>,
 }
 
 impl LocalReceiver {
@@ -424,7 +379,7 @@ impl LocalReceiver {
             });
         }
         let (connection, route) = (site.database.target().await?, route.clone());
-        Ok(Self { connection, intakes, site: site.clone(), route, stood: None })
+        Ok(Self { connection, intakes, site: site.clone(), route })
     }
 
     fn intake(&self, at: usize) -> Outcome<&Intake> {
@@ -526,22 +481,13 @@ fn intake(intakes: &[Result<Intake>], at: usize) -> Outcome<&Intake> {
 #[async_trait]
 impl Receiver for LocalReceiver {
     async fn cursors(&mut self) -> Result<Vec<Option<Standing>>> {
-        let stamp = self.connection.stamp().await?;
-        if let (Some(now), Some((before, stood))) = (&stamp, &self.stood)
-            && now == before
-        {
-            return Ok(stood.clone());
-        }
         self.connection.begin(POINT).await?;
         let stood = self.read_cursors().await;
         self.connection.rollback().await?;
-        let stood = stood?;
-        self.stood = stamp.map(|stamp| (stamp, stood.clone()));
-        Ok(stood)
+        stood
     }
 
     async fn renew(&mut self) -> Result<()> {
-        self.stood = None;
         self.site.renew(self.connection.as_mut(), false).await
     }
 
@@ -619,8 +565,6 @@ impl Receiver for LocalReceiver {
     }
 
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
-        // No stamp tells of what this connection writes.
-        self.stood = None;
         for tried in 1.. {
             self.connection.begin(LABELLED).await?;
             match self.take_once(parcel, basis).await {

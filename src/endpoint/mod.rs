@@ -195,11 +195,6 @@ pub trait Sender: Send {
     /// or it is a copy. It goes on under another name then, and both ends have to be opened anew.
     async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed>;
 
-    /// Whether a reader that stands there, with every table, has all that there is to have: nothing was written that is not
-    /// among the changes, nothing is among them after its places, and these are true. Asked again and again while nothing
-    /// happens, so it costs next to nothing then.
-    async fn is_still(&mut self, reader: &[Option<Standing>]) -> Result<bool>;
-
     /// Gives versions to what was written to these tables and is not yet among the changes, all of it.
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded>;
 

@@ -338,6 +338,7 @@ pub trait Lookup: Send {
     async fn scan(&mut self, table: &Arc<Table>, above: Option<(usize, i64)>, limit: usize) -> Result<Batch>;
     /// For each of these tables whether it holds a row; with a bound, one that holds more than that in a whole-number
     /// column. Those that are looked at may be many, and nearly all without one: it costs far less than a scan of each.
+    /// It may be asked outside of a transaction too, and answers as of one point in any case.
     async fn holding(&mut self, tables: &[Looked]) -> Result<Vec<bool>> {
         let mut holding = Vec::with_capacity(tables.len());
         for looked in tables {
@@ -386,6 +387,9 @@ pub trait Target: Lookup {
     /// `Unreachable` when the connection reaches another database than a new one would.
     async fn stamp(&mut self) -> Result<Option<String>>;
     /// Begins a transaction.
+    ///
+    /// # Errors
+    /// `Unreachable` as with [`Self::stamp`], and what the database says.
     async fn begin(&mut self, options: WriteOptions) -> Result<()>;
     /// Writes a batch; returns the rows affected (for [`WriteMode::Update`], rows *found*, changed
     /// or not). Writes of consecutive inserts may be held back until [`Self::flush`]; errors of held

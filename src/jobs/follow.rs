@@ -16,8 +16,10 @@ use crate::runtime::{Backoff, Pace, random};
 
 /// Ends of a sync with a longer pause are let go meanwhile, so that others may bring them in step.
 const HELD_MAX: Duration = Duration::from_secs(10);
-/// A live sync whose ends say when there is something has a round at least this often.
-const NEWS_MAX: Duration = Duration::from_secs(15);
+/// A live sync has a round at least this often: for what its ends do not tell as something new.
+const NEWS_MAX: Duration = Duration::from_secs(10);
+/// And this often while rows wait or stand in quarantine, for nobody tells when what is in their way goes.
+const ASIDE_MAX: Duration = Duration::from_secs(1);
 /// How often it is asked whether a sync that another waits for has had its first round.
 const ASKED: Duration = Duration::from_millis(50);
 
@@ -76,8 +78,10 @@ pub struct Follow {
     failures: u32,
     /// When something last moved.
     moved: Instant,
-    /// Whether the last round went well and moved nothing.
-    quiet: bool,
+    /// How long the next round can wait for something new, where the last one went well and moved nothing.
+    rest: Option<Duration>,
+    /// Whether the last round came because something was told as new.
+    woken: bool,
     /// Rounds in a row in which its ends could not be made ready.
     unready: u32,
 }
@@ -118,7 +122,8 @@ impl Follow {
             ready: None,
             failures: 0,
             moved: Instant::now(),
-            quiet: false,
+            rest: None,
+            woken: false,
             unready: 0,
         }
     }
@@ -150,22 +155,29 @@ impl Follow {
         if wait > HELD_MAX {
             self.ready = None;
         }
-        self.quiet = result.is_ok() && !moved;
+        let quiet = result.as_ref().ok().filter(|_| !moved && self.pause.is_none());
+        self.rest = quiet.map(|report| {
+            let aside = report.tables.iter().any(|table| table.waiting + table.quarantined > 0);
+            if aside { ASIDE_MAX } else { NEWS_MAX }
+        });
         Some(Turn { result, moved, peer, unready: self.unready, wait })
     }
 
     /// Waits until the next round is due, or until asked to stop. What is live and quiet waits until its ends have
     /// something, where they can tell.
     pub async fn pause(&mut self, wait: Duration) {
-        let live = self.quiet && self.pause.is_none();
-        let ready = self.ready.as_mut().filter(|_| live);
+        let (ready, woken) = (self.ready.as_mut(), &mut self.woken);
+        let again = std::mem::take(woken);
         let due = async {
-            let told = match ready {
-                Some(round) => round.wait(NEWS_MAX).await,
-                None => None,
-            };
+            if let (Some(round), Some(longest)) = (ready, self.rest) {
+                // What was told as new and moved nothing may be told again at once.
+                if again {
+                    tokio::time::sleep(wait).await;
+                }
+                *woken = matches!(round.wait(longest).await, Some(Ok(())));
+            }
             // When it cannot be told any more, the next round says why.
-            if !matches!(told, Some(Ok(()))) {
+            if !*woken {
                 tokio::time::sleep(wait).await;
             }
         };

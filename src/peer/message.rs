@@ -477,8 +477,6 @@ pub enum Sending {
     Open(Box<About<WireRoute>>),
     /// Where the other end goes on.
     Resume(Vec<Option<WireStanding>>),
-    /// Whether the other end has all.
-    Still(Vec<Option<WireStanding>>),
     /// Gives versions.
     Fold(Vec<WirePlace>),
     /// Keys follow.
@@ -630,8 +628,6 @@ pub enum Told {
     Done,
     /// See [`Resumed`]; none: the reader was restored.
     Resumed(Option<Vec<WireStart>>),
-    /// Whether it is so.
-    Still(bool),
     /// Rows.
     Rows(Vec<usize>),
     /// Tables that were emptied, and that were doubted.

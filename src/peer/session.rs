@@ -182,14 +182,6 @@ impl Sender for RemoteSender {
         }
     }
 
-    async fn is_still(&mut self, reader: &[Option<Standing>]) -> Result<bool> {
-        let reader = reader.iter().map(|standing| standing.map(WireStanding::from)).collect();
-        match self.call(Sending::Still(reader), |_| {}).await?.told {
-            Told::Still(still) => Ok(still),
-            _ => Err(self.session.senseless().into()),
-        }
-    }
-
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded> {
         let answer = self.call(Sending::Fold(tables.iter().map(|place| (*place).into()).collect()), |_| {}).await?;
         let known = |tables: &[usize]| tables.iter().all(|&at| at < self.session.route.tables.len());

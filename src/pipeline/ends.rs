@@ -15,13 +15,9 @@ use super::run::{RunOptions, run};
 use crate::apply::Rejects;
 use crate::capture::{fold_tables, reform};
 use crate::endpoint::{End, LocalReceiver, LocalSender, Receiver, Route, Sender};
-use crate::engine::{Database, Error, ErrorKind, Lock, Result, WriteOptions};
+use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{BatchLimits, Table, TableName, text_digest};
-use crate::runtime::{Backoff, random};
-use crate::site::{Book, Site, install, open};
-
-/// Between two looks of who waits for something new.
-const LOOKS: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(250) };
+use crate::site::{Site, Watcher, install, open};
 
 /// A site with the tables that it captures.
 #[derive(Debug, Clone)]
@@ -82,7 +78,7 @@ pub trait Endpoint: Send + Sync {
     /// Plans what comes from there. Tables that are missing here are made first when the options allow it.
     async fn plan(&self, from: &Origin, options: &PlanOptions, make: bool) -> Result<Plan>;
     /// The last number that the site has given out, once it is above `since` or one of these captured tables was written
-    /// to; after `longest` in any case.
+    /// to; after `longest` in any case. With [`i64::MIN`] at once.
     async fn news(&self, tables: &[TableName], since: i64, longest: Duration) -> Result<i64>;
     /// Captures these tables, besides those that are captured already.
     async fn capture(&self, tables: &[TableName]) -> Result<Captured>;
@@ -113,6 +109,8 @@ pub trait Endpoint: Send + Sync {
 pub struct LocalEndpoint {
     database: Arc<dyn Database>,
     site: Mutex<Option<Site>>,
+    /// Who looks for news, between two looks.
+    watcher: Mutex<Option<Watcher>>,
     stop: CancellationToken,
 }
 
@@ -120,13 +118,17 @@ impl LocalEndpoint {
     /// This one.
     #[must_use]
     pub fn new(database: &Arc<dyn Database>, stop: &CancellationToken) -> Self {
-        Self { database: database.clone(), site: Mutex::new(None), stop: stop.clone() }
+        Self { database: database.clone(), site: Mutex::new(None), watcher: Mutex::new(None), stop: stop.clone() }
     }
 
     fn keep(&self, site: Site) -> Captured {
         let captured = Captured::of(&site);
         *self.site.lock().unwrap_or_else(PoisonError::into_inner) = Some(site);
         captured
+    }
+
+    fn take_watcher(&self) -> Option<Watcher> {
+        self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Makes the tables of a plan that are missing, without rows.
@@ -177,25 +179,23 @@ impl Endpoint for LocalEndpoint {
     }
 
     async fn news(&self, tables: &[TableName], since: i64, longest: Duration) -> Result<i64> {
-        let site = self.site()?;
-        let books: Vec<&Arc<Book>> = tables.iter().filter_map(|name| site.book(name)).collect();
-        let mut target = self.database.target().await?;
-        let started = Instant::now();
-        for looked in 1.. {
-            target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
-            let number = site.last_number(target.as_mut()).await?;
-            let mut written = number > since;
-            for book in &books {
-                written = written || target.scan(&book.log.table, None, 1).await?.rows() > 0;
-            }
-            target.rollback().await?;
-            let wait = LOOKS.wait(looked, random());
-            if written || started.elapsed() + wait > longest {
+        let (site, started) = (self.site()?, Instant::now());
+        loop {
+            let began = Instant::now();
+            // Taken out meanwhile: when this is dropped in the middle of a question, the connection goes with it.
+            let mut watcher = match self.take_watcher().filter(|watcher| watcher.is_of(tables)) {
+                Some(watcher) => watcher,
+                None => Watcher::open(&site, tables).await?,
+            };
+            let found = since == i64::MIN || watcher.finds(since).await?;
+            let number = if found { watcher.last_number().await? } else { since };
+            let wait = watcher.pause(began.elapsed());
+            *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+            if found || started.elapsed() + wait > longest {
                 return Ok(number);
             }
             tokio::time::sleep(wait).await;
         }
-        Ok(since)
     }
 
     async fn capture(&self, tables: &[TableName]) -> Result<Captured> {

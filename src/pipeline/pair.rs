@@ -176,11 +176,20 @@ impl Pair {
             (Some(source), Some(target)) => Some(Owner::take(source, target, &options.stop).await?),
             _ => None,
         };
+        Ok(Self { owner, ..Self::beside(source, target, options).await? })
+    }
+
+    /// As [`Self::between`], for what a person decides of single rows while someone else may bring the two in step: each
+    /// of these changes is taken in under the locks of any other.
+    ///
+    /// # Errors
+    /// Those of [`Self::between`].
+    pub async fn beside(source: Arc<dyn Endpoint>, target: Arc<dyn Endpoint>, options: PairOptions) -> Result<Self> {
         let Planned { there, back, from, to, refused } = plan_both(source.as_ref(), target.as_ref(), &options).await?;
         let source = Held { endpoint: source, captured: from };
         let target = Held { endpoint: target, captured: to };
         let looked = Looked::new(&source, &target, &there).await?;
-        Ok(Self { source, target, there, back, options, refused, looked, owner, turn: Vec::new(), open: None })
+        Ok(Self { source, target, there, back, options, refused, looked, owner: None, turn: Vec::new(), open: None })
     }
 
     /// Plans anew where something of the tables is other than it was when this was last done.

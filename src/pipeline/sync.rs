@@ -90,16 +90,6 @@ pub async fn agree(ends: &mut Direction<'_>) -> Result<Agreed> {
     }
 }
 
-/// Whether the receiving end has all that there is to have, so that a run would find nothing to do. It costs next to
-/// nothing while nothing happens.
-///
-/// # Errors
-/// What an end says; a run will say it of the table that is to blame.
-pub async fn is_still(ends: &mut Direction<'_>) -> Result<bool> {
-    let standing = ends.to.cursors().await?;
-    ends.from.is_still(&standing).await
-}
-
 /// Of tables that are sent with other columns than before: what stands in those that are new, and is other at the
 /// receiving end or not there, counts as written at the sending end. Both ends are to have each other's changes before. A
 /// change of the columns alone sends nothing.

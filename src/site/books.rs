@@ -73,6 +73,8 @@ fn aside() -> Vec<ColumnDef> {
 impl Books {
     /// Names of the columns of [`Self::site`], in order: `one id epoch seq format`.
     pub const SITE: &'static str = "_rowferry_site";
+    /// The place of `seq` among the columns of [`Self::site`].
+    pub const SEQ: usize = 3;
 
     /// Those of this database.
     #[must_use]

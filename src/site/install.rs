@@ -9,10 +9,12 @@ use crate::engine::{
     ChangeLog, Database, Error, ErrorKind, Lock, Logged, Result, RowLock, Target, WriteMode, WriteOptions,
 };
 use crate::model::{self, Batch, Cell, Column, ColumnDef, Table, TableName, text_digest};
-use crate::runtime::random;
+use crate::runtime::{Backoff, random};
 
 /// More tables than this are not logged in one database.
 pub(super) const TABLES_MAX: usize = 100_000;
+/// About fifteen seconds.
+const LOCK_TRIES: u32 = 34;
 
 /// The site that a database is; `None` when capture was never installed there.
 ///
@@ -349,13 +351,16 @@ fn versions_name(n: u32, schema: &str) -> TableName {
     TableName { schema: schema.to_owned(), name: format!("_rowferry_versions_{n}") }
 }
 
+/// Whoever has it is done soon: the syncs of one process that begin together, for one.
 async fn lock(database: &Arc<dyn Database>) -> Result<Box<dyn Lock>> {
-    database.lock("capture").await?.ok_or_else(|| {
-        Error::new(
-            ErrorKind::Busy,
-            format!("another rowferry is at the capture of {}; run this again when it is done", database.label()),
-        )
-    })
+    for tried in 1..=LOCK_TRIES {
+        if let Some(lock) = database.lock("capture").await? {
+            return Ok(lock);
+        }
+        tokio::time::sleep(Backoff::ROWS.wait(tried, random())).await;
+    }
+    let busy = format!("another rowferry is at the capture of {}; run this again when it is done", database.label());
+    Err(Error::new(ErrorKind::Busy, busy))
 }
 
 /// Makes a table unless it is among those that are there.

@@ -13,6 +13,7 @@ mod marks;
 mod readers;
 mod shared;
 mod state;
+mod watcher;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use install::{install, open, planned, remove};
 pub use readers::{Reader, Verdict};
 pub use shared::{Share, Through};
 pub use state::{Conflict, Quarantined, TableState, conflicts, discard, objects, quarantine, state};
+pub use watcher::Watcher;
 
 use crate::engine::{Database, Error, ErrorKind, Lookup, Result, RowLock, Target, WriteMode};
 use crate::model::{self, Batch, Cell, Column};

@@ -78,16 +78,6 @@ impl Site {
         Ok(verdicts)
     }
 
-    /// Whether these readers' places are true, and this site has given out nothing after any of them.
-    pub async fn has_all(&self, target: &mut dyn Lookup, readers: &[(Reader, Option<Cursor>)]) -> Result<bool> {
-        let last = self.itself(target).await?;
-        let after = |(_, cursor): &(Reader, Option<Cursor>)| cursor.is_none_or(|cursor| cursor.position < last);
-        if readers.iter().any(after) {
-            return Ok(false);
-        }
-        Ok(self.judge(target, readers).await?.iter().all(|verdict| *verdict == Verdict::Fits))
-    }
-
     /// What is to be said of a place that this site has given out, or has not, and of what it has noted of the reader.
     fn verdict(&self, cursor: Cursor, known: Option<&Noted>, given: bool) -> Verdict {
         match (cursor.source.epoch.cmp(&self.id.epoch), known) {

@@ -1,10 +1,16 @@
-//! `sync --watch`: syncs that go on side by side, until they are stopped.
+//! `sync --watch`: syncs that go on side by side, until they are stopped; and what is noticed while nothing happens.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use rowferry::engine::{OpenOptions, open};
+use rowferry::model::TableName;
+use rowferry::pipeline::{Endpoint as _, LocalEndpoint};
+use rowferry::site::{Watcher, install};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Engine, TestDb, command, rowferry_in};
 
@@ -16,9 +22,15 @@ struct Watch {
 
 impl Watch {
     fn start(folder: &Path) -> Self {
+        Self::of(folder, &[])
+    }
+
+    /// One of these syncs only.
+    fn of(folder: &Path, syncs: &[&str]) -> Self {
         let mut command = command(folder);
         let mut child = command
             .args(["sync", "--watch"])
+            .args(syncs)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -189,4 +201,134 @@ fn a_file_that_was_replaced_is_not_written_to_any_more() {
     watch.until("what it says of it", |watch| watch.said().contains("trying again"));
     a.execute("INSERT INTO t VALUES (4)");
     watch.until("the next row", |_| rows(&file) == 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_finds_what_was_committed_and_nothing_else() {
+    for engine in Engine::available() {
+        let a = TestDb::new(engine);
+        tables(&a, &["t", "u", "elsewhere"]);
+        let database = open(a.url(), &OpenOptions::default()).await.expect("reached");
+        let names = ["t", "u"].map(TableName::new);
+        let site = install(&database, &names).await.expect("captured");
+        let mut watcher = Watcher::open(&site, &names).await.expect("a connection");
+        let mut last = watcher.last_number().await.expect("a number");
+        for _ in 0..2 {
+            assert!(!watcher.finds(last).await.expect("an answer"), "{engine:?}: nothing happened");
+        }
+        for (sql, found) in [
+            ("INSERT INTO t VALUES (2)", true),
+            ("UPDATE u SET id = 3", true),
+            ("DELETE FROM u", true),
+            ("INSERT INTO elsewhere VALUES (2)", false),
+            ("CREATE TABLE another (id INT NOT NULL PRIMARY KEY)", false),
+        ] {
+            a.execute(sql);
+            // Until someone has brought it on.
+            for _ in 0..2 {
+                assert_eq!(watcher.finds(last).await.expect("an answer"), found, "{engine:?}: {sql}");
+            }
+            let logs = site.tables.iter().map(|book| format!("DELETE FROM {}", book.log.table.name));
+            a.execute(&logs.collect::<Vec<_>>().join("; "));
+            assert!(!watcher.finds(last).await.expect("an answer"), "{engine:?}: {sql} was taken up");
+        }
+        // What is open is no news, neither when it is rolled back; when it commits, it is.
+        let writer = a.session();
+        for (end, found) in [("ROLLBACK", false), ("COMMIT", true)] {
+            writer.query("BEGIN");
+            writer.query("INSERT INTO t VALUES (9)");
+            if engine != Engine::Sqlite {
+                assert!(!watcher.finds(last).await.expect("an answer"), "{engine:?}: it is not there yet");
+            }
+            writer.query(end);
+            assert_eq!(watcher.finds(last).await.expect("an answer"), found, "{engine:?}: {end}");
+        }
+        // Numbers that another process has given out.
+        a.execute("DELETE FROM _rowferry_log_1; UPDATE _rowferry_site SET seq = seq + 1");
+        assert!(watcher.finds(last).await.expect("an answer"), "{engine:?}: a number");
+        last += 1;
+        assert!(!watcher.finds(last).await.expect("an answer"), "{engine:?}: it is known");
+        // Where nothing comes, the wait is over when it has lasted.
+        let end = LocalEndpoint::new(&database, &CancellationToken::new());
+        end.captured().await.expect("captured");
+        assert_eq!(end.news(&names, last, Duration::from_millis(50)).await.expect("an answer"), last);
+    }
+}
+
+/// A whole round at the latest comes after so long; what is noticed by a look comes much sooner.
+const ROUND: Duration = Duration::from_secs(10);
+
+#[test]
+fn what_happens_while_nothing_happens_is_noticed() {
+    for engine in Engine::available() {
+        let [a, b, c] = [0; 3].map(|_| TestDb::new(engine));
+        for db in [&a, &b, &c] {
+            db.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, note VARCHAR(20))");
+        }
+        for db in [&a, &b] {
+            db.execute("CREATE TABLE u (id INT NOT NULL PRIMARY KEY, note VARCHAR(20) UNIQUE)");
+            db.execute("CREATE TABLE orders (id INT NOT NULL PRIMARY KEY)");
+            db.execute(
+                "CREATE TABLE items (id INT NOT NULL PRIMARY KEY, orders_id INT, \
+                 FOREIGN KEY (orders_id) REFERENCES orders (id))",
+            );
+        }
+        let all = tempfile::tempdir().expect("a folder");
+        let (urls, push) = ([a.url(), b.url(), c.url()], "direction: push");
+        let config = format!(
+            "node: test\ndatabases:\n  a: {{ url: \"{}\" }}\n  b: {{ url: \"{}\" }}\n  c: {{ url: \"{}\" }}\nsyncs:\n  \
+             ab: {{ source: a, target: b, direction: bidirectional, conflict: manual, tables: [t] }}\n  \
+             bc: {{ source: b, target: c, {push}, tables: [t] }}\n  us: {{ source: a, target: b, {push}, tables: [u] }}\n  \
+             items: {{ source: a, target: b, {push}, tables: [items] }}\n",
+            urls[0], urls[1], urls[2]
+        );
+        std::fs::write(all.path().join("rowferry.yaml"), config).expect("written");
+        let run = |args: &[&str]| rowferry_in(all.path(), args);
+        let sides = || [&a, &b, &c].map(|db| db.value("SELECT max(note) FROM t WHERE id = 1"));
+
+        a.execute("INSERT INTO t VALUES (1, 'first')");
+        assert_eq!(run(&["sync"]).code, 0, "{engine:?}");
+        a.execute("UPDATE t SET note = 'at A'");
+        b.execute("UPDATE t SET note = 'at B'");
+        assert_eq!(run(&["sync", "ab"]).code, 1, "{engine:?}: a conflict");
+
+        let mut watch = Watch::start(all.path());
+        watch.until("what stands at B", |_| c.value("SELECT max(note) FROM t WHERE id = 1") == "at B");
+        let began = Instant::now();
+        // Long enough that it only looks.
+        let rest = || std::thread::sleep(Duration::from_millis(300));
+
+        rest();
+        a.execute("INSERT INTO t VALUES (2, 'A')");
+        watch.brings(&b, "t", 2);
+        watch.brings(&c, "t", 2);
+        rest();
+        b.execute("INSERT INTO t VALUES (3, 'B')");
+        watch.brings(&a, "t", 3);
+        watch.brings(&c, "t", 3);
+
+        // A person settles a conflict, in a process of its own.
+        rest();
+        let list = run(&["conflicts", "list", "--format", "json"]).json();
+        let resolved = run(&["conflicts", "resolve", list[0]["id"].as_str().expect("an id"), "--keep", "source"]);
+        assert_eq!(resolved.code, 0, "{engine:?}: {resolved:?}");
+        watch.until("what was settled", |_| sides() == ["at A"; 3]);
+
+        // What is in the way of a row goes, and nobody tells of it.
+        b.execute("INSERT INTO u VALUES (100, 'taken')");
+        a.execute("INSERT INTO u VALUES (1, 'taken')");
+        watch.until("its refusal", |_| b.value("SELECT count(*) FROM _rowferry_quarantine") == "1");
+        rest();
+        b.execute("DELETE FROM u WHERE id = 100");
+        watch.brings(&b, "u", 1);
+        a.execute("INSERT INTO orders VALUES (7); INSERT INTO items VALUES (1, 7)");
+        watch.until("the child that waits", |_| b.value("SELECT count(*) FROM _rowferry_waiting") == "1");
+        rest();
+        b.execute("INSERT INTO orders VALUES (7)");
+        watch.brings(&b, "items", 1);
+
+        // Of each of these five nobody would know before the next whole round.
+        let took = began.elapsed();
+        assert!(took < ROUND * 5 / 2, "{engine:?}: changes were only noticed by whole rounds: {took:?}");
+    }
 }

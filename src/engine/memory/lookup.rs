@@ -9,7 +9,7 @@ use super::source::refuse_filter;
 use super::store::{Row, Stored};
 use super::target::Writer;
 use super::transaction::{Turn, free};
-use crate::engine::{Lookup, Result, RowLock};
+use crate::engine::{Looked, Lookup, Result, RowLock};
 use crate::model::{Batch, Cell, Column, Table};
 
 #[async_trait]
@@ -56,12 +56,8 @@ impl Lookup for Writer {
             let mut rows: Vec<Row> = held.rows.values().cloned().collect();
             if let Some((column, bound)) = above {
                 let column = held.position(&wanted.columns[column].name)?;
-                let number = |row: &Row| match row[column].cell() {
-                    Cell::Int(number) => number,
-                    _ => i64::MIN,
-                };
-                rows.retain(|row| number(row) > bound);
-                rows.sort_by_key(number);
+                rows.retain(|row| number(row, column) > bound);
+                rows.sort_by_key(|row| number(row, column));
             }
             rows.truncate(limit);
             shown(wanted, |name| held.position(name), &rows).map(Turn::Done)
@@ -69,8 +65,35 @@ impl Lookup for Writer {
         .await
     }
 
+    async fn holding(&mut self, tables: &[Looked]) -> Result<Vec<bool>> {
+        self.alone(|others, own| {
+            let mut holding = Vec::with_capacity(tables.len());
+            for Looked { table, above } in tables {
+                let held = own.view(others.committed, &table.name)?;
+                let holds = match above {
+                    None => !held.rows.is_empty(),
+                    Some((column, bound)) => {
+                        let column = held.position(&table.columns[*column].name)?;
+                        held.rows.values().any(|row| number(row, column) > *bound)
+                    }
+                };
+                holding.push(holds);
+            }
+            Ok(Turn::Done(holding))
+        })
+        .await
+    }
+
     async fn now(&mut self) -> Result<i64> {
         Ok(self.store.now.load(Ordering::Relaxed))
+    }
+}
+
+/// What stands in a whole-number column.
+fn number(row: &Row, column: usize) -> i64 {
+    match row[column].cell() {
+        Cell::Int(number) => number,
+        _ => i64::MIN,
     }
 }
 

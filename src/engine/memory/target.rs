@@ -69,7 +69,7 @@ impl Writer {
     }
 
     /// Does this in the transaction, or in one of its own where there is none.
-    async fn alone<T>(
+    pub(super) async fn alone<T>(
         &mut self,
         work: impl FnMut(&Others<'_>, &mut Transaction) -> Result<Turn<T>> + Send,
     ) -> Result<T> {

@@ -1,8 +1,8 @@
 //! Tables as information_schema describes them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use mysql_async::{Conn, prelude::Queryable};
+use mysql_async::{Conn, Value, prelude::Queryable};
 
 use super::super::Result;
 use super::connect::{Flavor, quote};
@@ -13,16 +13,17 @@ use crate::model::{
     Table, TableName,
 };
 
-type ColumnRow = (String, String, Option<String>, String, String, Option<String>, Option<String>);
+/// What the catalogue says of a table: its name, kind, options and comment.
+type TableRow = (String, String, Option<String>, Option<String>);
+/// Of a column, after the table's name: name, type, default, extra, whether it may be NULL, collation, expression, comment.
+type ColumnRow = (String, String, String, Option<String>, String, String, Option<String>, Option<String>, String);
+/// Of a part of an index, after the table's name: index, not unique, column, order, length, kind.
+type IndexRow = (String, String, i64, Option<String>, Option<String>, Option<u64>, String);
+/// Of a column of a foreign key, after the table's name: key, column, and schema, table and column that it refers to.
+type ReferenceRow = (String, String, String, String, String, String);
 
-/// The catalogue compares names without regard to case even where they are two: of what it finds,
-/// only what is spelled so belongs to the table.
-fn spelled(column: &str) -> String {
-    format!("{column} = ? AND CAST({column} AS BINARY) = CAST(? AS BINARY)")
-}
-
-/// Schema and table, as the placeholders of [`spelled`] want them.
-type At<'a> = (&'a str, &'a str, &'a str);
+/// More tables than this of one schema are read together with all the others of it.
+const SINGLY_MAX: usize = 12;
 
 /// Names of the user's tables.
 pub(super) async fn tables(conn: &mut Conn, own: &str, schema: Option<&str>) -> Result<Vec<TableName>> {
@@ -53,86 +54,181 @@ pub(super) async fn own_tables(conn: &mut Conn, own: &str) -> Result<BTreeSet<Ta
     Ok(names.into_iter().map(named).collect())
 }
 
-/// A table, or `None`.
-pub(super) async fn describe(conn: &mut Conn, flavor: &Flavor, own: &str, name: &TableName) -> Result<Option<Table>> {
-    let schema = if name.schema.is_empty() { own } else { &name.schema };
-    let Some(found) = find(conn, flavor, schema, &name.name).await? else { return Ok(None) };
-    let at = (schema, found.as_str(), found.as_str());
-    let rows: Vec<ColumnRow> = conn
-        .exec(
-            format!(
-                "SELECT c.column_name, c.column_type, c.column_default, c.extra, c.is_nullable, c.collation_name, \
-                 c.generation_expression FROM information_schema.columns c \
-                 WHERE c.table_schema = ? AND {} ORDER BY c.ordinal_position",
-                spelled("c.table_name")
-            ),
-            at,
-        )
-        .await
-        .map_err(convert)?;
-    let json = json_columns(conn, flavor, at).await?;
-    let columns: Vec<ColumnDef> = rows.into_iter().map(|row| column(flavor, row, &json)).collect();
-    let mut table = Table {
-        name: TableName::qualified(&name.schema, &found),
-        columns,
-        primary_key: None,
-        indexes: Vec::new(),
-        foreign_keys: foreign_keys(conn, own, at).await?,
-        triggers: Vec::new(),
-        dialect: dialect(conn, flavor, at).await?,
-    };
-    indexes(conn, at, &mut table).await?;
-    table.triggers = conn
-        .exec(
-            format!(
-                "SELECT trigger_name FROM information_schema.triggers WHERE event_object_schema = ? \
-                 AND {} ORDER BY trigger_name",
-                spelled("event_object_table")
-            ),
-            at,
-        )
-        .await
-        .map_err(convert)?
-        .into_iter()
-        .filter(|n: &String| !n.starts_with("_rowferry_"))
-        .collect();
-    Ok(Some(table))
+/// Tables in the order of their names, or `None`.
+pub(super) async fn describe(
+    conn: &mut Conn,
+    flavor: &Flavor,
+    own: &str,
+    names: &[TableName],
+) -> Result<Vec<Option<Table>>> {
+    let schema = |name: &TableName| if name.schema.is_empty() { own.to_owned() } else { name.schema.clone() };
+    let mut of_schema: BTreeMap<String, usize> = BTreeMap::new();
+    for name in names {
+        *of_schema.entry(schema(name)).or_default() += 1;
+    }
+    let mut whole = HashMap::new();
+    for (schema, _) in of_schema.into_iter().filter(|(_, tables)| *tables > SINGLY_MAX) {
+        let known = Known::read(conn, flavor, &schema, None).await?;
+        whole.insert(schema, known);
+    }
+    let mut tables = Vec::with_capacity(names.len());
+    for name in names {
+        let schema = schema(name);
+        tables.push(match whole.get(&schema) {
+            Some(known) => known.table(flavor, own, name),
+            None => Known::read(conn, flavor, &schema, Some(&name.name)).await?.table(flavor, own, name),
+        });
+    }
+    Ok(tables)
 }
 
-/// The table's name as it is spelled.
-async fn find(conn: &mut Conn, flavor: &Flavor, schema: &str, name: &str) -> Result<Option<String>> {
-    let found: Vec<String> = conn
-        .exec(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_name = ? \
-             AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')",
-            (schema, name),
-        )
-        .await
-        .map_err(convert)?;
-    Ok(found.into_iter().find(|f| f == name || (flavor.folds_tables && f.to_lowercase() == name.to_lowercase())))
+/// What the catalogue says of tables, by their names as they are spelled: it compares names without regard to case even
+/// where they are two.
+struct Known {
+    tables: HashMap<String, TableRow>,
+    columns: HashMap<String, Vec<ColumnRow>>,
+    /// Names and texts of checks.
+    checks: HashMap<String, Vec<(String, String, String)>>,
+    indexes: HashMap<String, Vec<IndexRow>>,
+    references: HashMap<String, Vec<ReferenceRow>>,
+    /// What becomes of rows whose parent goes or changes, by table and key.
+    rules: HashMap<(String, String), (String, String)>,
+    triggers: HashMap<String, Vec<(String, String)>>,
 }
 
-/// Names and texts of the table's checks.
-async fn checks(conn: &mut Conn, flavor: &Flavor, at: At<'_>) -> Result<Vec<(String, String)>> {
-    let (from, table) = if flavor.mariadb {
-        ("information_schema.check_constraints k", "k.table_name")
-    } else {
-        (
-            "information_schema.check_constraints k JOIN information_schema.table_constraints t \
-             ON t.constraint_schema = k.constraint_schema AND t.constraint_name = k.constraint_name \
-             AND t.constraint_type = 'CHECK'",
-            "t.table_name",
-        )
-    };
-    let sql = format!(
-        "SELECT k.constraint_name, k.check_clause FROM {from} WHERE k.constraint_schema = ? AND {} \
-         ORDER BY k.constraint_name",
-        spelled(table)
-    );
-    let found: Vec<(String, String)> = conn.exec(sql, at).await.map_err(convert)?;
-    // MySQL prints quotes and backslashes escaped once more.
-    let text = |clause: String| if flavor.mariadb { clause } else { unescape(&clause) };
-    Ok(found.into_iter().map(|(name, clause)| (name, text(clause))).collect())
+impl Known {
+    /// Of one table, or of all of a schema.
+    async fn read(conn: &mut Conn, flavor: &Flavor, schema: &str, table: Option<&str>) -> Result<Self> {
+        // With a name that it knows, the server need not look at the others.
+        let of = |column: &str| table.map_or_else(String::new, |_| format!(" AND {column} = ?"));
+        let at: Vec<Value> = std::iter::once(schema).chain(table).map(Value::from).collect();
+        let sql = format!(
+            "SELECT table_name, table_type, create_options, table_comment FROM information_schema.tables \
+             WHERE table_schema = ?{} AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')",
+            of("table_name")
+        );
+        let tables: Vec<TableRow> = conn.exec(sql, at.clone()).await.map_err(convert)?;
+        let sql = format!(
+            "SELECT c.table_name, c.column_name, c.column_type, c.column_default, c.extra, c.is_nullable, \
+             c.collation_name, c.generation_expression, c.column_comment FROM information_schema.columns c \
+             WHERE c.table_schema = ?{} ORDER BY c.table_name, c.ordinal_position",
+            of("c.table_name")
+        );
+        let columns = conn.exec(sql, at.clone()).await.map_err(convert)?;
+        let (from, name) = if flavor.mariadb {
+            ("information_schema.check_constraints k", "k.table_name")
+        } else {
+            (
+                "information_schema.check_constraints k JOIN information_schema.table_constraints t \
+                 ON t.constraint_schema = k.constraint_schema AND t.constraint_name = k.constraint_name \
+                 AND t.constraint_type = 'CHECK'",
+                "t.table_name",
+            )
+        };
+        let sql = format!(
+            "SELECT {name}, k.constraint_name, k.check_clause FROM {from} WHERE k.constraint_schema = ?{} \
+             ORDER BY k.constraint_name",
+            of(name)
+        );
+        let mut checks: Vec<(String, String, String)> = conn.exec(sql, at.clone()).await.map_err(convert)?;
+        if !flavor.mariadb {
+            // MySQL prints quotes and backslashes escaped once more.
+            checks.iter_mut().for_each(|(_, _, clause)| *clause = unescape(clause));
+        }
+        let sql = format!(
+            "SELECT table_name, index_name, non_unique, column_name, collation, sub_part, index_type \
+             FROM information_schema.statistics WHERE table_schema = ?{} ORDER BY table_name, index_name, seq_in_index",
+            of("table_name")
+        );
+        let indexes = conn.exec(sql, at.clone()).await.map_err(convert)?;
+        let sql = format!(
+            "SELECT k.table_name, k.constraint_name, k.column_name, k.referenced_table_schema, k.referenced_table_name, \
+             k.referenced_column_name FROM information_schema.key_column_usage k WHERE k.table_schema = ?{} \
+             AND k.referenced_table_name IS NOT NULL ORDER BY k.table_name, k.constraint_name, k.ordinal_position",
+            of("k.table_name")
+        );
+        let references = conn.exec(sql, at.clone()).await.map_err(convert)?;
+        // Joined here: the server would go through all of the one for each row of the other.
+        let sql = format!(
+            "SELECT table_name, constraint_name, delete_rule, update_rule \
+             FROM information_schema.referential_constraints WHERE constraint_schema = ?{}",
+            of("table_name")
+        );
+        let rules: Vec<(String, String, String, String)> = conn.exec(sql, at.clone()).await.map_err(convert)?;
+        let sql = format!(
+            "SELECT event_object_table, trigger_name FROM information_schema.triggers WHERE event_object_schema = ?{} \
+             ORDER BY trigger_name",
+            of("event_object_table")
+        );
+        let triggers = conn.exec(sql, at).await.map_err(convert)?;
+        Ok(Self {
+            tables: tables.into_iter().map(|row| (row.0.clone(), row)).collect(),
+            columns: by_table(columns, |row: &ColumnRow| &row.0),
+            checks: by_table(checks, |row| &row.0),
+            indexes: by_table(indexes, |row: &IndexRow| &row.0),
+            references: by_table(references, |row: &ReferenceRow| &row.0),
+            rules: rules.into_iter().map(|(table, key, delete, update)| ((table, key), (delete, update))).collect(),
+            triggers: by_table(triggers, |row: &(String, String)| &row.0),
+        })
+    }
+
+    /// One of them.
+    fn table(&self, flavor: &Flavor, own: &str, name: &TableName) -> Option<Table> {
+        let folded = |told: &&TableRow| flavor.folds_tables && told.0.to_lowercase() == name.name.to_lowercase();
+        let told = self.tables.get(&name.name).or_else(|| self.tables.values().find(folded))?;
+        let found = told.0.as_str();
+        let (columns, checks) = (rows(&self.columns, found), rows(&self.checks, found));
+        // MariaDB's JSON is LONGTEXT with a check that names its column.
+        let json = checks.iter().filter_map(|(_, _, clause)| json_column(clause).filter(|_| flavor.mariadb));
+        let json: HashSet<String> = json.collect();
+        let mut table = Table {
+            name: TableName::qualified(&name.schema, found),
+            columns: columns.iter().map(|row| column(flavor, row.clone(), &json)).collect(),
+            primary_key: None,
+            indexes: Vec::new(),
+            foreign_keys: self.foreign_keys(own, found),
+            triggers: rows(&self.triggers, found).iter().map(|(_, trigger)| trigger.clone()).collect(),
+            dialect: dialect(flavor, told, columns, checks),
+        };
+        table.triggers.retain(|trigger| !trigger.starts_with("_rowferry_"));
+        indexes(rows(&self.indexes, found), &mut table);
+        Some(table)
+    }
+
+    fn foreign_keys(&self, own: &str, found: &str) -> Vec<ForeignKey> {
+        let mut out: Vec<ForeignKey> = Vec::new();
+        for (table, name, column, schema, parent, parent_column) in rows(&self.references, found).iter().cloned() {
+            let Some((on_delete, on_update)) = self.rules.get(&(table, name.clone())) else { continue };
+            if out.last().is_none_or(|f| f.name != name) {
+                out.push(ForeignKey {
+                    name,
+                    columns: Vec::new(),
+                    parent: if schema == own { TableName::new(parent) } else { TableName::qualified(schema, parent) },
+                    parent_columns: Vec::new(),
+                    on_delete: ForeignKeyAction::from_sql(on_delete),
+                    on_update: ForeignKeyAction::from_sql(on_update),
+                });
+            }
+            if let Some(key) = out.last_mut() {
+                key.columns.push(column);
+                key.parent_columns.push(parent_column);
+            }
+        }
+        out
+    }
+}
+
+fn by_table<T>(all: Vec<T>, table: impl Fn(&T) -> &String) -> HashMap<String, Vec<T>> {
+    let mut sorted: HashMap<String, Vec<T>> = HashMap::new();
+    for row in all {
+        sorted.entry(table(&row).clone()).or_default().push(row);
+    }
+    sorted
+}
+
+/// Those of a table.
+fn rows<'a, T>(sorted: &'a HashMap<String, Vec<T>>, table: &str) -> &'a [T] {
+    sorted.get(table).map_or(&[], Vec::as_slice)
 }
 
 /// The column of a check that says no more than that it holds JSON.
@@ -141,58 +237,25 @@ fn json_column(clause: &str) -> Option<String> {
     Some(inner.replace("``", "`"))
 }
 
-/// MariaDB's JSON is LONGTEXT with a check that names its column.
-async fn json_columns(conn: &mut Conn, flavor: &Flavor, at: At<'_>) -> Result<HashSet<String>> {
-    if !flavor.mariadb {
-        return Ok(HashSet::new());
-    }
-    Ok(checks(conn, flavor, at).await?.iter().filter_map(|(_, clause)| json_column(clause)).collect())
-}
-
 /// Checks, and what is left out.
-async fn dialect(conn: &mut Conn, flavor: &Flavor, at: At<'_>) -> Result<Dialect> {
+fn dialect(flavor: &Flavor, told: &TableRow, columns: &[ColumnRow], checks: &[(String, String, String)]) -> Dialect {
     let mut out = Dialect::default();
-    for (name, clause) in checks(conn, flavor, at).await? {
-        if !flavor.mariadb || json_column(&clause).is_none() {
-            out.constraints.push(format!("CONSTRAINT {} CHECK ({clause})", quote(&name)));
+    for (_, name, clause) in checks {
+        if !flavor.mariadb || json_column(clause).is_none() {
+            out.constraints.push(format!("CONSTRAINT {} CHECK ({clause})", quote(name)));
         }
     }
-    let told: Option<(String, Option<String>, Option<String>)> = conn
-        .exec_first(
-            format!(
-                "SELECT t.table_type, t.create_options, t.table_comment FROM information_schema.tables t \
-                 WHERE t.table_schema = ? AND {}",
-                spelled("t.table_name")
-            ),
-            at,
-        )
-        .await
-        .map_err(convert)?;
-    // A statement of its own: as part of the other one it would read the whole catalogue.
-    let comments: Option<i64> = conn
-        .exec_first(
-            format!(
-                "SELECT COUNT(*) FROM information_schema.columns c WHERE c.table_schema = ? AND {} \
-                 AND c.column_comment <> ''",
-                spelled("c.table_name")
-            ),
-            at,
-        )
-        .await
-        .map_err(convert)?;
-    if let Some((kind, options, comment)) = told {
-        let parted = options.is_some_and(|o| o.contains("partitioned"));
-        out.left_out.extend(parted.then(|| "partitions".to_owned()));
-        out.left_out.extend((kind == "SYSTEM VERSIONED").then(|| "the history of its rows".to_owned()));
-        out.left_out.extend(
-            (comments.is_some_and(|n| n > 0) || comment.is_some_and(|c| !c.is_empty())).then(|| "comments".to_owned()),
-        );
-    }
-    Ok(out)
+    let (_, kind, options, comment) = told;
+    let parted = options.as_ref().is_some_and(|o| o.contains("partitioned"));
+    let commented = comment.as_ref().is_some_and(|c| !c.is_empty()) || columns.iter().any(|c| !c.8.is_empty());
+    out.left_out.extend(parted.then(|| "partitions".to_owned()));
+    out.left_out.extend((kind == "SYSTEM VERSIONED").then(|| "the history of its rows".to_owned()));
+    out.left_out.extend(commented.then(|| "comments".to_owned()));
+    out
 }
 
 fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef {
-    let (name, native, default, extra, nullable, collation, expression) = row;
+    let (_, name, native, default, extra, nullable, collation, expression, _) = row;
     let is_json = native == "longtext" && json.contains(&name);
     let logical = if is_json {
         LogicalType::Json { binary: false }
@@ -327,37 +390,25 @@ pub(super) fn parse_default(text: &str, extra: &str, mariadb: bool, logical: &Lo
     Some(literal(text.to_owned()))
 }
 
-async fn indexes(conn: &mut Conn, at: At<'_>, table: &mut Table) -> Result<()> {
-    type Row = (String, i64, Option<String>, Option<String>, Option<u64>, String);
-    let rows: Vec<Row> = conn
-        .exec(
-            format!(
-                "SELECT index_name, non_unique, column_name, collation, sub_part, index_type FROM \
-                 information_schema.statistics WHERE table_schema = ? AND {} ORDER BY index_name, seq_in_index",
-                spelled("table_name")
-            ),
-            at,
-        )
-        .await
-        .map_err(convert)?;
-    let mut found: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+fn indexes(rows: &[IndexRow], table: &mut Table) {
+    let mut found: BTreeMap<&str, Vec<&IndexRow>> = BTreeMap::new();
     for row in rows {
-        found.entry(row.0.clone()).or_default().push(row);
+        found.entry(&row.1).or_default().push(row);
     }
     for (name, parts) in found {
-        let unique = parts[0].1 == 0;
+        let unique = parts[0].2 == 0;
         let columns: Vec<IndexColumn> = parts
             .iter()
-            .map(|p| IndexColumn { name: p.2.clone().unwrap_or_default(), descending: p.3.as_deref() == Some("D") })
+            .map(|p| IndexColumn { name: p.3.clone().unwrap_or_default(), descending: p.4.as_deref() == Some("D") })
             .collect();
         if name == "PRIMARY" {
             let positions: Option<Vec<usize>> = columns.iter().map(|c| table.column(&c.name)).collect();
             table.primary_key = positions.map(|columns| Key { columns });
             continue;
         }
-        let plain = parts.iter().all(|p| p.2.is_some() && p.4.is_none() && p.5 == "BTREE");
+        let plain = parts.iter().all(|p| p.3.is_some() && p.5.is_none() && p.6 == "BTREE");
         let native = (!plain).then(|| {
-            let kind = match parts[0].5.as_str() {
+            let kind = match parts[0].6.as_str() {
                 "FULLTEXT" => "FULLTEXT ",
                 "SPATIAL" => "SPATIAL ",
                 _ if unique => "UNIQUE ",
@@ -366,53 +417,14 @@ async fn indexes(conn: &mut Conn, at: At<'_>, table: &mut Table) -> Result<()> {
             let list: Vec<String> = parts
                 .iter()
                 .map(|p| {
-                    let length = p.4.filter(|_| p.5 != "SPATIAL").map_or(String::new(), |n| format!("({n})"));
-                    format!("{}{length}", quote(p.2.as_deref().unwrap_or_default()))
+                    let length = p.5.filter(|_| p.6 != "SPATIAL").map_or(String::new(), |n| format!("({n})"));
+                    format!("{}{length}", quote(p.3.as_deref().unwrap_or_default()))
                 })
                 .collect();
             // An expression index shows no column: there is nothing to carry it by.
-            let whole = parts.iter().all(|p| p.2.is_some());
-            if whole { format!("{kind}INDEX {} ({})", quote(&name), list.join(", ")) } else { String::new() }
+            let whole = parts.iter().all(|p| p.3.is_some());
+            if whole { format!("{kind}INDEX {} ({})", quote(name), list.join(", ")) } else { String::new() }
         });
-        table.indexes.push(Index { name, columns, unique, constraint: false, native });
+        table.indexes.push(Index { name: name.to_owned(), columns, unique, constraint: false, native });
     }
-    Ok(())
-}
-
-async fn foreign_keys(conn: &mut Conn, own: &str, at: At<'_>) -> Result<Vec<ForeignKey>> {
-    type Row = (String, String, String, String, String, String, String);
-    let rows: Vec<Row> = conn
-        .exec(
-            format!(
-                "SELECT k.constraint_name, k.column_name, k.referenced_table_schema, k.referenced_table_name, \
-                 k.referenced_column_name, r.delete_rule, r.update_rule FROM information_schema.key_column_usage k \
-                 JOIN information_schema.referential_constraints r ON r.constraint_schema = k.constraint_schema \
-                 AND r.constraint_name = k.constraint_name \
-                 AND CAST(r.table_name AS BINARY) = CAST(k.table_name AS BINARY) \
-                 WHERE k.table_schema = ? AND {} AND k.referenced_table_name IS NOT NULL \
-                 ORDER BY k.constraint_name, k.ordinal_position",
-                spelled("k.table_name")
-            ),
-            at,
-        )
-        .await
-        .map_err(convert)?;
-    let mut out: Vec<ForeignKey> = Vec::new();
-    for (name, column, schema, parent, parent_column, on_delete, on_update) in rows {
-        if out.last().is_none_or(|f| f.name != name) {
-            out.push(ForeignKey {
-                name,
-                columns: Vec::new(),
-                parent: if schema == own { TableName::new(parent) } else { TableName::qualified(schema, parent) },
-                parent_columns: Vec::new(),
-                on_delete: ForeignKeyAction::from_sql(&on_delete),
-                on_update: ForeignKeyAction::from_sql(&on_update),
-            });
-        }
-        if let Some(key) = out.last_mut() {
-            key.columns.push(column);
-            key.parent_columns.push(parent_column);
-        }
-    }
-    Ok(out)
 }

@@ -104,10 +104,7 @@ impl Database for Mysql {
 
     async fn describe_all(&self, names: &[TableName]) -> Result<Vec<Option<Table>>> {
         let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
-        let mut tables = Vec::with_capacity(names.len());
-        for name in names {
-            tables.push(catalog::describe(&mut conn, &self.flavor, &self.settings.database, name).await?);
-        }
+        let tables = catalog::describe(&mut conn, &self.flavor, &self.settings.database, names).await?;
         conn.disconnect().await.map_err(error::convert)?;
         Ok(tables)
     }

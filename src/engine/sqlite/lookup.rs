@@ -224,7 +224,12 @@ impl Lookup for FileTarget {
 
     async fn holding(&mut self, tables: &[Looked]) -> Result<Vec<bool>> {
         let tables = tables.to_vec();
-        self.worker.call(move |conn| tables.iter().map(|looked| holds(conn, looked)).collect()).await
+        let all = move |conn: &mut Connection| {
+            // A savepoint of its own, so that it is one point also where no transaction is open.
+            let point = conn.savepoint().map_err(during("cannot look for changes"))?;
+            tables.iter().map(|looked| holds(&point, looked)).collect()
+        };
+        self.worker.call(all).await
     }
 
     async fn now(&mut self) -> Result<i64> {

@@ -278,6 +278,7 @@ impl Target for FileTarget {
     }
 
     async fn begin(&mut self, options: WriteOptions) -> Result<()> {
+        self.worker.same_file()?;
         self.forget();
         self.worker.call(move |conn| begin(conn, options)).await
     }

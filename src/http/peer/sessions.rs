@@ -390,10 +390,6 @@ impl Asked for Sending {
         let End::Sender(end) = &mut work.end else { return Err(Damaged) };
         let done = match self {
             Self::Open(_) | Self::Close | Self::Rows(..) => return Err(Damaged),
-            Self::Still(told) => {
-                let standing = standings(&route, told)?;
-                end.is_still(&standing).await.map(|still| Done::of(Told::Still(still))).map_err(Fault::from)
-            }
             Self::Resume(told) => {
                 let standing = standings(&route, told)?;
                 end.resume(&standing).await.map(|resumed| Done::of(resumed.into())).map_err(Fault::from)

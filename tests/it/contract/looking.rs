@@ -39,6 +39,7 @@ async fn tables_that_hold_something_are_told_from_those_that_do_not(subject: &Su
                 target.begin(POINT).await.unwrap();
                 assert_eq!(target.holding(&looked).await.unwrap(), wanted, "{few} above {above:?}");
                 target.rollback().await.unwrap();
+                assert_eq!(target.holding(&looked).await.unwrap(), wanted, "{few} above {above:?}, no transaction");
             }
         }
     }
