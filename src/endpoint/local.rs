@@ -263,7 +263,6 @@ impl Sender for LocalSender {
     }
 
     async fn vouch(&mut self, table: usize, keys: &Batch, all: bool) -> Outcome<()> {
-        self.still = None;
         let book = self.book(table)?.clone();
         let keys = Batch::new(book.keys.clone(), keys.columns().to_vec());
         vouch(&self.site, (table, &book), &keys, all, self.connection.as_mut()).await
@@ -587,7 +586,6 @@ impl Receiver for LocalReceiver {
     }
 
     async fn settle(&mut self, tables: &[usize]) -> Result<()> {
-        self.stood = None;
         let source = self.route.from.site;
         let settled = tables.iter().filter_map(|&at| {
             let table = self.intakes[at].as_ref().ok()?.book.logged.n;

@@ -178,11 +178,6 @@ impl Sender for StampedSender {
         Ok(Resumed::At(reader.iter().map(start).collect()))
     }
 
-    async fn is_still(&mut self, _reader: &[Option<Standing>]) -> Result<bool> {
-        // Only the rows themselves tell.
-        Ok(false)
-    }
-
     async fn fold(&mut self, _tables: &[Place]) -> Outcome<Folded> {
         Ok(Folded::default())
     }
