@@ -19,7 +19,7 @@ use crate::capture::{
 };
 use crate::compare::{compared_as, equal_rows};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
-use crate::model::{Batch, BatchLimits, Cell, LogicalType, Table, TableName};
+use crate::model::{Batch, BatchLimits, Cell, Column, DefaultValue, LogicalType, Table, TableName, parse};
 use crate::runtime::{Backoff, Failpoint, random};
 use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
 
@@ -450,6 +450,13 @@ impl LocalReceiver {
     }
 }
 
+/// Whether a value, in the form of a column of `to`, is what a row gets in that column of `table` that does not say.
+fn is_default(table: &Table, to: &Table, column: usize, value: Cell<'_>) -> bool {
+    let Some(DefaultValue::Literal(text)) = &table.columns[column].default else { return false };
+    let mut default = Column::default();
+    parse(&to.columns[column].logical, text, &mut default).is_ok() && default.cell(0) == value
+}
+
 /// The columns that are sent, as a text that tells them from others.
 fn columns_of(mapping: &Mapping) -> String {
     let mut names: Vec<&str> = mapping.to.columns.iter().map(|column| column.name.as_str()).collect();
@@ -521,8 +528,16 @@ impl Receiver for LocalReceiver {
             let there = places.get(&key_id(&rows, *row, key));
             if how == Differing::Poorer {
                 let richer = |one: &(usize, LogicalType)| {
-                    let other = |&there: &usize| !equal_rows(std::slice::from_ref(one), &rows, *row, &found, there);
-                    rows.cell(*row, one.0) != Cell::Null && there.is_some_and(other)
+                    let (c, equal) = (one.0, std::slice::from_ref(one));
+                    let other = |&there: &usize| {
+                        // What somebody wrote is more than what nobody did.
+                        let ours = &found.cell(there, c);
+                        let weaker = is_default(&mapping.from, &mapping.to, c, rows.cell(*row, c))
+                            && *ours != Cell::Null
+                            && !is_default(&mapping.to, &mapping.to, c, *ours);
+                        !weaker && !equal_rows(equal, &rows, *row, &found, there)
+                    };
+                    rows.cell(*row, c) != Cell::Null && there.is_some_and(other)
                 };
                 return !unfit.contains(row) && compared.iter().any(richer);
             }
@@ -644,7 +659,7 @@ impl Receiver for LocalReceiver {
 }
 
 fn empty(table: &Arc<Table>) -> Batch {
-    Batch::new(table.clone(), vec![crate::model::Column::default(); table.columns.len()])
+    Batch::new(table.clone(), vec![Column::default(); table.columns.len()])
 }
 
 async fn pause(tried: u32) {

@@ -181,7 +181,8 @@ pub enum Differing {
     Meeting,
     /// Those that are lacked, otherwise or cannot be taken.
     Any,
-    /// Those that are there and hold something else, or nothing, where the sender's hold something.
+    /// Those that are there and hold something else, or nothing, where the sender's hold something; a default is less than
+    /// what somebody wrote.
     Poorer,
 }
 

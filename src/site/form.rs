@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::cursors::number;
 use super::install::TABLES_MAX;
 use super::{Books, Site};
-use crate::engine::{Logged, Lookup, Result, RowLock, Target, WriteMode, WriteOptions};
+use crate::engine::{Logged, Lookup, Object, Result, RowLock, Target, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Column, ColumnDef, TableName, text_digest};
 
 /// What is kept of a table's form.
@@ -27,6 +27,9 @@ pub(super) struct Form {
     pub(super) dropped: Vec<String>,
     /// A digest of what [`crate::engine::Database::objects`] says; none while it is doubted and not yet noted in the log.
     pub(super) object: Option<String>,
+    /// When it was last made anew.
+    #[serde(default)]
+    pub(super) made: String,
 }
 
 /// A column of a form.
@@ -56,14 +59,15 @@ pub struct Reformed {
 
 impl Form {
     /// That of a table as it is.
-    pub(super) fn of(logged: &Logged, object: &str) -> Self {
+    pub(super) fn of(logged: &Logged, object: &Object) -> Self {
         let table = &logged.table;
         let columns = table.columns.iter().filter(|column| !column.generated);
         Self {
             columns: columns.map(FormColumn::of).collect(),
             key: logged.key.columns.iter().map(|&at| FormColumn::of(&table.columns[at])).collect(),
             dropped: Vec::new(),
-            object: Some(text_digest(object)),
+            object: Some(text_digest(&object.which)),
+            made: object.made.clone(),
         }
     }
 
@@ -92,7 +96,7 @@ impl Form {
 
     /// Whether it is another table, or rows of it came or went with a part of it.
     pub(super) fn is_of_another(&self, now: &Self) -> bool {
-        self.object != now.object
+        self.object != now.object && (self.object.is_none() || self.made == now.made)
     }
 }
 
@@ -169,7 +173,7 @@ impl Site {
         let Some(book) = self.book(table) else { return Ok(()) };
         let kept = kept_forms(target, &self.books).await?;
         let Some(kept) = kept.get(&book.logged.n) else { return Ok(()) };
-        let form = Form { columns: Form::of(&book.logged, "").columns, ..kept.clone() };
+        let form = Form { columns: Form::of(&book.logged, &Object::default()).columns, ..kept.clone() };
         keep(target, &self.books, &[(book.logged.n, form)]).await
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::form::{Form, Reformed, keep, kept_forms};
 use super::{Book, Books, FORMAT, Site, SiteRow, read_row};
 use crate::engine::{
-    ChangeLog, Database, Error, ErrorKind, Lock, Logged, Result, RowLock, Target, WriteMode, WriteOptions,
+    ChangeLog, Database, Error, ErrorKind, Lock, Logged, Object, Result, RowLock, Target, WriteMode, WriteOptions,
 };
 use crate::model::{self, Batch, Cell, Column, ColumnDef, Table, TableName, text_digest};
 use crate::runtime::{Backoff, random};
@@ -87,28 +87,30 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
     let mut site = open(database).await?.ok_or_else(|| {
         Error::new(ErrorKind::Protocol, format!("the bookkeeping in {} vanished while it was made", database.label()))
     })?;
+    // Also of those that are gone, or get another, the numbers are taken.
+    let taken = listing_of(target.as_mut(), &books).await?.keys().max().copied().unwrap_or(0);
     let mut rekeyed = BTreeSet::new();
     for (n, kept) in kept_forms(target.as_mut(), &books).await? {
         let Some(at) = site.tables.iter().position(|book| book.logged.n == n) else { continue };
-        let now = Form::of(&site.tables[at].logged, "");
+        let now = Form::of(&site.tables[at].logged, &Object::default());
         // What is kept of a table that is not whole yet has no key.
         if kept.key.is_empty() || kept.key == now.key {
             continue;
         }
         let name = site.tables[at].logged.table.name.clone();
-        let same = rekey(&mut site, at, &kept, &now, target.as_mut()).await;
+        let same = rekey(&site, at, &kept, &now, target.as_mut()).await;
+        // While a key column has another name than its triggers know, writes are noted or fail: none goes unseen.
         if !same.map_err(|e| e.context(format!("capture of {name}")))? {
             site.tables.remove(at);
             ours = database.own_tables().await?;
+            rekeyed.insert(name);
         }
-        rekeyed.insert(name);
     }
     let mut logged: Vec<Logged> = site.tables.iter().map(|book| book.logged.clone()).collect();
     let (lost, listed) = (std::mem::take(&mut site.lost), listing_of(target.as_mut(), &books).await?);
     let wanted: Vec<TableName> =
         tables.iter().chain(&rekeyed).filter(|name| lost.iter().all(|(lost, _)| lost != *name)).cloned().collect();
-    // Also of those that are gone the numbers are taken.
-    add_tables(database, &mut logged, &wanted, listed.keys().max().copied().unwrap_or(0)).await?;
+    add_tables(database, &mut logged, &wanted, taken).await?;
     let there = database.own_triggers().await?;
     let row = SiteRow { id: site.id.id, epoch: site.id.epoch.into(), seq: 0, format: FORMAT };
     site = Site { lost, ..assemble(database, row, books, logged)? };
@@ -200,7 +202,7 @@ async fn forms_of(database: &dyn Database, books: &[Arc<Book>], names: &[TableNa
 
 /// Takes a table that was given another key in: where its columns have only other names or types, what is kept of its rows
 /// is kept; else it is captured as one that was never captured, under another number.
-async fn rekey(site: &mut Site, at: usize, kept: &Form, now: &Form, target: &mut dyn Target) -> Result<bool> {
+async fn rekey(site: &Site, at: usize, kept: &Form, now: &Form, target: &mut dyn Target) -> Result<bool> {
     let (database, book) = (site.database.clone(), site.tables[at].clone());
     if let Some(changed) = kept.changed_key(now) {
         for (old, place) in changed {

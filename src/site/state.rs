@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::form::{Form, kept_forms};
 use super::{Book, Books, Site};
-use crate::engine::{Database, Error, ErrorKind, Result, RowLock, WriteMode, WriteOptions};
+use crate::engine::{Database, Error, ErrorKind, Object, Result, RowLock, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
 /// More records than this are not listed.
@@ -82,7 +82,7 @@ async fn forms_now(site: &Site) -> Result<Vec<Option<&'static str>>> {
     let kept = kept_forms(database.target().await?.as_mut(), &site.books).await?;
     let names: Vec<TableName> = site.tables.iter().map(|book| book.logged.table.name.clone()).collect();
     let objects = database.objects(&names).await?;
-    let told = |(book, object): (&Arc<Book>, String)| {
+    let told = |(book, object): (&Arc<Book>, Object)| {
         let now = Form::of(&book.logged, &object);
         let kept = kept.get(&book.logged.n)?;
         (kept.key != now.key).then_some(REKEYED).or_else(|| kept.is_of_another(&now).then_some(ANOTHER))

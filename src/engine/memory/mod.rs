@@ -23,8 +23,8 @@ use async_trait::async_trait;
 use self::lock::Locks;
 use self::transaction::Store;
 use super::{
-    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Result, Snapshot, TableDdl,
-    Target,
+    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Object, Result, Snapshot,
+    TableDdl, Target,
 };
 use crate::model::{Column, ColumnDef, Table, TableName, Zone};
 
@@ -158,6 +158,11 @@ impl Database for Memory {
         Ok(log::change_logs(tables))
     }
 
+    async fn capture_faults(&self, _tables: &[TableName]) -> Result<Vec<String>> {
+        // Nobody has fewer rights than another here.
+        Ok(Vec::new())
+    }
+
     async fn own_triggers(&self) -> Result<Vec<String>> {
         let tables = self.store.committed();
         let logs = tables.values().filter_map(|held| held.trigger.as_ref());
@@ -166,10 +171,11 @@ impl Database for Memory {
         Ok(names)
     }
 
-    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<Object>> {
         let tables = self.store.committed();
         let log = |name| Some(tables.get(name)?.trigger.as_ref()?.log.to_string());
-        Ok(names.iter().map(|name| log(name).unwrap_or_default()).collect())
+        let object = |name| Object { which: log(name).unwrap_or_default(), made: String::new() };
+        Ok(names.iter().map(object).collect())
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {

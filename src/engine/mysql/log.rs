@@ -13,7 +13,7 @@ use super::connect::{BRIEFLY, Flavor, LOCK_WAIT, SQL_MODE, connect, literal, quo
 use super::error::convert;
 use super::source::table_sql;
 use super::types::ddl;
-use crate::engine::{ChangeLog, Error, ErrorKind, Logged, Result};
+use crate::engine::{ChangeLog, Error, ErrorKind, Logged, Object, Result};
 use crate::model::{ColumnDef, Key, LogicalType, Table, TableName};
 
 /// The database's clock in microseconds since 1970, whatever zone the session is in.
@@ -236,9 +236,9 @@ pub(super) async fn own_triggers(database: &Mysql) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Our triggers on each table, with the numbers that the storage engine gives to it and its partitions: TRUNCATE changes
-/// nothing else. Who may not see those (PROCESS) is told when it was made.
-pub(super) async fn objects(database: &Mysql, names: &[TableName]) -> Result<Vec<String>> {
+/// Our triggers on each table, with the numbers that the storage engine gives to it and its partitions, for those who may
+/// see them (PROCESS): TRUNCATE changes nothing else. What copies a table gives it another number too, and another time.
+pub(super) async fn objects(database: &Mysql, names: &[TableName]) -> Result<Vec<Object>> {
     let mut conn = connect(&database.settings, "READ COMMITTED").await?;
     let mut of: HashMap<String, Vec<String>> = HashMap::new();
     let triggers: Vec<(String, String)> = conn
@@ -252,16 +252,15 @@ pub(super) async fn objects(database: &Mysql, names: &[TableName]) -> Result<Vec
         of.entry(table).or_default().push(trigger);
     }
     let numbers = if database.flavor.mariadb { "innodb_sys_tables" } else { "innodb_tables" };
-    let numbers: Option<Vec<(String, u64)>> = match conn
+    let numbers: Vec<(String, u64)> = match conn
         .query(format!("SELECT name, table_id FROM information_schema.{numbers} WHERE name LIKE '%/%'"))
         .await
         .map_err(convert)
     {
-        Err(e) if e.kind == ErrorKind::Denied => None,
-        numbers => Some(numbers?),
+        Err(e) if e.kind == ErrorKind::Denied => Vec::new(),
+        numbers => numbers?,
     };
-    let known = numbers.is_some();
-    for (name, number) in numbers.into_iter().flatten() {
+    for (name, number) in numbers {
         let Some((schema, table)) = name.split_once('/') else { continue };
         // Partitions follow the table's name.
         let table = table.split_once('#').map_or(table, |(table, _)| table);
@@ -271,23 +270,21 @@ pub(super) async fn objects(database: &Mysql, names: &[TableName]) -> Result<Vec
             of.entry(table).or_default().push(number.to_string());
         }
     }
-    if !known {
-        let made: Vec<(String, String)> = conn
-            .query(
-                "SELECT table_name, CAST(coalesce(create_time, '') AS CHAR) FROM information_schema.tables \
-                 WHERE table_schema = DATABASE()",
-            )
-            .await
-            .map_err(convert)?;
-        made.into_iter().for_each(|(table, made)| of.entry(table).or_default().push(made));
-    }
+    let made: Vec<(String, String)> = conn
+        .query(
+            "SELECT table_name, CAST(coalesce(create_time, '') AS CHAR) FROM information_schema.tables \
+             WHERE table_schema = DATABASE()",
+        )
+        .await
+        .map_err(convert)?;
     conn.disconnect().await.map_err(convert)?;
-    let text = |name: &TableName| {
+    let made: HashMap<String, String> = made.into_iter().collect();
+    let object = |name: &TableName| {
         let mut parts = of.get(&name.name).cloned().unwrap_or_default();
         parts.sort();
-        parts.join(" ")
+        Object { which: parts.join(" "), made: made.get(&name.name).cloned().unwrap_or_default() }
     };
-    Ok(names.iter().map(text).collect())
+    Ok(names.iter().map(object).collect())
 }
 
 /// A name that the server has turned into that of a file; `None` where letters are in it that it spells in ways of its

@@ -13,7 +13,7 @@
 
 use super::types::{ident, literal, table_name};
 use super::{Postgres, error};
-use crate::engine::{ChangeLog, Logged, Result};
+use crate::engine::{ChangeLog, Logged, Object, Result};
 use crate::model::{ColumnDef, Key, LogicalType, Table, TableName};
 
 /// Labels what the transaction writes. The setting ends with it, and then reads as '' or not at all.
@@ -271,7 +271,7 @@ pub(super) async fn own_triggers(database: &Postgres) -> Result<Vec<String>> {
 
 /// Its own number, those of its partitions, and those of the triggers on them: a partition that left and came back has
 /// others.
-pub(super) async fn objects(database: &Postgres, names: &[TableName]) -> Result<Vec<String>> {
+pub(super) async fn objects(database: &Postgres, names: &[TableName]) -> Result<Vec<Object>> {
     let sql = "SELECT coalesce((SELECT c.oid::text || string_agg(concat(' ', r.relid, ':', \
            (SELECT string_agg(t.oid::text, ',' ORDER BY t.oid) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
             WHERE t.tgrelid = r.relid AND p.pronamespace = $1::text::regnamespace \
@@ -286,5 +286,5 @@ pub(super) async fn objects(database: &Postgres, names: &[TableName]) -> Result<
     let names: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
     let session = database.shared.session().await?;
     let rows = session.client.query(sql, &[&ident(own), &schemas, &names]).await.map_err(|e| error::from(&e))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(rows.iter().map(|row| Object { which: row.get(0), made: String::new() }).collect())
 }

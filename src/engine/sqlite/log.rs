@@ -14,7 +14,7 @@ use super::Sqlite;
 use super::ddl::{SAME_ENGINE, literal, quote};
 use super::error::during;
 use super::types::{Affinity, affinity};
-use crate::engine::{ChangeLog, Error, ErrorKind, Logged, Result};
+use crate::engine::{ChangeLog, Error, ErrorKind, Logged, Object, Result};
 use crate::model::{ColumnDef, Index, Key, LogicalType, Table, TableName};
 
 /// The log's own key.
@@ -54,7 +54,7 @@ pub(super) async fn own_triggers(database: &Sqlite) -> Result<Vec<String>> {
 }
 
 /// Triggers go along with a table that is renamed, and go with one that is dropped.
-pub(super) async fn objects(database: &Sqlite, names: &[TableName]) -> Result<Vec<String>> {
+pub(super) async fn objects(database: &Sqlite, names: &[TableName]) -> Result<Vec<Object>> {
     let names = names.to_vec();
     let sql = "SELECT lower(tbl_name), name FROM main.sqlite_master WHERE type = 'trigger' \
                AND name LIKE '\\_rowferry\\_%' ESCAPE '\\' ORDER BY name COLLATE BINARY";
@@ -65,7 +65,8 @@ pub(super) async fn objects(database: &Sqlite, names: &[TableName]) -> Result<Ve
             let rows: Vec<(String, String)> = rows.map_err(during("cannot list the triggers"))?;
             let of = |name: &TableName| {
                 let own = rows.iter().filter(|(on, _)| *on == name.name.to_ascii_lowercase());
-                own.map(|(_, trigger)| trigger.as_str()).collect::<Vec<_>>().join(" ")
+                let which = own.map(|(_, trigger)| trigger.as_str()).collect::<Vec<_>>().join(" ");
+                Object { which, made: String::new() }
             };
             Ok(names.iter().map(of).collect())
         })

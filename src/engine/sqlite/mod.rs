@@ -14,6 +14,7 @@ mod keyless;
 mod lock;
 mod log;
 mod lookup;
+mod rights;
 mod source;
 mod target;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use async_trait::async_trait;
 
 use self::connect::{Access, Settings, Worker};
 use crate::engine::{
-    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, OpenOptions, Result,
+    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Object, OpenOptions, Result,
     Snapshot, TableDdl, Target, earliest_reading,
 };
 use crate::model::{Column, ColumnDef, Table, TableName, Zone};
@@ -184,11 +185,15 @@ impl Database for Sqlite {
         log::change_logs(tables)
     }
 
+    async fn capture_faults(&self, tables: &[TableName]) -> Result<Vec<String>> {
+        rights::capture_faults(self, tables).await
+    }
+
     async fn own_triggers(&self) -> Result<Vec<String>> {
         log::own_triggers(self).await
     }
 
-    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<Object>> {
         log::objects(self, names).await
     }
 

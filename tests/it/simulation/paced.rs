@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rowferry::engine::memory::Memory;
 use rowferry::engine::{
-    Abilities, ChangeLog, Database, Lock, Logged, Lookup, MappedColumn, Result, RowLock, Snapshot, TableDdl, Target,
-    WriteMode, WriteOptions,
+    Abilities, ChangeLog, Database, Lock, Logged, Lookup, MappedColumn, Object, Result, RowLock, Snapshot, TableDdl,
+    Target, WriteMode, WriteOptions,
 };
 use rowferry::model::{Batch, Column, ColumnDef, Site, Table, TableName, Zone};
 use tokio::task::yield_now;
@@ -98,11 +98,15 @@ impl Database for Paced {
         self.memory.change_logs(tables)
     }
 
+    async fn capture_faults(&self, tables: &[TableName]) -> Result<Vec<String>> {
+        self.memory.capture_faults(tables).await
+    }
+
     async fn own_triggers(&self) -> Result<Vec<String>> {
         self.memory.own_triggers().await
     }
 
-    async fn objects(&self, names: &[TableName]) -> Result<Vec<String>> {
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<Object>> {
         self.memory.objects(names).await
     }
 
