@@ -133,7 +133,9 @@ impl Known {
         let mut checks: Vec<(String, String, String)> = conn.exec(sql, at.clone()).await.map_err(convert)?;
         if !flavor.mariadb {
             // MySQL prints quotes and backslashes escaped once more.
-            checks.iter_mut().for_each(|(_, _, clause)| *clause = unescape(clause));
+            for (_, _, clause) in &mut checks {
+                *clause = unescape(clause);
+            }
         }
         let sql = format!(
             "SELECT table_name, index_name, non_unique, column_name, collation, sub_part, index_type \
