@@ -37,6 +37,21 @@ impl Rejects {
         Self { path, file: Mutex::new(None), count: AtomicU64::new(0), first: OnceLock::new() }
     }
 
+    /// Whether the file can be written: by the first reject other rows have moved.
+    ///
+    /// # Errors
+    /// `Full` or `Denied` when it cannot.
+    pub fn check(&self) -> Result<()> {
+        let is_new = !self.path.exists();
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(&self.path);
+        opened.map_err(|e| self.unwritable(&e))?;
+        if is_new {
+            // It stays away while there is nothing to say.
+            std::fs::remove_file(&self.path).map_err(|e| self.unwritable(&e))?;
+        }
+        Ok(())
+    }
+
     /// How many so far.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -142,6 +142,9 @@ pub(crate) fn print_report(report: &Report, output: &Output) {
     for line in columns(&rows) {
         output.line(line);
     }
+    for t in &report.tables {
+        t.notes.iter().for_each(|note| output.news(format!("note: {}: {note}", t.table)));
+    }
     for problem in &report.problems {
         output.line(format!("problem: {problem}"));
     }

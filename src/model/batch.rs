@@ -214,7 +214,7 @@ impl Column {
     pub fn push_escape(&mut self, value: Value) {
         self.beside += match &value {
             Value::Text(t) => t.len(),
-            Value::Bytes(b) => b.len(),
+            Value::Bytes(b) | Value::RawText(b) => b.len(),
             _ => 8,
         };
         self.escapes.push((self.state.len(), value));

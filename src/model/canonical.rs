@@ -145,7 +145,7 @@ fn order_value(a: &Value, b: &Value) -> Ordering {
     let class = |v: &Value| match v {
         Value::Null => 0,
         Value::Int(_) | Value::UInt(_) | Value::Float(_) => 1,
-        Value::Text(_) => 2,
+        Value::Text(_) | Value::RawText(_) => 2,
         Value::Bytes(_) => 3,
     };
     match (a, b) {
@@ -156,9 +156,17 @@ fn order_value(a: &Value, b: &Value) -> Ordering {
         (Value::Int(a), Value::Float(b)) => (*a as f64).total_cmp(b).then(Ordering::Less),
         #[allow(clippy::cast_precision_loss, reason = "an order between unlike numbers needs no more")]
         (Value::Float(a), Value::Int(b)) => a.total_cmp(&(*b as f64)).then(Ordering::Greater),
-        (Value::Text(a), Value::Text(b)) => a.cmp(b),
         (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
-        _ => class(a).cmp(&class(b)),
+        _ => class(a).cmp(&class(b)).then_with(|| text(a).cmp(&text(b))),
+    }
+}
+
+/// The bytes of a text.
+fn text(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::Text(text) => Some(text.as_bytes()),
+        Value::RawText(bytes) => Some(bytes),
+        _ => None,
     }
 }
 
@@ -223,6 +231,10 @@ fn feed(hash: &mut Xxh3, logical: &LogicalType, cell: Cell<'_>) {
                 }
                 Value::Bytes(v) => {
                     hash.update(b"b");
+                    feed_bytes(hash, v);
+                }
+                Value::RawText(v) => {
+                    hash.update(b"t");
                     feed_bytes(hash, v);
                 }
             }

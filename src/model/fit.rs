@@ -107,6 +107,7 @@ fn convert_escape(from: &T, to: &T, value: &Value, same_engine: bool, out: &mut 
         Value::UInt(v) => (T::Int { bits: 64, unsigned: true }, Cell::UInt(*v)),
         Value::Float(v) => (T::Float { bits: 64 }, Cell::Float(*v)),
         Value::Text(v) => (T::Text { max: None, fixed: false }, Cell::Bytes(v.as_bytes())),
+        Value::RawText(_) => return Err("it is text that is no valid UTF-8".to_owned()),
         Value::Bytes(v) => (T::Binary { max: None, fixed: false }, Cell::Bytes(v)),
     };
     convert(&own, to, cell, false, out)

@@ -168,6 +168,28 @@ pub struct ForeignKey {
     pub on_delete: ForeignKeyAction,
     /// On update of the parent's key.
     pub on_update: ForeignKeyAction,
+    /// What stands behind the parent's columns in the engine's own words, where the actions do not say it all: it is
+    /// deferrable, matches in full, sets some columns only. Carried to the same engine only.
+    pub native: Option<String>,
+}
+
+impl ForeignKey {
+    /// What stands behind the parent's columns in DDL.
+    #[must_use]
+    pub fn rules(&self) -> String {
+        self.native.clone().unwrap_or_else(|| self.actions())
+    }
+
+    fn actions(&self) -> String {
+        format!("ON DELETE {} ON UPDATE {}", self.on_delete.sql(), self.on_update.sql())
+    }
+
+    /// Gives up what only its own engine can say of it; returns that in words for people.
+    pub fn give_up_native(&mut self) -> Option<String> {
+        let words = self.native.take()?.replace(&self.actions(), "");
+        let words: Vec<&str> = words.split_whitespace().collect();
+        Some(format!("{} of the foreign key on {}", words.join(" "), self.columns.join(", ")))
+    }
 }
 
 /// A table.

@@ -63,7 +63,7 @@ fn render_value(value: &Value) -> Option<String> {
         Value::UInt(v) => Some(v.to_string()),
         Value::Float(v) => Some(render_float(*v, false)),
         Value::Text(v) => Some(v.clone()),
-        Value::Bytes(v) => render(&LogicalType::Binary { max: None, fixed: false }, Cell::Bytes(v)),
+        Value::Bytes(v) | Value::RawText(v) => render(&LogicalType::Binary { max: None, fixed: false }, Cell::Bytes(v)),
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Value {
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),
+    /// Bytes that a database takes for text although they are no UTF-8.
+    RawText(Vec<u8>),
 }
 
 /// Decimal digits with zeros in front up to `width`, from the returned position on. Formatting

@@ -122,6 +122,11 @@ impl Writer {
                 self.len(v.len());
                 self.bytes.extend(v);
             }
+            Value::RawText(v) => {
+                self.bytes.push(6);
+                self.len(v.len());
+                self.bytes.extend(v);
+            }
         }
     }
 
@@ -314,6 +319,10 @@ impl<'a> Reader<'a> {
             5 => {
                 let len = self.len()?;
                 Value::Bytes(self.take(len)?.to_vec())
+            }
+            6 => {
+                let len = self.len()?;
+                Value::RawText(self.take(len)?.to_vec())
             }
             _ => return Err(Damaged),
         })

@@ -4,7 +4,7 @@
 //! syncs with, so of an engine's own words only plain type names are taken over.
 
 use crate::engine::{Error, ErrorKind};
-use crate::model::{DefaultValue, LogicalType, Table};
+use crate::model::{DefaultValue, ForeignKey, LogicalType, Table};
 
 const COLUMNS_MAX: usize = 4096;
 const NAME_MAX: usize = 1024;
@@ -45,6 +45,7 @@ pub fn guarded(mut table: Table) -> Result<Table, Error> {
             column.default = None;
         }
     }
+    table.dialect.left_out.extend(table.foreign_keys.iter_mut().filter_map(ForeignKey::give_up_native));
     for index in table.indexes.iter().filter(|index| index.native.is_some()) {
         table.dialect.left_out.push(format!("index {}", index.name));
     }
@@ -82,7 +83,7 @@ fn is_plain(native: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ColumnDef, Dialect, Index, IndexColumn, Key, TableName};
+    use crate::model::{ColumnDef, Dialect, ForeignKeyAction, Index, IndexColumn, Key, TableName};
 
     #[test]
     fn types_are_words_and_bounds() {
@@ -121,13 +122,23 @@ mod tests {
         table.dialect = Dialect { constraints: vec![evil.clone()], options: vec![evil.clone()], left_out: Vec::new() };
         let columns = vec![IndexColumn { name: "a".to_owned(), descending: false }];
         let native = Some(evil.clone());
+        table.foreign_keys = vec![ForeignKey {
+            name: "f".to_owned(),
+            columns: vec!["a".to_owned()],
+            parent: TableName::new("p"),
+            parent_columns: vec!["b".to_owned()],
+            on_delete: ForeignKeyAction::NoAction,
+            on_update: ForeignKeyAction::NoAction,
+            native: Some(evil.clone()),
+        }];
         table.indexes = vec![Index { name: "i".to_owned(), columns, unique: true, constraint: false, native }];
         let guarded_table = guarded(table.clone()).unwrap();
         let left = &guarded_table.columns[0];
         assert_eq!((left.native.as_str(), &left.dialect, &left.collation, &left.default), ("", &None, &None, &None));
         assert!(guarded_table.indexes.is_empty() && guarded_table.dialect.constraints.is_empty());
         assert!(guarded_table.dialect.options.is_empty());
-        assert_eq!(guarded_table.dialect.left_out.len(), 4, "{:?}", guarded_table.dialect.left_out);
+        assert_eq!(guarded_table.foreign_keys[0].rules(), "ON DELETE NO ACTION ON UPDATE NO ACTION");
+        assert_eq!(guarded_table.dialect.left_out.len(), 5, "{:?}", guarded_table.dialect.left_out);
 
         table.columns[0].logical = LogicalType::Other { native: evil };
         assert!(guarded(table.clone()).is_err());

@@ -143,7 +143,12 @@ impl LocalEndpoint {
             stop: self.stop.clone(),
         };
         // Nothing is read for that.
-        run(&self.database, &claim, plan, options, Progress::new(std::iter::empty())).await.map(drop)
+        let tables = plan.tables.iter().map(|table| (table.source.name.to_string(), 0));
+        let report = run(&self.database, &claim, plan, options, Progress::new(tables)).await?;
+        for table in &report.tables {
+            table.notes.iter().for_each(|note| tracing::warn!("table {}: {note}", table.table));
+        }
+        Ok(())
     }
 }
 

@@ -59,6 +59,9 @@ pub struct TableReport {
     /// Changes that wait for a row that someone holds, or for a parent.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting: u64,
+    /// What of its definition was left out or changed where it was made, and what could surprise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What went wrong with this table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -135,6 +138,7 @@ impl Report {
             ours.open = ours.open.max(table.open);
             ours.quarantined += table.quarantined;
             ours.waiting += table.waiting;
+            ours.notes.extend(table.notes);
             ours.error = ours.error.take().or(table.error);
         }
         self.problems.extend(other.problems);
@@ -192,6 +196,9 @@ pub async fn run(
 ) -> Result<Report> {
     let started = Instant::now();
     let (target, stop) = (claim.target().as_ref(), &options.stop);
+    if !options.schema_only {
+        options.rejects.check()?;
+    }
     claim.persist(|| prepare(target, plan)).await?;
     if options.schema_only {
         for table in &plan.tables {
@@ -394,31 +401,55 @@ async fn is_empty(context: &Context, table: &Table, new: bool) -> Result<bool> {
     Ok(source.count(table, None).await? == 0)
 }
 
-/// Makes missing tables. Each is noted first, so that a run that dies here, or any time later, is
+/// Tables that are made in one transaction: each holds several locks of its server until the end.
+const MADE_TOGETHER: usize = 100;
+
+/// Makes missing tables. They are noted first, so that a run that dies here, or any time later, is
 /// known for what it is by the next one.
 async fn prepare(target: &dyn Database, plan: &Plan) -> Result<()> {
-    if plan.tables.iter().all(|t| !t.create) {
+    let missing: Vec<&TablePlan> = plan.tables.iter().filter(|t| t.create).collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    let mut writer = target.target().await?;
     let noted = unfinished::tables(target).await?;
     let notes = unfinished::begin(target).await?;
-    for table in plan.tables.iter().filter(|t| t.create) {
-        let Some(ddl) = &table.ddl else { continue };
-        let name = &table.target.name;
-        unfinished::note(writer.as_mut(), &notes, name).await?;
-        Failpoint::TableNoted.reach();
-        for sql in &ddl.create {
-            if let Err(e) = writer.execute(sql).await {
-                // An attempt before this one may have made it, and have lost its connection before it knew.
-                if noted.contains(&name.to_string()) && target.describe(name).await?.is_some() {
-                    break;
-                }
-                return Err(e.context(format!("creating {name}")));
-            }
+    let mut writer = target.target().await?;
+    for part in missing.chunks(MADE_TOGETHER) {
+        // An attempt before this one may have made some, and have lost its connection before it knew.
+        let doubtful = part.iter().map(|t| &t.target.name).filter(|name| noted.contains(&name.to_string()));
+        let doubtful: Vec<TableName> = doubtful.cloned().collect();
+        let there = target.describe_all(&doubtful).await?;
+        let made: BTreeSet<&TableName> =
+            doubtful.iter().zip(&there).filter_map(|(n, t)| t.as_ref().map(|_| n)).collect();
+        let part: Vec<&TablePlan> = part.iter().copied().filter(|t| !made.contains(&t.target.name)).collect();
+        if part.is_empty() {
+            continue;
+        }
+        if let Err(e) = make(writer.as_mut(), &notes, &part, target.abilities().transactional_ddl).await {
+            return Err(abandon(writer.as_mut(), e).await);
+        }
+    }
+    Ok(())
+}
+
+/// Notes tables and makes them, in one transaction where that holds them together.
+async fn make(writer: &mut dyn Target, notes: &Arc<Table>, tables: &[&TablePlan], together: bool) -> Result<()> {
+    writer.begin(WriteOptions::default()).await?;
+    unfinished::note(writer, notes, tables.iter().map(|t| &t.target.name)).await?;
+    if !together {
+        writer.commit().await?;
+    }
+    Failpoint::TablesNoted.reach();
+    for table in tables {
+        for sql in table.ddl.iter().flat_map(|ddl| &ddl.create) {
+            writer.execute(sql).await.map_err(|e| e.context(format!("creating {}", table.target.name)))?;
         }
         Failpoint::TableMade.reach();
     }
+    if together {
+        writer.commit().await?;
+    }
+    Failpoint::TablesMade.reach();
     Ok(())
 }
 
@@ -508,6 +539,7 @@ fn report(plan: &Plan, progress: &Progress, failed: &[(usize, Error)], took: Dur
             open: 0,
             waiting: 0,
             quarantined: p.quarantined.load(Ordering::Relaxed),
+            notes: if table.ddl.is_some() { table.notes.clone() } else { Vec::new() },
             error: failed.iter().find(|(i, _)| *i == at).map(|(_, e)| e.message().to_owned()),
         })
         .collect();

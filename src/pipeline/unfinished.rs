@@ -52,16 +52,19 @@ pub(super) async fn begin(target: &dyn Database) -> Result<Arc<Table>> {
     Ok(Arc::new(table))
 }
 
-/// Notes a table that is about to be made.
-pub(super) async fn note(writer: &mut dyn Target, notes: &Arc<Table>, name: &TableName) -> Result<()> {
+/// Notes tables that are about to be made, in the transaction that is open.
+pub(super) async fn note<'a>(
+    writer: &mut dyn Target,
+    notes: &Arc<Table>,
+    names: impl Iterator<Item = &'a TableName>,
+) -> Result<()> {
     let mut column = Column::default();
-    column.push_bytes(name.to_string().as_bytes());
+    names.for_each(|name| column.push_bytes(name.to_string().as_bytes()));
     let batch = Batch::new(notes.clone(), vec![column]);
-    writer.begin(WriteOptions::default()).await?;
-    // An earlier run may have noted it, and died before it was made.
+    // An earlier run may have noted them, and died before they were made.
     writer.write(WriteMode::Delete, &batch).await?;
     writer.write(WriteMode::Insert, &batch).await?;
-    writer.commit().await
+    writer.flush().await
 }
 
 /// The notes of these tables go; with the last of all notes their table goes too.

@@ -28,10 +28,12 @@ macro_rules! failpoints {
 }
 
 failpoints! {
-    /// A table is about to be made, and noted as ours.
-    TableNoted = "table-noted",
-    /// A table has been made.
+    /// Tables are about to be made, and noted as ours.
+    TablesNoted = "tables-noted",
+    /// A table has been made, where that is part of a transaction not yet committed.
     TableMade = "table-made",
+    /// All of these tables have been made.
+    TablesMade = "tables-made",
     /// Rows were accepted by the target, not yet committed.
     LoadWritten = "load-written",
     /// Rows of a new or empty table are committed.

@@ -452,6 +452,42 @@ fn a_database_is_not_written_onto_itself_however_its_url_is_spelled() {
 }
 
 #[test]
+fn a_file_with_two_names_is_one_database() {
+    let a = TestDb::new(Engine::Sqlite);
+    a.execute("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2)");
+    let path = std::path::Path::new(a.url().trim_start_matches("sqlite:"));
+    let other = path.with_extension("other");
+    std::fs::hard_link(path, &other).expect("a second name");
+    let other = format!("sqlite:{}", other.display());
+    let output = rowferry(&["copy", a.url(), &other, "--mode", "mirror", "--where", "t=id < 2"]);
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.stderr.contains("one database"), "{}", output.stderr);
+    assert_eq!(a.value("SELECT count(*) FROM t"), "2");
+}
+
+#[test]
+fn a_rejects_file_that_cannot_be_written_is_told_before_anything_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for b in TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, at DATE); INSERT INTO t VALUES (1, 'no date')");
+        for path in [folder.path().join("no/such/rejects.jsonl"), folder.path().to_owned()] {
+            let path = path.display().to_string();
+            let output = rowferry(&["copy", a.url(), b.url(), "--rejects", &path]);
+            assert_eq!(output.code, 2, "{:?}: {output:?}", b.engine());
+            assert!(output.stderr.contains(&format!("the rejects file {path} cannot be written")), "{output:?}");
+            b.execute("CREATE TABLE t (x INT)"); // was not made
+            b.execute("DROP TABLE t");
+        }
+        a.execute("DELETE FROM t");
+        let path = folder.path().join("unused.jsonl");
+        let typed = path.display().to_string();
+        assert_eq!(rowferry(&["copy", a.url(), b.url(), "--rejects", &typed]).code, 0);
+        assert!(!path.exists(), "there was nothing to say");
+    }
+}
+
+#[test]
 fn clocks_of_databases_in_different_zones_tell_the_same_moments() {
     for b in TestDb::on_all().iter().filter(|db| db.engine() != Engine::Sqlite) {
         let a = TestDb::new(Engine::Sqlite);
@@ -528,20 +564,27 @@ fn text_that_is_no_utf8_stays_text_in_sqlite_and_is_rejected_elsewhere() {
     let a = TestDb::new(Engine::Sqlite);
     a.execute(
         "CREATE TABLE t (k TEXT PRIMARY KEY, v TEXT); \
-         INSERT INTO t VALUES (CAST(x'ff' AS TEXT), 'one'), ('two', CAST(x'610062c3' AS TEXT)), ('three', x'c3'), ('four', 'é')",
+         INSERT INTO t VALUES (CAST(x'ff' AS TEXT), 'one'), ('two', CAST(x'610062c3' AS TEXT)), ('three', x'c3'), ('four', 'é'); \
+         CREATE TABLE u (k INT PRIMARY KEY, n INT, b BLOB, d DATE, j JSON, x)",
     );
+    a.execute("INSERT INTO u SELECT 1, t, t, t, t, t FROM (SELECT CAST(x'37ff' AS TEXT) AS t)");
+    a.execute("INSERT INTO u SELECT t, 1, t, NULL, NULL, t FROM (SELECT CAST(x'37fe' AS TEXT) AS t)");
     let seen = "SELECT group_concat(typeof(k) || hex(k) || typeof(v) || hex(v)) FROM (SELECT * FROM t ORDER BY k)";
+    let others = "SELECT typeof(k), hex(k), typeof(n), hex(n), typeof(b), hex(b), typeof(d), hex(d), typeof(j), hex(j), \
+                  typeof(x), hex(x) FROM u ORDER BY k";
     for b in TestDb::on_all() {
         let dir = tempfile::tempdir().expect("a folder");
-        let output = rowferry_in(dir.path(), &["copy", a.url(), b.url(), "--format", "json"]);
+        let output = rowferry_in(dir.path(), &["copy", a.url(), b.url(), "--allow-loss", "--format", "json"]);
         if b.engine() == Engine::Sqlite {
             assert_eq!(output.code, 0, "{output:?}");
             assert_eq!(b.value(seen), a.value(seen));
+            assert_eq!(b.query(others), a.query(others));
             assert_eq!(copy(&a, &b, &["--mode", "mirror"])["tables"][0]["inserted"], 0);
             assert_equal(&a, &b);
         } else {
             assert_eq!(output.code, 1, "{:?}: {output:?}", b.engine());
             assert_eq!(output.json()["tables"][0]["quarantined"], 3, "{:?}: {output:?}", b.engine());
+            assert_eq!(output.json()["tables"][1]["quarantined"], 2, "{:?}: {output:?}", b.engine());
             assert_eq!(b.value("SELECT v FROM t"), "é", "{:?}", b.engine());
             let rejects = std::fs::read_to_string(dir.path().join("rowferry-rejects.jsonl")).expect("the rejects");
             assert!(rejects.contains("\"k\":\"ff\"") && rejects.contains("\"v\":\"610062c3\""), "{rejects}");

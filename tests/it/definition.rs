@@ -1,6 +1,6 @@
 //! What belongs to a table besides columns, keys and rows: carried to the same engine, else told.
 
-use crate::support::{Engine, TestDb, rowferry};
+use crate::support::{Engine, TestDb, rowferry, rowferry_in};
 
 #[track_caller]
 fn copy(a: &TestDb, b: &TestDb, more: &[&str]) -> String {
@@ -64,11 +64,124 @@ fn sqlite_tells_what_it_leaves_out() {
          CREATE TABLE t (id INTEGER PRIMARY KEY, n INT UNIQUE ON CONFLICT REPLACE);
          CREATE TRIGGER tr AFTER INSERT ON t BEGIN SELECT 1; END",
     );
-    let plan = told(&a, &b);
-    assert!(plan.contains("virtual one, fts5 (body)"), "{plan}");
-    assert!(plan.contains("ON CONFLICT clauses") && plan.contains("triggers tr"), "{plan}");
-    assert!(!plan.contains("words_data"), "its storage is no table of the user's: {plan}");
+    // The plan says so, and the run that makes the tables.
+    for said in [told(&a, &b), copy(&a, &b, &[])] {
+        assert!(said.contains("virtual one, fts5 (body)"), "{said}");
+        assert!(said.contains("ON CONFLICT clauses") && said.contains("triggers tr"), "{said}");
+        assert!(!said.contains("words_data"), "its storage is no table of the user's: {said}");
+    }
+    assert!(!copy(&a, &b, &[]).contains("left out"), "they are there");
     travels(&a, &b);
+    let c = TestDb::new(Engine::Sqlite);
+    let run = rowferry(&["copy", a.url(), c.url(), "--format", "json"]).json();
+    let table = run["tables"].as_array().and_then(|tables| tables.iter().find(|t| t["table"] == "t")).expect("it");
+    assert!(table["notes"].to_string().contains("ON CONFLICT"), "{run}");
+}
+
+#[test]
+fn references_keep_what_only_their_engine_says_of_them() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    a.execute(
+        "CREATE TABLE p (id INTEGER PRIMARY KEY);
+         CREATE TABLE c (id INTEGER PRIMARY KEY, now INT REFERENCES p, later INT REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
+    );
+    travels(&a, &b);
+    refuses(&b, "PRAGMA foreign_keys = ON; INSERT INTO c VALUES (1, 7, NULL)");
+    b.execute("PRAGMA foreign_keys = ON; BEGIN; INSERT INTO c VALUES (1, NULL, 7); INSERT INTO p VALUES (7); COMMIT");
+    let plan = told(&a, &TestDb::new(Engine::Postgres));
+    assert!(plan.contains("left out: DEFERRABLE INITIALLY DEFERRED of the foreign key on later"), "{plan}");
+
+    let (a, b) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Postgres));
+    a.execute(
+        "CREATE TABLE p (a INT, b INT, PRIMARY KEY (a, b)); CREATE TABLE odd (id INT PRIMARY KEY DEFERRABLE); \
+         CREATE TABLE c (id INT PRIMARY KEY, a INT, b INT, x INT, y INT, \
+         CONSTRAINT later FOREIGN KEY (a, b) REFERENCES p ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED, \
+         CONSTRAINT whole FOREIGN KEY (x, y) REFERENCES p MATCH FULL ON UPDATE CASCADE)",
+    );
+    assert!(told(&a, &b).contains("left out: that its primary key is deferrable"), "{}", told(&a, &b));
+    travels(&a, &b);
+    let keys = "SELECT string_agg(conname || ' ' || pg_get_constraintdef(oid), E'\\n' ORDER BY conname) \
+                FROM pg_constraint WHERE contype = 'f'";
+    assert_eq!(a.value(keys), b.value(keys));
+    b.execute("BEGIN; INSERT INTO c (id, a, b) VALUES (1, 1, 1); INSERT INTO p VALUES (1, 1); COMMIT");
+    refuses(&b, "INSERT INTO c (id, x) VALUES (2, 1)");
+    let plan = told(&a, &TestDb::new(Engine::Mariadb));
+    assert!(plan.contains("left out: MATCH FULL of the foreign key on x, y"), "{plan}");
+    // PostgreSQL 15 and later can set some columns only.
+    let a = TestDb::new(Engine::Postgres);
+    a.execute("CREATE TABLE p (a INT, b INT, PRIMARY KEY (a, b))");
+    let sets = "CREATE TABLE c (id INT PRIMARY KEY, a INT NOT NULL, \"b,\" INT, \
+                FOREIGN KEY (a, \"b,\") REFERENCES p ON DELETE SET NULL (\"b,\"))";
+    if a.attempt(sets).is_ok() {
+        let b = TestDb::new(Engine::Postgres);
+        a.execute("INSERT INTO p VALUES (1, 1); INSERT INTO c VALUES (1, 1, 1)");
+        travels(&a, &b);
+        assert_eq!(a.value(keys), b.value(keys));
+    }
+}
+
+#[test]
+fn indexes_of_expressions_are_built_again_where_they_can_be() {
+    if Engine::Mysql.is_left_out() {
+        return;
+    }
+    let (a, b) = (TestDb::new(Engine::Mysql), TestDb::new(Engine::Mysql));
+    a.execute(
+        "CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(20), n INT, KEY low ((lower(name))), \
+         UNIQUE KEY it ((concat(name, 'it''s')), n DESC))",
+    );
+    a.execute("INSERT INTO t VALUES (1, 'A', 1), (2, 'B', 1)");
+    travels(&a, &b);
+    let expressions = "SELECT group_concat(expression ORDER BY index_name) FROM information_schema.statistics \
+                       WHERE table_schema = DATABASE() AND expression IS NOT NULL";
+    assert_eq!(a.value(expressions), b.value(expressions));
+    refuses(&b, "INSERT INTO t VALUES (3, 'A', 1)");
+    for other in TestDb::on_all().into_iter().filter(|other| other.engine() != Engine::Mysql) {
+        let plan = told(&a, &other);
+        assert!(plan.contains("left out: index low") && plan.contains("left out: index it"), "{plan}");
+        travels(&a, &other);
+    }
+}
+
+#[test]
+fn geometries_stay_in_their_system_of_reference() {
+    for engine in Engine::available().into_iter().filter(|e| matches!(e, Engine::Mariadb | Engine::Mysql)) {
+        let (a, b) = (TestDb::new(engine), TestDb::new(engine));
+        let word = if engine == Engine::Mysql { "SRID 4326" } else { "REF_SYSTEM_ID=4326" };
+        a.execute(&format!(
+            "CREATE TABLE t (id INT PRIMARY KEY, g POINT {word} NOT NULL, h GEOMETRY {word}, any_of GEOMETRY)"
+        ));
+        a.execute(
+            "INSERT INTO t VALUES (1, ST_GeomFromText('POINT(10 20)', 4326), NULL, ST_GeomFromText('POINT(1 2)', 0))",
+        );
+        travels(&a, &b);
+        let seen = if engine == Engine::Mysql {
+            "SELECT group_concat(coalesce(srs_id, 'any') ORDER BY ordinal_position) FROM information_schema.columns \
+             WHERE table_schema = DATABASE() AND column_name <> 'id'"
+        } else {
+            "SELECT group_concat(srid ORDER BY srid DESC) FROM information_schema.geometry_columns \
+             WHERE g_table_schema = DATABASE()"
+        };
+        assert_eq!(a.value(seen), b.value(seen), "{engine:?}");
+        assert!(b.value(seen).starts_with("4326,4326"), "{engine:?}: {}", b.value(seen));
+        let plan = told(&a, &TestDb::new(Engine::Sqlite));
+        assert!(plan.contains(&format!("left out: {word} of g")), "{plan}");
+    }
+}
+
+#[test]
+fn a_value_that_is_no_label_is_rejected_by_name() {
+    for engine in Engine::available().into_iter().filter(|e| matches!(e, Engine::Mariadb | Engine::Mysql)) {
+        let (a, b) = (TestDb::new(engine), TestDb::new(engine));
+        a.execute("CREATE TABLE t (id INT PRIMARY KEY, e ENUM('a', 'b'), f ENUM('', 'b'))");
+        a.execute("INSERT IGNORE INTO t VALUES (1, 'no label', ''), (2, 'a', ''), (3, NULL, 'b')");
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = rowferry_in(folder.path(), &["copy", a.url(), b.url(), "--format", "json"]);
+        assert_eq!((output.code, &output.json()["tables"][0]["quarantined"]), (1, &1.into()), "{output:?}");
+        let rejects = std::fs::read_to_string(folder.path().join("rowferry-rejects.jsonl")).expect("the rejects");
+        assert!(rejects.contains("e: '' is none of the labels"), "{rejects}");
+        assert_eq!(b.value("SELECT count(*) FROM t"), "2", "{engine:?}");
+    }
 }
 
 #[test]

@@ -259,7 +259,7 @@ fn a_read_only_file_is_read_and_not_written() {
     let copy = |from: &str, to: &str| {
         in_mounts(&format!("mount --bind -o ro {folder} {folder} && exec $ROWFERRY copy {from} {to}"))
     };
-    assert_told(&copy(a.url(), b.url()), 2, &["readonly", "permissions"]);
+    assert_told(&copy(a.url(), b.url()), 2, &["test.db", "readonly", "permissions"]);
     assert_eq!(tables(&b), ["kept"]);
     assert_told(&copy(a.url(), &format!("sqlite:{folder}/new.db")), 3, &["new.db", "folder"]);
     let read = copy(b.url(), c.url());
@@ -543,7 +543,7 @@ fn a_key_that_the_server_builds_for_a_dead_run_is_taken_as_built() {
     let command = ["copy", source.url(), target.url(), "--tables", "wide"];
     let folder = tempfile::tempdir().expect("a folder");
     let mut none = program(folder.path(), &command);
-    let none = none.env("ROWFERRY_FAILPOINT", "table-made").output().expect("the program");
+    let none = none.env("ROWFERRY_FAILPOINT", "tables-made").output().expect("the program");
     assert_eq!(none.status.code(), None, "it dies with the table made: {none:?}");
     // Rows go in beside this lock; the key has to wait for its end.
     let application = target.session();
@@ -584,7 +584,7 @@ fn what_a_dead_run_was_building_soon_ends_and_does_not_hold_the_next_one() {
     let command = ["copy", source.url(), target.url(), "--tables", "wide"];
     let folder = tempfile::tempdir().expect("a folder");
     let mut none = program(folder.path(), &command);
-    let none = none.env("ROWFERRY_FAILPOINT", "table-made").output().expect("the program");
+    let none = none.env("ROWFERRY_FAILPOINT", "tables-made").output().expect("the program");
     assert_eq!(none.status.code(), None, "it dies with the table made: {none:?}");
     let application = target.session();
     application.query("BEGIN");

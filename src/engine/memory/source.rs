@@ -66,6 +66,7 @@ fn bound_cell<'a>(logical: &LogicalType, value: &'a Value) -> Cell<'a> {
         (_, Value::UInt(v)) => Cell::UInt(*v),
         (_, Value::Float(v)) => Cell::Float(*v),
         (_, Value::Bytes(v)) => Cell::Bytes(v),
+        (_, value @ Value::RawText(_)) => Cell::Escape(value),
     }
 }
 

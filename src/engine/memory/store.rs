@@ -50,7 +50,7 @@ impl Stored {
             Self::Own(Value::UInt(v)) => Cell::UInt(*v),
             Self::Own(Value::Float(v)) => Cell::Float(*v),
             Self::Own(Value::Bytes(v)) => Cell::Bytes(v),
-            Self::Own(value @ Value::Text(_)) | Self::Escape(value) => Cell::Escape(value),
+            Self::Own(value @ (Value::Text(_) | Value::RawText(_))) | Self::Escape(value) => Cell::Escape(value),
         }
     }
 

@@ -7,7 +7,8 @@ use mysql_async::{Conn, Value, prelude::Queryable};
 use super::super::Result;
 use super::connect::{Flavor, quote};
 use super::error::convert;
-use super::types::{native_of, parse_type};
+use super::source::is_hex_text;
+use super::types::{REF_SYSTEM_ID, native_of, parse_type};
 use crate::model::{
     ColumnDef, DefaultValue, Dialect, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType,
     Table, TableName,
@@ -15,10 +16,12 @@ use crate::model::{
 
 /// What the catalogue says of a table: its name, kind, options and comment.
 type TableRow = (String, String, Option<String>, Option<String>);
-/// Of a column, after the table's name: name, type, default, extra, whether it may be NULL, collation, expression, comment.
-type ColumnRow = (String, String, String, Option<String>, String, String, Option<String>, Option<String>, String);
-/// Of a part of an index, after the table's name: index, not unique, column, order, length, kind.
-type IndexRow = (String, String, i64, Option<String>, Option<String>, Option<u64>, String);
+/// Of a column, after the table's name: name, type, default, extra, whether it may be NULL, collation, expression, comment,
+/// system of reference.
+type ColumnRow =
+    (String, String, String, Option<String>, String, String, Option<String>, Option<String>, String, Option<u32>);
+/// Of a part of an index, after the table's name: index, not unique, column, order, length, kind, expression.
+type IndexRow = (String, String, i64, Option<String>, Option<String>, Option<u64>, String, Option<String>);
 /// Of a column of a foreign key, after the table's name: key, column, and schema, table and column that it refers to.
 type ReferenceRow = (String, String, String, String, String, String);
 
@@ -108,13 +111,17 @@ impl Known {
             of("table_name")
         );
         let tables: Vec<TableRow> = conn.exec(sql, at.clone()).await.map_err(convert)?;
+        let srid = if flavor.mariadb { "NULL" } else { "c.srs_id" };
         let sql = format!(
             "SELECT c.table_name, c.column_name, c.column_type, c.column_default, c.extra, c.is_nullable, \
-             c.collation_name, c.generation_expression, c.column_comment FROM information_schema.columns c \
+             c.collation_name, c.generation_expression, c.column_comment, {srid} FROM information_schema.columns c \
              WHERE c.table_schema = ?{} ORDER BY c.table_name, c.ordinal_position",
             of("c.table_name")
         );
-        let columns = conn.exec(sql, at.clone()).await.map_err(convert)?;
+        let mut columns: Vec<ColumnRow> = conn.exec(sql, at.clone()).await.map_err(convert)?;
+        if flavor.mariadb && columns.iter().any(|row| is_hex_text(&logical_of(flavor, &row.2))) {
+            systems_of_reference(conn, (of("g_table_name"), at.clone()), &mut columns).await?;
+        }
         let (from, name) = if flavor.mariadb {
             ("information_schema.check_constraints k", "k.table_name")
         } else {
@@ -137,8 +144,9 @@ impl Known {
                 *clause = unescape(clause);
             }
         }
+        let expression = if flavor.has_expression_indexes() { "expression" } else { "NULL" };
         let sql = format!(
-            "SELECT table_name, index_name, non_unique, column_name, collation, sub_part, index_type \
+            "SELECT table_name, index_name, non_unique, column_name, collation, sub_part, index_type, {expression} \
              FROM information_schema.statistics WHERE table_schema = ?{} ORDER BY table_name, index_name, seq_in_index",
             of("table_name")
         );
@@ -209,6 +217,7 @@ impl Known {
                     parent_columns: Vec::new(),
                     on_delete: ForeignKeyAction::from_sql(on_delete),
                     on_update: ForeignKeyAction::from_sql(on_update),
+                    native: None,
                 });
             }
             if let Some(key) = out.last_mut() {
@@ -231,6 +240,25 @@ fn by_table<T>(all: Vec<T>, table: impl Fn(&T) -> &String) -> HashMap<String, Ve
 /// Those of a table.
 fn rows<'a, T>(sorted: &'a HashMap<String, Vec<T>>, table: &str) -> &'a [T] {
     sorted.get(table).map_or(&[], Vec::as_slice)
+}
+
+/// In which system of reference MariaDB's geometries are. Few tables have any, and this opens the tables.
+async fn systems_of_reference(
+    conn: &mut Conn,
+    (of, at): (String, Vec<Value>),
+    columns: &mut [ColumnRow],
+) -> Result<()> {
+    let sql = format!(
+        "SELECT g_table_name, g_geometry_column, CAST(srid AS UNSIGNED) FROM information_schema.geometry_columns \
+         WHERE g_table_schema = ?{of} AND srid <> 0"
+    );
+    let found: Vec<(String, String, u32)> = conn.exec(sql, at).await.map_err(convert)?;
+    for (table, name, srid) in found {
+        for row in columns.iter_mut().filter(|row| row.0 == table && row.1 == name) {
+            row.9 = Some(srid);
+        }
+    }
+    Ok(())
 }
 
 /// The column of a check that says no more than that it holds JSON.
@@ -256,13 +284,17 @@ fn dialect(flavor: &Flavor, told: &TableRow, columns: &[ColumnRow], checks: &[(S
     out
 }
 
+fn logical_of(flavor: &Flavor, native: &str) -> LogicalType {
+    parse_type(native, flavor).unwrap_or_else(|| LogicalType::Other { native: native.to_owned() })
+}
+
 fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef {
-    let (_, name, native, default, extra, nullable, collation, expression, _) = row;
+    let (_, name, native, default, extra, nullable, collation, expression, _, srid) = row;
     let is_json = native == "longtext" && json.contains(&name);
     let logical = if is_json {
         LogicalType::Json { binary: false }
     } else {
-        parse_type(&native, flavor).unwrap_or_else(|| LogicalType::Other { native: native.clone() })
+        logical_of(flavor, &native)
     };
     let expression = expression.filter(|e| !e.is_empty());
     let generated = expression.is_some();
@@ -278,8 +310,13 @@ fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef 
             format!("ON UPDATE {}", moment.to_ascii_uppercase())
         }),
     };
+    // MariaDB's stands at once behind the type.
+    let (first, last) = match srid {
+        Some(srid) if flavor.mariadb => (Some(format!("{REF_SYSTEM_ID}={srid}")), None),
+        srid => (None, srid.map(|srid| format!("SRID {srid}"))),
+    };
     let words: Vec<String> =
-        words.into_iter().chain(extra.contains("invisible").then(|| "INVISIBLE".to_owned())).collect();
+        first.into_iter().chain(words).chain(last).chain(extra.contains("invisible").then(|| "INVISIBLE".to_owned())).collect();
     let dialect = (!words.is_empty()).then(|| words.join(" "));
     ColumnDef {
         native: if is_json { "json".to_owned() } else { native_of(&native, &logical) },
@@ -399,9 +436,10 @@ fn indexes(rows: &[IndexRow], table: &mut Table) {
     }
     for (name, parts) in found {
         let unique = parts[0].2 == 0;
+        // Of an expression there is no column.
         let columns: Vec<IndexColumn> = parts
             .iter()
-            .map(|p| IndexColumn { name: p.3.clone().unwrap_or_default(), descending: p.4.as_deref() == Some("D") })
+            .filter_map(|p| Some(IndexColumn { name: p.3.clone()?, descending: p.4.as_deref() == Some("D") }))
             .collect();
         if name == "PRIMARY" {
             let positions: Option<Vec<usize>> = columns.iter().map(|c| table.column(&c.name)).collect();
@@ -419,13 +457,14 @@ fn indexes(rows: &[IndexRow], table: &mut Table) {
             let list: Vec<String> = parts
                 .iter()
                 .map(|p| {
+                    let expression = p.7.as_ref().map(|text| format!("({})", unescape(text)));
+                    let part = expression.unwrap_or_else(|| quote(p.3.as_deref().unwrap_or_default()));
                     let length = p.5.filter(|_| p.6 != "SPATIAL").map_or(String::new(), |n| format!("({n})"));
-                    format!("{}{length}", quote(p.3.as_deref().unwrap_or_default()))
+                    let order = if p.4.as_deref() == Some("D") { " DESC" } else { "" };
+                    format!("{part}{length}{order}")
                 })
                 .collect();
-            // An expression index shows no column: there is nothing to carry it by.
-            let whole = parts.iter().all(|p| p.3.is_some());
-            if whole { format!("{kind}INDEX {} ({})", quote(name), list.join(", ")) } else { String::new() }
+            format!("{kind}INDEX {} ({})", quote(name), list.join(", "))
         });
         table.indexes.push(Index { name: name.to_owned(), columns, unique, constraint: false, native });
     }

@@ -167,7 +167,7 @@ impl Writer {
 
 fn escape_form(form: Form, value: &Value) -> Form {
     match value {
-        Value::Bytes(_) => Form::Bytes,
+        Value::Bytes(_) | Value::RawText(_) => Form::Bytes,
         Value::Text(_) if form != Form::Bits && form != Form::Bytes => Form::Text,
         Value::Text(_) => Form::Bytes,
         _ => Form::Number,
@@ -181,7 +181,7 @@ fn value_cell(value: &Value) -> Cell<'_> {
         Value::UInt(v) => Cell::UInt(*v),
         Value::Float(v) => Cell::Float(*v),
         Value::Text(v) => Cell::Bytes(v.as_bytes()),
-        Value::Bytes(v) => Cell::Bytes(v),
+        Value::Bytes(v) | Value::RawText(v) => Cell::Bytes(v),
     }
 }
 
@@ -254,7 +254,7 @@ pub(super) fn key_literal(column: &ColumnDef, value: &Value) -> String {
                 writer.render(form, Cell::Bytes(v));
                 text.extend_from_slice(writer.scratch.as_bytes());
             }
-            (_, Value::Bytes(v)) => text.extend_from_slice(v),
+            (_, Value::Bytes(v) | Value::RawText(v)) => text.extend_from_slice(v),
             (_, Value::Text(v)) => text.extend_from_slice(v.as_bytes()),
             (_, value) => writer.literal(Form::Number, value_cell(value), &mut text),
         }

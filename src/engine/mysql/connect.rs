@@ -101,6 +101,11 @@ impl Flavor {
         }
     }
 
+    /// Whether an index can be of an expression.
+    pub(super) fn has_expression_indexes(&self) -> bool {
+        !self.mariadb && self.number >= (8, 0, 13)
+    }
+
     /// Whether there is a UUID type.
     pub(super) fn has_uuid(&self) -> bool {
         self.mariadb && self.number >= (10, 7, 0)

@@ -198,8 +198,9 @@ pub(super) fn change_logs(database: &Mysql, tables: &[Logged]) -> Result<Vec<Cha
         let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
         let name = table_sql(&table.name);
         let mut install = vec![transactional(&logged.table.name), set.clone()];
-        install
-            .extend(ddl(&table).create.iter().map(|sql| sql.replacen("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)));
+        install.extend(
+            ddl(&table, false).create.iter().map(|sql| sql.replacen("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)),
+        );
         // A log of another shape would make the application's writes fail: better this statement.
         install.push(format!("SELECT {} FROM {name} LIMIT 0", columns.join(", ")));
         install.extend(triggers.iter().flat_map(|t| t.install(flavor)));

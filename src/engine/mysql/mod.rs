@@ -122,7 +122,7 @@ impl Database for Mysql {
     }
 
     fn ddl(&self, table: &Table) -> TableDdl {
-        types::ddl(table)
+        types::ddl(table, self.flavor.has_expression_indexes())
     }
 
     async fn rehearse(&self, tables: &[(Arc<Table>, TableDdl)]) -> Result<()> {

@@ -311,6 +311,9 @@ fn default_sql(column: &ColumnDef, left_out: &mut Vec<String>) -> Option<String>
     Some(sql)
 }
 
+/// MariaDB's word for a geometry's system of reference, which stands at once behind the type.
+pub(super) const REF_SYSTEM_ID: &str = "REF_SYSTEM_ID";
+
 pub(super) fn column_sql(column: &ColumnDef, numbered: bool, left_out: &mut Vec<String>) -> String {
     let mut sql = format!("{} {}", quote(&column.name), column.native);
     if let Some(collation) = column.collation.as_ref().filter(|_| is_text(&column.logical)) {
@@ -321,6 +324,10 @@ pub(super) fn column_sql(column: &ColumnDef, numbered: bool, left_out: &mut Vec<
     if column.generated {
         // How it is computed stands at once behind the type.
         return format!("{sql} {words}{}", if column.nullable { "" } else { " NOT NULL" });
+    }
+    let (attribute, words) = if words.starts_with(REF_SYSTEM_ID) { (words, "") } else { ("", words) };
+    if !attribute.is_empty() {
+        sql += &format!(" {attribute}");
     }
     sql += if column.nullable { " NULL" } else { " NOT NULL" };
     if numbered {
@@ -357,8 +364,13 @@ fn index_list(table: &Table, index: &Index) -> String {
     index.columns.iter().map(part).collect::<Vec<_>>().join(", ")
 }
 
+/// Whether an index has parts that are computed.
+fn of_expressions(native: &str) -> bool {
+    native.contains(" ((") || native.contains(", (")
+}
+
 /// See [`super::super::Database::ddl`].
-pub(super) fn ddl(table: &Table) -> TableDdl {
+pub(super) fn ddl(table: &Table, expression_indexes: bool) -> TableDdl {
     let mut out = TableDdl::default();
     let name = table_sql(&table.name);
     let names =
@@ -396,7 +408,11 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
         match &index.native {
             None if index.unique => lines.push(format!("UNIQUE INDEX {} ({list})", quote(&fitting(&index.name)))),
             None => later.push(format!("ADD INDEX {} ({list})", quote(&fitting(&index.name)))),
-            Some(native) if native.contains("INDEX `") && !native.starts_with("CREATE") => {
+            Some(native)
+                if native.contains("INDEX `")
+                    && !native.starts_with("CREATE")
+                    && (expression_indexes || !of_expressions(native)) =>
+            {
                 later.push(format!("ADD {native}"));
             }
             Some(_) => {
@@ -468,6 +484,10 @@ pub(super) fn misfits(flavor: &Flavor, column: &ColumnDef, data: &Column) -> Vec
             .then_some("TIMESTAMP ends at 1970-01-01 and 2038-01-19"),
             (LogicalType::Duration { .. } | LogicalType::Time { .. }, Cell::Int(v)) => {
                 (v > most || v < -most).then_some("TIME ends at 838:59:59")
+            }
+            // Strict modes take it no more, and nothing else would be written as strictly as it should.
+            (LogicalType::Enum { labels }, Cell::Bytes([])) => {
+                labels.iter().all(|label| !label.is_empty()).then_some("'' is none of the labels")
             }
             (LogicalType::Text { .. }, Cell::Bytes(v)) if std::str::from_utf8(v).is_err() => {
                 Some("it is no valid UTF-8")

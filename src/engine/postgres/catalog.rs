@@ -68,7 +68,16 @@ const KEYS: &str = "SELECT c.conname::text, n.nspname::text, p.relname::text, c.
     (SELECT array_agg(a.attname::text ORDER BY u.o) FROM unnest(c.conkey) WITH ORDINALITY u(k, o) \
       JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = u.k), \
     (SELECT array_agg(a.attname::text ORDER BY u.o) FROM unnest(c.confkey) WITH ORDINALITY u(k, o) \
-      JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = u.k), c.conrelid \
+      JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = u.k), \
+    CASE WHEN c.condeferrable OR c.confmatchtype = 'f' OR jsonb_typeof(to_jsonb(c) -> 'confdelsetcols') = 'array' THEN concat_ws(' ', \
+      CASE c.confmatchtype WHEN 'f' THEN 'MATCH FULL' END, \
+      'ON DELETE', (array['NO ACTION', 'RESTRICT', 'CASCADE', 'SET NULL', 'SET DEFAULT'])[strpos('arcnd', c.confdeltype::text)], \
+      (SELECT format('(%s)', string_agg(quote_ident(a.attname), ', ')) FROM jsonb_array_elements_text(CASE \
+        jsonb_typeof(to_jsonb(c) -> 'confdelsetcols') WHEN 'array' THEN to_jsonb(c) -> 'confdelsetcols' ELSE '[]' END) k \
+        JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k::int HAVING count(*) > 0), \
+      'ON UPDATE', (array['NO ACTION', 'RESTRICT', 'CASCADE', 'SET NULL', 'SET DEFAULT'])[strpos('arcnd', c.confupdtype::text)], \
+      CASE WHEN c.condeferrable THEN 'DEFERRABLE' END, CASE WHEN c.condeferred THEN 'INITIALLY DEFERRED' END) END, \
+    c.conrelid \
     FROM pg_constraint c JOIN pg_class p ON p.oid = c.confrelid JOIN pg_namespace n ON n.oid = p.relnamespace \
     WHERE c.conrelid = ANY ($1) AND c.contype = 'f' ORDER BY c.conname::text COLLATE \"C\"";
 
@@ -80,8 +89,8 @@ const DIALECT: &str = "SELECT 'constraint', format('CONSTRAINT %I %s', n.conname
       FROM pg_constraint n WHERE n.conrelid = ANY ($1) AND n.contype IN ('c', 'x') AND n.convalidated \
     UNION ALL SELECT 'left out', format('check %I, which not all rows pass', n.conname), n.conrelid \
       FROM pg_constraint n WHERE n.conrelid = ANY ($1) AND n.contype = 'c' AND NOT n.convalidated \
-    UNION ALL SELECT 'left out', format('of foreign key %I that it is deferrable or matches in full', n.conname), n.conrelid \
-      FROM pg_constraint n WHERE n.conrelid = ANY ($1) AND n.contype = 'f' AND (n.condeferrable OR n.confmatchtype = 'f') \
+    UNION ALL SELECT 'left out', 'that its primary key is deferrable', n.conrelid \
+      FROM pg_constraint n WHERE n.conrelid = ANY ($1) AND n.contype = 'p' AND n.condeferrable \
     UNION ALL SELECT 'left out', 'partitions, PARTITION BY ' || pg_get_partkeydef(c.oid), c.oid \
       FROM pg_class c WHERE c.oid = ANY ($1) AND c.relkind = 'p' \
     UNION ALL SELECT 'left out', format('that it inherits from %s', i.inhparent::regclass), i.inhrelid \
@@ -274,6 +283,7 @@ fn foreign_key(row: &Row, own: &str) -> ForeignKey {
         parent_columns: row.get(6),
         on_delete: action(row.get(3)),
         on_update: action(row.get(4)),
+        native: row.get(7),
     }
 }
 

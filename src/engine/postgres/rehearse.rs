@@ -10,18 +10,13 @@ use crate::model::Table;
 
 /// See [`crate::engine::Database::rehearse`]. Foreign keys stay out: they would lock their parents.
 pub(super) async fn rehearse(client: &Client, label: &str, tables: &[(Arc<Table>, TableDdl)]) -> Result<()> {
-    client.batch_execute("BEGIN; SET LOCAL lock_timeout = '5s'").await.map_err(|e| error::from(&e))?;
-    let result = make_all(client, label, tables).await;
-    client.batch_execute("ROLLBACK").await.map_err(|e| error::from(&e))?;
-    result
-}
-
-async fn make_all(client: &Client, label: &str, tables: &[(Arc<Table>, TableDdl)]) -> Result<()> {
     let mut missing = Vec::new();
     for (table, ddl) in tables {
-        let (types, _) = parts(ddl);
-        run(client, label, table, types).await?;
-        missing.extend(missing_types(client, table).await?);
+        // One by one: a server has room for the locks of some hundred tables.
+        client.batch_execute("BEGIN; SET LOCAL lock_timeout = '5s'").await.map_err(|e| error::from(&e))?;
+        let result = make(client, label, table, ddl).await;
+        client.batch_execute("ROLLBACK").await.map_err(|e| error::from(&e))?;
+        missing.extend(result?);
     }
     if !missing.is_empty() {
         return Err(Error::new(
@@ -32,12 +27,19 @@ async fn make_all(client: &Client, label: &str, tables: &[(Arc<Table>, TableDdl)
             ),
         ));
     }
-    for (table, ddl) in tables {
-        let (_, made) = parts(ddl);
+    Ok(())
+}
+
+/// Makes a table; what types it is missing, in words.
+async fn make(client: &Client, label: &str, table: &Table, ddl: &TableDdl) -> Result<Vec<String>> {
+    let (types, made) = parts(ddl);
+    run(client, label, table, types).await?;
+    let missing = missing_types(client, table).await?;
+    if missing.is_empty() {
         run(client, label, table, made).await?;
         run(client, label, table, &ddl.after_rows).await?;
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// The last statement makes the table; those before it make the types that it can bring along.

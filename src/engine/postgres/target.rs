@@ -118,12 +118,7 @@ impl Writer {
             // An error here repeats itself, with its reason, in `finish`.
             let _ = copy.sink.send(Bytes::from(buffer)).await;
         }
-        let taken = copy
-            .sink
-            .as_mut()
-            .finish()
-            .await
-            .map_err(|e| error::from(&e).context(format_args!("writing table {}", copy.table)))?;
+        let taken = copy.sink.as_mut().finish().await.map_err(|e| error::from(&e).of_table(&copy.table.name))?;
         if taken != copy.rows {
             return Err(Error::new(
                 ErrorKind::Constraint,
@@ -213,7 +208,7 @@ impl Writer {
         };
         let arrays: Vec<(&(dyn ToSql + Sync), Type)> = given.1.iter().map(|a| (a as _, Type::TEXT_ARRAY)).collect();
         let done = self.session.client.execute_typed(&sql, &arrays).await;
-        done.map_err(|e| error::from(&e).context(format_args!("writing table {}", table.name)))
+        done.map_err(|e| error::from(&e).of_table(&table.name.name))
     }
 
     async fn delete(&mut self, batch: &Batch) -> Result<u64> {
@@ -241,7 +236,7 @@ impl Writer {
                 format!("DELETE FROM {name} t WHERE {}", given.condition())
             };
             let done = self.session.client.execute_typed(&sql, &given.parameters()).await;
-            deleted += done.map_err(|e| error::from(&e).context(format_args!("writing table {}", table.name)))?;
+            deleted += done.map_err(|e| error::from(&e).of_table(&table.name.name))?;
         }
         Ok(deleted)
     }
@@ -264,7 +259,7 @@ impl Writer {
 
     async fn change(&self, table: &Table, sql: &str) -> Result<u64> {
         let done = self.session.client.execute_typed(sql, &[]).await;
-        done.map_err(|e| error::from(&e).context(format_args!("writing table {}", table.name)))
+        done.map_err(|e| error::from(&e).of_table(&table.name.name))
     }
 
     async fn renumber(&self, table: &Table, column: &str) -> Result<()> {

@@ -192,6 +192,15 @@ fn derived(table: &TableName, name: &str) -> String {
 pub(super) fn ddl(own: &str, table: &Table) -> TableDdl {
     let mut out = TableDdl::default();
     let name = table_name(own, &table.name);
+    let schema = &table.name.schema;
+    if !schema.is_empty() {
+        // IF NOT EXISTS would ask for the right to make it even where it is there.
+        out.create.push(format!(
+            "DO $rowferry$ BEGIN IF to_regnamespace({}) IS NULL THEN CREATE SCHEMA {}; END IF; END $rowferry$",
+            literal(&ident(schema)),
+            ident(schema)
+        ));
+    }
     let mut columns = Vec::new();
     for column in &table.columns {
         if let LogicalType::Enum { labels } = &column.logical {
@@ -245,12 +254,11 @@ pub(super) fn ddl(own: &str, table: &Table) -> TableDdl {
         let parent_columns =
             if key.parent_columns.is_empty() { String::new() } else { format!(" ({})", list(&key.parent_columns)) };
         out.foreign_keys.push(format!(
-            "ALTER TABLE {name} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {}{parent_columns} ON DELETE {} ON UPDATE {}",
+            "ALTER TABLE {name} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {}{parent_columns} {}",
             ident(&fit(&key_name)),
             list(&key.columns),
             table_name(own, &key.parent),
-            key.on_delete.sql(),
-            key.on_update.sql(),
+            key.rules(),
         ));
     }
     out
@@ -297,6 +305,10 @@ pub(super) fn misfits(column: &ColumnDef, data: &Column) -> Vec<(usize, String)>
             Cell::Bytes(v) if v.last() == Some(&b' ') => Some("character(n) loses spaces at the end"),
             cell => text(cell),
         },
+        LogicalType::Json { binary: true } => |cell| match cell {
+            Cell::Bytes(v) if has_negative_zero(v) => Some("PostgreSQL's jsonb stores -0.0 as 0.0"),
+            cell => text(cell),
+        },
         LogicalType::Text { .. }
         | LogicalType::Json { .. }
         | LogicalType::Array { .. }
@@ -319,6 +331,27 @@ pub(super) fn misfits(column: &ColumnDef, data: &Column) -> Vec<(usize, String)>
         _ => |cell| matches!(cell, Cell::Escape(_)).then_some("the column does not hold a value of this kind"),
     };
     (0..data.len()).filter_map(|row| check(data.cell(row)).map(|why| (row, why.to_owned()))).collect()
+}
+
+/// Whether a number of this document is a zero with a sign.
+fn has_negative_zero(json: &[u8]) -> bool {
+    let (mut quoted, mut at) = (false, 0);
+    while let Some(&byte) = json.get(at) {
+        match byte {
+            b'\\' if quoted => at += 1,
+            b'"' => quoted = !quoted,
+            // Not the sign of an exponent.
+            b'-' if !quoted && !matches!(at.checked_sub(1).map(|before| json[before]), Some(b'e' | b'E')) => {
+                let mut digits = json[at + 1..].iter().take_while(|b| b.is_ascii_digit() || **b == b'.');
+                if digits.all(|b| matches!(b, b'0' | b'.')) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    false
 }
 
 fn text(cell: Cell<'_>) -> Option<&'static str> {
@@ -395,6 +428,16 @@ mod tests {
         assert!(matches!(parse_default("('a'::text || 'b'::text)"), Some(DefaultValue::Expression(_))));
         assert!(matches!(parse_default("'a'::text || 'b'::text"), Some(DefaultValue::Expression(_))));
         assert!(matches!(parse_default("gen_random_uuid()"), Some(DefaultValue::Expression(_))));
+    }
+
+    #[test]
+    fn zeros_with_a_sign_are_found_among_numbers_alone() {
+        for json in ["-0", "-0.0", "[1,-0.00]", "{\"a\":-0e5}", "[\"\\\"\",-0.0]"] {
+            assert!(has_negative_zero(json.as_bytes()), "{json}");
+        }
+        for json in ["0", "-0.1", "-10", "1e-0", "1E-00", "\"-0.0\"", "{\"-0\":\"\\\"-0\"}", "-1e-0"] {
+            assert!(!has_negative_zero(json.as_bytes()), "{json}");
+        }
     }
 
     #[test]

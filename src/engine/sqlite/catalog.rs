@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
 use super::ddl::{SAME_ENGINE, STRICT, WITHOUT_ROWID, quote};
-use super::definition;
+use super::definition::{self, Definition};
 use super::error::during;
 use super::types::{AUTOINCREMENT, STRICT_ANY, may_convert, parse};
 use crate::engine::Result;
@@ -37,12 +37,77 @@ fn rows<T, P: rusqlite::Params>(
     conn.prepare(sql)?.query_map(params, read)?.collect()
 }
 
-/// A table; `None` when there is none of this name.
-pub(super) fn describe(conn: &Connection, name: &TableName) -> Result<Option<Table>> {
-    if !name.schema.is_empty() && name.schema != "main" {
-        return Ok(None);
+/// These tables; `None` for a name of which there is none.
+pub(super) fn describe(conn: &Connection, names: &[TableName]) -> Result<Vec<Option<Table>>> {
+    let only = if let [one] = names { Some(one.name.as_str()) } else { None };
+    let texts = Texts::read(conn, only).map_err(during("cannot read the catalogue"))?;
+    let described = |name: &TableName| {
+        if !name.schema.is_empty() && name.schema != "main" {
+            return Ok(None);
+        }
+        let table = texts.tables.get(&name.name.to_ascii_lowercase()).map(|said| read_table(conn, said, &texts));
+        table.transpose().map_err(during(format_args!("cannot describe table {name}")))
+    };
+    names.iter().map(described).collect()
+}
+
+/// What the schema table says. It has no index, so that it is read once, however many tables are described.
+#[derive(Default)]
+struct Texts {
+    /// Tables by their folded name.
+    tables: BTreeMap<String, Said>,
+    /// Definitions of indexes by their name.
+    indexes: BTreeMap<String, String>,
+    /// The user's triggers by the folded name of their table.
+    triggers: BTreeMap<String, Vec<String>>,
+}
+
+/// What it says of one table.
+#[derive(Default)]
+struct Said {
+    name: String,
+    sql: String,
+    is_virtual: bool,
+    without_rowid: bool,
+    strict: bool,
+}
+
+impl Texts {
+    /// Of one table, or of all.
+    fn read(conn: &Connection, only: Option<&str>) -> rusqlite::Result<Self> {
+        let mut texts = Self::default();
+        let mut statement = conn.prepare(
+            "SELECT type, name, tbl_name, sql FROM main.sqlite_master \
+             WHERE ?1 IS NULL OR tbl_name = ?1 COLLATE NOCASE ORDER BY name",
+        )?;
+        let mut said = statement.query([only])?;
+        while let Some(row) = said.next()? {
+            let (kind, name, of): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let sql = row.get::<_, Option<String>>(3)?.unwrap_or_default();
+            match kind.as_str() {
+                "table" => {
+                    texts.tables.insert(of.to_ascii_lowercase(), Said { name, sql, ..Said::default() });
+                }
+                // That of a constraint has no text.
+                "index" if !sql.is_empty() => drop(texts.indexes.insert(name, sql)),
+                "trigger" if !name.to_ascii_lowercase().starts_with("_rowferry_") => {
+                    texts.triggers.entry(of.to_ascii_lowercase()).or_default().push(name);
+                }
+                _ => {}
+            }
+        }
+        let list = if only.is_some() { "pragma_table_list(?1)" } else { "pragma_table_list" };
+        let sql = format!("SELECT name, type, wr, strict FROM {list} WHERE schema = 'main' AND ?1 IS ?1");
+        let mut statement = conn.prepare(&sql)?;
+        let mut listed = statement.query([only])?;
+        while let Some(row) = listed.next()? {
+            if let Some(said) = texts.tables.get_mut(&row.get::<_, String>(0)?.to_ascii_lowercase()) {
+                said.is_virtual = row.get::<_, String>(1)? == "virtual";
+                (said.without_rowid, said.strict) = (row.get(2)?, row.get(3)?);
+            }
+        }
+        Ok(texts)
     }
-    read_table(conn, name).map_err(during(format_args!("cannot describe table {name}")))
 }
 
 struct RawColumn {
@@ -54,23 +119,16 @@ struct RawColumn {
     hidden: i64,
 }
 
-fn read_table(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Table>> {
-    let spelled: Option<String> = conn
-        .query_row(
-            "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name = ?1 COLLATE NOCASE \
-             ORDER BY name = ?1 DESC",
-            [&name.name],
-            |r| r.get(0),
-        )
-        .optional()?;
-    let Some(spelled) = spelled else { return Ok(None) };
-    let (dialect, mut computed) = read_dialect(conn, &spelled)?;
-    let strict = dialect.options.iter().any(|o| o == STRICT);
+fn read_table(conn: &Connection, said: &Said, texts: &Texts) -> rusqlite::Result<Table> {
+    let spelled = &said.name;
+    let (definition, dialect) = dialect(said);
+    let mut computed: BTreeMap<String, String> =
+        definition.generated.into_iter().map(|(name, words)| (name.to_ascii_lowercase(), words)).collect();
     let raw = rows(
         conn,
         "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1, 'main') \
          WHERE hidden <> 1 ORDER BY cid",
-        [&spelled],
+        [spelled],
         |r| {
             Ok(RawColumn {
                 name: r.get(0)?,
@@ -86,7 +144,7 @@ fn read_table(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Ta
         raw.iter().enumerate().filter(|(_, c)| c.key_position > 0).map(|(at, c)| (c.key_position, at)).collect();
     key.sort_unstable();
     let key_columns: Vec<usize> = key.iter().map(|(_, at)| *at).collect();
-    let (indexes, key_has_index) = read_indexes(conn, &spelled)?;
+    let (indexes, key_has_index) = read_indexes(conn, spelled, &texts.indexes)?;
     // The table's own row number: its key needs no index.
     let rowid = match key_columns.as_slice() {
         [only] if !key_has_index && raw[*only].declared.eq_ignore_ascii_case("INTEGER") => Some(*only),
@@ -95,10 +153,10 @@ fn read_table(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Ta
     let mut columns = raw
         .iter()
         .enumerate()
-        .map(|(at, c)| read_column(conn, &spelled, c, rowid == Some(at)))
+        .map(|(at, c)| read_column(conn, spelled, c, rowid == Some(at)))
         .collect::<rusqlite::Result<Vec<_>>>()?;
     for column in &mut columns {
-        if strict && column.logical == LogicalType::Any {
+        if said.strict && column.logical == LogicalType::Any {
             STRICT_ANY.clone_into(&mut column.native);
         }
         if column.generated {
@@ -108,47 +166,35 @@ fn read_table(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Ta
     // SQLite lets NULL into a primary key that is not INTEGER. Nearly no table has one: where none
     // does, the key tells its rows apart.
     for &at in &key_columns {
-        if columns[at].nullable && !has_null(conn, &spelled, &raw[at].name)? {
+        if columns[at].nullable && !has_null(conn, spelled, &raw[at].name)? {
             columns[at].nullable = false;
         }
     }
-    Ok(Some(Table {
+    Ok(Table {
         name: TableName::new(spelled.clone()),
         columns,
         primary_key: (!key_columns.is_empty()).then_some(Key { columns: key_columns }),
         indexes,
-        foreign_keys: read_foreign_keys(conn, &spelled)?,
-        triggers: rows(
-            conn,
-            "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
-             AND name NOT LIKE '\\_rowferry\\_%' ESCAPE '\\' ORDER BY name",
-            [&spelled],
-            |r| r.get(0),
-        )?,
+        foreign_keys: read_foreign_keys(conn, spelled, &definition.deferred)?,
+        triggers: texts.triggers.get(&spelled.to_ascii_lowercase()).cloned().unwrap_or_default(),
         dialect,
-    }))
+    })
 }
 
-/// What the table alone says of itself, and the words of its computed columns by their folded name.
-fn read_dialect(conn: &Connection, table: &str) -> rusqlite::Result<(Dialect, BTreeMap<String, String>)> {
-    let (kind, without_rowid, strict, sql) = conn.query_row(
-        "SELECT l.type, l.wr, l.strict, m.sql FROM pragma_table_list(?1) l JOIN main.sqlite_master m \
-         ON m.type = 'table' AND m.name = l.name WHERE l.schema = 'main'",
-        [table],
-        |r| Ok((r.get::<_, String>(0)?, r.get::<_, bool>(1)?, r.get::<_, bool>(2)?, r.get::<_, String>(3)?)),
-    )?;
+/// What the table alone says of itself.
+fn dialect(said: &Said) -> (Definition, Dialect) {
     let mut dialect = Dialect::default();
-    if kind == "virtual" {
-        let words = sql.to_ascii_uppercase().find(" USING ").map_or("", |at| sql[at + 7..].trim());
+    if said.is_virtual {
+        let words = said.sql.to_ascii_uppercase().find(" USING ").map_or("", |at| said.sql[at + 7..].trim());
         dialect.left_out.push(format!("that the table is a virtual one, {words}: it becomes an ordinary table"));
-        return Ok((dialect, BTreeMap::new()));
+        return (Definition::default(), dialect);
     }
-    dialect.options.extend(strict.then(|| STRICT.to_owned()));
-    dialect.options.extend(without_rowid.then(|| WITHOUT_ROWID.to_owned()));
-    let definition = definition::read(&sql);
-    dialect.left_out.extend(definition.left_out.into_iter().map(str::to_owned));
-    dialect.constraints = definition.checks;
-    Ok((dialect, definition.generated.into_iter().map(|(n, words)| (n.to_ascii_lowercase(), words)).collect()))
+    dialect.options.extend(said.strict.then(|| STRICT.to_owned()));
+    dialect.options.extend(said.without_rowid.then(|| WITHOUT_ROWID.to_owned()));
+    let mut definition = definition::read(&said.sql);
+    dialect.left_out.extend(definition.left_out.iter().map(|&what| what.to_owned()));
+    dialect.constraints = std::mem::take(&mut definition.checks);
+    (definition, dialect)
 }
 
 fn has_null(conn: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
@@ -230,25 +276,20 @@ fn index_tail(sql: &str) -> Option<&str> {
 }
 
 /// The indexes besides the primary key's, and whether that has one.
-fn read_indexes(conn: &Connection, table: &str) -> rusqlite::Result<(Vec<Index>, bool)> {
+fn read_indexes(
+    conn: &Connection,
+    table: &str,
+    texts: &BTreeMap<String, String>,
+) -> rusqlite::Result<(Vec<Index>, bool)> {
     let list = rows(
         conn,
-        "SELECT l.name, l.\"unique\", l.origin, l.partial, m.sql FROM pragma_index_list(?1, 'main') l \
-         LEFT JOIN main.sqlite_master m ON m.type = 'index' AND m.name = l.name ORDER BY l.seq DESC",
+        "SELECT name, \"unique\", origin, partial FROM pragma_index_list(?1, 'main') ORDER BY seq DESC",
         [table],
-        |r| {
-            Ok((
-                r.get::<_, String>(0)?,
-                r.get::<_, bool>(1)?,
-                r.get::<_, String>(2)?,
-                r.get::<_, bool>(3)?,
-                r.get::<_, Option<String>>(4)?,
-            ))
-        },
+        |r| Ok((r.get::<_, String>(0)?, r.get::<_, bool>(1)?, r.get::<_, String>(2)?, r.get::<_, bool>(3)?)),
     )?;
     let key_has_index = list.iter().any(|l| l.2 == "pk");
     let mut out = Vec::new();
-    for (name, unique, _, partial, sql) in list.into_iter().filter(|l| l.2 != "pk") {
+    for (name, unique, _, partial) in list.into_iter().filter(|l| l.2 != "pk") {
         let mut special = partial;
         let columns = rows(
             conn,
@@ -271,15 +312,20 @@ fn read_indexes(conn: &Connection, table: &str) -> rusqlite::Result<(Vec<Index>,
             kept.push(IndexColumn { name: column, descending });
         }
         // Of a constraint there is no text: its columns and their collations are all it says.
-        let tail =
-            || sql.as_deref().and_then(index_tail).map_or_else(|| format!("({})", words.join(", ")), str::to_owned);
+        let tail = || {
+            texts
+                .get(&name)
+                .and_then(|sql| index_tail(sql))
+                .map_or_else(|| format!("({})", words.join(", ")), str::to_owned)
+        };
         let native = special.then(|| format!("{}{SAME_ENGINE}", tail()));
         out.push(Index { name, columns: kept, unique, constraint: false, native });
     }
     Ok((out, key_has_index))
 }
 
-fn read_foreign_keys(conn: &Connection, table: &str) -> rusqlite::Result<Vec<ForeignKey>> {
+/// References in the order in which they stand, and which of them are `deferred`.
+fn read_foreign_keys(conn: &Connection, table: &str, deferred: &[bool]) -> rusqlite::Result<Vec<ForeignKey>> {
     let list = rows(
         conn,
         "SELECT id, \"table\", \"from\", \"to\", on_update, on_delete FROM pragma_foreign_key_list(?1, 'main') \
@@ -308,12 +354,16 @@ fn read_foreign_keys(conn: &Connection, table: &str) -> rusqlite::Result<Vec<For
                 parent_columns: Vec::new(),
                 on_delete: ForeignKeyAction::from_sql(&on_delete),
                 on_update: ForeignKeyAction::from_sql(&on_update),
+                native: None,
             });
         }
         if let Some(key) = out.last_mut() {
             key.columns.push(from);
             key.parent_columns.extend(to);
         }
+    }
+    for (key, _) in out.iter_mut().zip(deferred).filter(|(_, deferred)| **deferred) {
+        key.native = Some(format!("{} DEFERRABLE INITIALLY DEFERRED", key.rules()));
     }
     // A reference without columns means the parent's primary key: other engines want it said.
     for key in out.iter_mut().filter(|k| k.parent_columns.is_empty()) {

@@ -151,6 +151,20 @@ fn file_id(path: &Path) -> Option<FileId> {
     }
 }
 
+/// What is the same for all paths that lead to one file, also where it has several names.
+pub(super) fn identity(path: &Path) -> String {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        if let Ok(file) = std::fs::metadata(path)
+            && file.nlink() > 1
+        {
+            return format!("file {} of device {}", file.ino(), file.dev());
+        }
+    }
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
 impl Worker {
     /// Opens a connection on a new thread.
     pub(super) async fn start(settings: Arc<Settings>, access: Access) -> Result<Self> {
@@ -197,8 +211,9 @@ impl Worker {
         let (reply, answer) = oneshot::channel();
         self.spawn(move |conn| drop(reply.send(work(conn)))).await?;
         let done = answer.await.map_err(|_| gone())?;
-        // Which disk is full is told by the file.
-        done.map_err(|e| if e.kind == ErrorKind::Full { e.context(&self.settings.label) } else { e })
+        // Which disk is full, and what may not be written, is told by the file.
+        let of_the_file = |kind| matches!(kind, ErrorKind::Full | ErrorKind::Denied);
+        done.map_err(|e| if of_the_file(e.kind) { e.context(&self.settings.label) } else { e })
     }
 
     /// Hands this to the connection's thread without waiting for it.

@@ -97,11 +97,10 @@ fn foreign_key_sql(key: &ForeignKey) -> String {
     };
     // A reference cannot leave its file, so that the parent has no schema in front.
     format!(
-        "{name}FOREIGN KEY ({}) REFERENCES {}{parent_columns} ON DELETE {} ON UPDATE {}",
+        "{name}FOREIGN KEY ({}) REFERENCES {}{parent_columns} {}",
         quoted_list(key.columns.iter()),
         quote(&key.parent.name),
-        key.on_delete.sql(),
-        key.on_update.sql()
+        key.rules()
     )
 }
 

@@ -9,6 +9,8 @@ pub(super) struct Definition {
     pub generated: Vec<(String, String)>,
     /// Each check, with its name where it has one.
     pub checks: Vec<String>,
+    /// Of each reference, in the order in which they stand, whether it is looked at no sooner than at the commit.
+    pub deferred: Vec<bool>,
     /// What it says besides that is carried nowhere.
     pub left_out: BTreeSet<&'static str>,
 }
@@ -41,11 +43,17 @@ pub(super) fn read(sql: &str) -> Definition {
     for part in inside.split(|t| t.depth == 1 && t.text == ",") {
         let says = |a: &str, b: &str| part.windows(2).any(|w| w[0].depth == 1 && w[0].is(a) && w[1].is(b));
         out.left_out.extend(says("ON", "CONFLICT").then_some("ON CONFLICT clauses"));
-        out.left_out
-            .extend(says("INITIALLY", "DEFERRED").then_some("of foreign keys that they are INITIALLY DEFERRED"));
         for (at, token) in part.iter().enumerate().filter(|(_, t)| t.depth == 1) {
             let named = at >= 2 && part[at - 2].depth == 1 && part[at - 2].is("CONSTRAINT");
-            if token.is("CHECK") {
+            if token.is("REFERENCES") {
+                out.deferred.push(false);
+            } else if token.is("DEFERRABLE") {
+                let words = |n: usize, word: &str| part.get(at + n).is_some_and(|t| t.is(word));
+                let refused = at > 0 && part[at - 1].is("NOT");
+                if let Some(last) = out.deferred.last_mut() {
+                    *last = !refused && words(1, "INITIALLY") && words(2, "DEFERRED");
+                }
+            } else if token.is("CHECK") {
                 let from = if named { part[at - 2].start } else { token.start };
                 out.checks.extend(close(part, at).map(|end| sql[from..end].to_owned()));
             } else if token.is("AS") && part.get(at + 1).is_some_and(|t| t.text == "(") {
@@ -133,8 +141,10 @@ mod tests {
             "CREATE TABLE \"t(\" ( -- a, CHECK (no)\n id INTEGER PRIMARY KEY ON CONFLICT REPLACE CHECK (id > 0),\n \
              [a b] TEXT DEFAULT ('x, CHECK (1)') CONSTRAINT \"named, so\" CHECK (length(\"a b\") < 5 AND (1)), \
              \"q\"\"q\" INT AS (id * 2) STORED, v TEXT GENERATED ALWAYS AS (upper([a b] || ')')) UNIQUE, \
-             kind TEXT CHECK (kind IN ('a', 'b')), as_of TEXT, check_no INT, /* CHECK (2) */ \
-             CHECK (id < check_no), UNIQUE (id, kind)) STRICT, WITHOUT ROWID",
+             kind TEXT CHECK (kind IN ('a', 'b')), as_of TEXT REFERENCES a, check_no INT, /* CHECK (2) */ \
+             of INT REFERENCES a (id) DEFERRABLE INITIALLY DEFERRED REFERENCES b NOT DEFERRABLE INITIALLY DEFERRED, \
+             CHECK (id < check_no), UNIQUE (id, kind), FOREIGN KEY (id, of) REFERENCES c ON DELETE CASCADE DEFERRABLE \
+             INITIALLY DEFERRED, FOREIGN KEY (id) REFERENCES d DEFERRABLE) STRICT, WITHOUT ROWID",
         );
         assert_eq!(
             found.checks,
@@ -153,6 +163,7 @@ mod tests {
             ]
         );
         assert_eq!(found.left_out, ["ON CONFLICT clauses"].into());
+        assert_eq!(found.deferred, [false, true, false, true, false]);
         assert_eq!(read("CREATE TABLE t (a)"), Definition::default());
     }
 }

@@ -103,8 +103,7 @@ impl Database for Sqlite {
     }
 
     async fn identity(&self) -> Result<String> {
-        let path = &self.settings.path;
-        Ok(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string())
+        Ok(connect::identity(&self.settings.path))
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
@@ -119,13 +118,12 @@ impl Database for Sqlite {
     }
 
     async fn describe(&self, name: &TableName) -> Result<Option<Table>> {
-        let name = name.clone();
-        self.catalogue.call(move |conn| catalog::describe(conn, &name)).await
+        Ok(self.describe_all(std::slice::from_ref(name)).await?.pop().flatten())
     }
 
     async fn describe_all(&self, names: &[TableName]) -> Result<Vec<Option<Table>>> {
         let names = names.to_vec();
-        self.catalogue.call(move |conn| names.iter().map(|name| catalog::describe(conn, name)).collect()).await
+        self.catalogue.call(move |conn| catalog::describe(conn, &names)).await
     }
 
     async fn own_tables(&self) -> Result<BTreeSet<TableName>> {

@@ -120,6 +120,7 @@ pub(super) fn value_cell<'a>(logical: &LogicalType, value: &'a Value) -> Cell<'a
         (_, Value::UInt(v)) => Cell::UInt(*v),
         (_, Value::Float(v)) => Cell::Float(*v),
         (_, Value::Bytes(v)) => Cell::Bytes(v),
+        (_, value @ Value::RawText(_)) => Cell::Escape(value),
         (_, value @ Value::Text(_)) => Cell::Escape(value),
     }
 }

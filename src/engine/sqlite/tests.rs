@@ -358,6 +358,7 @@ async fn hostile_names_and_round_trip_of_ddl() {
             parent_columns: vec!["select".into()],
             on_delete: ForeignKeyAction::Cascade,
             on_update: ForeignKeyAction::NoAction,
+            native: None,
         }];
         let made = f.make(&table).await;
         assert_eq!(made.columns[0].native, "INTEGER");

@@ -263,7 +263,7 @@ fn escape(value: ValueRef<'_>) -> Value {
         ValueRef::Integer(v) => Value::Int(v),
         ValueRef::Real(v) => Value::Float(v),
         ValueRef::Text(t) => {
-            std::str::from_utf8(t).map_or_else(|_| Value::Bytes(t.to_vec()), |t| Value::Text(t.to_owned()))
+            std::str::from_utf8(t).map_or_else(|_| Value::RawText(t.to_vec()), |t| Value::Text(t.to_owned()))
         }
         ValueRef::Blob(b) => Value::Bytes(b.to_vec()),
     }
@@ -605,6 +605,7 @@ impl Binder {
                 Value::Float(v) => ValueRef::Real(*v),
                 Value::Text(t) => ValueRef::Text(t.as_bytes()),
                 Value::Bytes(b) => ValueRef::Blob(b),
+                Value::RawText(b) => ValueRef::Text(b),
             },
         };
         ToSqlOutput::Borrowed(value)

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::select::{choose_columns, nearest};
 use crate::engine::{Database, Error, ErrorKind, Result};
-use crate::model::{Column, ColumnDef, LogicalType, Table, parse};
+use crate::model::{Column, ColumnDef, ForeignKey, LogicalType, Table, parse};
 
 /// The columns of a table that take part.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -176,6 +176,8 @@ fn renamed(table: &Table, choices: &BTreeMap<String, ColumnChoice>) -> Table {
     table.indexes.iter_mut().flat_map(|index| &mut index.columns).for_each(|column| rename(own, &mut column.name));
     let dialect = &mut table.dialect;
     dialect.left_out.extend(dialect.constraints.drain(..).map(|c| format!("{c}, as columns are renamed")));
+    let keys = table.foreign_keys.iter_mut().filter_map(ForeignKey::give_up_native);
+    dialect.left_out.extend(keys.map(|words| format!("{words}, as columns are renamed")));
     table.indexes.retain(|index| {
         if index.native.is_some() {
             dialect.left_out.push(format!("index {}, as columns are renamed", index.name));

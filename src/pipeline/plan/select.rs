@@ -1,6 +1,6 @@
 //! Which tables and columns take part, and in which order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::columns::ColumnChoice;
 use crate::engine::{Database, Error, ErrorKind, Result};
@@ -148,24 +148,64 @@ pub(super) fn choose_columns(table: &Table, choice: &ColumnChoice) -> Result<Tab
     Ok(table.project(&positions))
 }
 
-/// Parents before children; tables of a cycle in the order of their names.
+/// Parents before children, else by name; of a cycle the first by name goes before its parents.
 pub(super) fn sort_parents_first(tables: Vec<Table>) -> Vec<Table> {
-    let mut rest = tables;
-    let mut sorted: Vec<Table> = Vec::with_capacity(rest.len());
-    let mut names: BTreeSet<TableName> = rest.iter().map(|t| t.name.clone()).collect();
-    while !rest.is_empty() {
-        let free = |t: &Table| t.foreign_keys.iter().all(|f| f.parent == t.name || !names.contains(&f.parent));
-        let at = rest.iter().position(free).unwrap_or(0);
-        let next = rest.remove(at);
-        names.remove(&next.name);
-        sorted.push(next);
+    let places: BTreeMap<&TableName, usize> = tables.iter().enumerate().map(|(at, t)| (&t.name, at)).collect();
+    let parents = |t: &Table| -> BTreeSet<usize> {
+        let others = t.foreign_keys.iter().filter(|f| f.parent != t.name);
+        others.filter_map(|f| places.get(&f.parent).copied()).collect()
+    };
+    let mut waits: Vec<BTreeSet<usize>> = tables.iter().map(parents).collect();
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); tables.len()];
+    for (child, parents) in waits.iter().enumerate() {
+        for &parent in parents {
+            children[parent].push(child);
+        }
     }
-    sorted
+    let mut rest: BTreeSet<usize> = (0..tables.len()).collect();
+    let mut free: BTreeSet<usize> = rest.iter().copied().filter(|&at| waits[at].is_empty()).collect();
+    let mut order = Vec::with_capacity(tables.len());
+    while let Some(next) = free.pop_first().or_else(|| rest.first().copied()) {
+        rest.remove(&next);
+        order.push(next);
+        for &child in &children[next] {
+            waits[child].remove(&next);
+            if waits[child].is_empty() && rest.contains(&child) {
+                free.insert(child);
+            }
+        }
+    }
+    let mut tables: Vec<Option<Table>> = tables.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|at| tables[at].take()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ForeignKey, ForeignKeyAction};
+
+    #[test]
+    fn parents_come_first_and_cycles_are_cut_at_their_first_name() {
+        let sorted = |edges: &[(&str, &[&str])]| -> Vec<String> {
+            let table = |(name, parents): &(&str, &[&str])| {
+                let mut table = Table::new(TableName::new(*name), Vec::new());
+                table.foreign_keys.extend(parents.iter().map(|parent| ForeignKey {
+                    name: String::new(),
+                    columns: Vec::new(),
+                    parent: TableName::new(*parent),
+                    parent_columns: Vec::new(),
+                    on_delete: ForeignKeyAction::NoAction,
+                    on_update: ForeignKeyAction::NoAction,
+                    native: None,
+                }));
+                table
+            };
+            sort_parents_first(edges.iter().map(table).collect()).into_iter().map(|t| t.name.name).collect()
+        };
+        assert_eq!(sorted(&[("a", &["b"]), ("b", &["c"]), ("c", &[]), ("d", &["d"])]), ["c", "b", "a", "d"]);
+        assert_eq!(sorted(&[("a", &["b"]), ("b", &["a"]), ("c", &["b", "missing"])]), ["a", "b", "c"]);
+        assert_eq!(sorted(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &["b"]), ("d", &[])]), ["d", "a", "b", "c"]);
+    }
 
     #[test]
     fn globs() {

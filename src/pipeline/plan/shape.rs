@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Ends;
 use super::parents::Parents;
 use crate::engine::{Database, Error, ErrorKind, Letters, Result};
-use crate::model::{ColumnDef, DefaultValue, Table, TableName};
+use crate::model::{ColumnDef, DefaultValue, ForeignKey, Table, TableName};
 
 /// What the target makes of a table.
 pub(super) struct Wanted {
@@ -96,7 +96,8 @@ fn carried(source: &Table, ends: Ends, notes: &mut Vec<String>) -> Table {
     if !ends.one_product {
         let dialect = std::mem::take(&mut table.dialect);
         let parts = dialect.constraints.into_iter().chain(dialect.options).chain(dialect.left_out);
-        notes.extend(parts.map(|what| format!("left out: {what}")));
+        let keys = table.foreign_keys.iter_mut().filter_map(ForeignKey::give_up_native);
+        notes.extend(parts.chain(keys).map(|what| format!("left out: {what}")));
         for column in &mut table.columns {
             let words = column.dialect.take().filter(|_| !column.generated);
             notes.extend(words.map(|words| format!("left out: {words} of {}", column.name)));

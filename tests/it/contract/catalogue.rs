@@ -86,6 +86,7 @@ fn family() -> [Table; 2] {
         parent_columns: there.iter().map(|c| (*c).to_owned()).collect(),
         on_delete,
         on_update: ForeignKeyAction::NoAction,
+        native: None,
     };
     child.foreign_keys = vec![
         reference("child_parent", &["pb", "pa"], "parent", &["b", "a"], ForeignKeyAction::Cascade),

@@ -185,7 +185,8 @@ impl Made {
 pub fn cell<'a>(logical: &LogicalType, value: &'a Value) -> Cell<'a> {
     match value {
         Value::Null => Cell::Null,
-        value if *logical == LogicalType::Any => Cell::Escape(value),
+        Value::RawText(_) => Cell::Escape(value),
+        _ if *logical == LogicalType::Any => Cell::Escape(value),
         Value::Int(v) => Cell::Int(*v),
         Value::UInt(v) => Cell::UInt(*v),
         Value::Float(v) => Cell::Float(*v),

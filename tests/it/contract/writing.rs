@@ -244,6 +244,7 @@ async fn family(s: &Subject) -> (Made, Made) {
         parent_columns: vec!["a".to_owned(), "b".to_owned()],
         on_delete: ForeignKeyAction::NoAction,
         on_update: ForeignKeyAction::NoAction,
+        native: None,
     });
     (parent, s.make(&child).await)
 }

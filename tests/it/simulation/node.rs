@@ -61,6 +61,7 @@ fn tables(shape: Shape) -> Vec<Table> {
                 parent_columns: vec!["id".to_owned()],
                 on_delete: ForeignKeyAction::NoAction,
                 on_update: ForeignKeyAction::NoAction,
+                native: None,
             });
             vec![plain("p"), child]
         }
