@@ -2,11 +2,13 @@
 //! compares without it.
 
 use std::fmt::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::ends::{Bench, End, Side};
-use crate::process::{ok, rowferry, text};
+use crate::process::{Background, ok, rowferry, text};
 use crate::tables::ORDERS;
 use crate::{Outcome, median};
 
@@ -30,6 +32,12 @@ pub fn diffs(bench: &Bench) -> Outcome<String> {
         bench.copy(ORDERS, (end, Side::Source), (end, Side::Target))?;
     }
     let peers = peers();
+    if peers.iter().any(|p| p.name == DATA_DIFF) {
+        // It cannot do without a password, which the server's own account has not.
+        let user = "CREATE USER IF NOT EXISTS bench IDENTIFIED BY 'x'; GRANT ALL ON *.* TO bench";
+        ok(&mut bench.mysql(user))?;
+    }
+    let node = Behind::start(bench)?;
     let pairs: Vec<(&str, Ends)> = PAIRS.into_iter().filter(|(name, _)| bench.wants(name)).collect();
     let mut found = vec![Vec::new(); pairs.len()];
     for different in [false, true] {
@@ -44,6 +52,11 @@ pub fn diffs(bench: &Bench) -> Outcome<String> {
                 rowferry(&["diff", &urls.0, &urls.1, "--tables", "orders", "-q"], bench.folder(), &[code]).map(drop)
             })?;
             found[at].push(("rowferry".to_owned(), ours));
+            let other = format!("office/{}", Behind::name(b.0));
+            let behind = timed(bench, || {
+                rowferry(&["diff", &urls.0, &other, "--tables", "orders", "-q"], &node.folder, &[code]).map(drop)
+            })?;
+            found[at].push(("rowferry, the second behind a peer".to_owned(), behind));
             for peer in &peers {
                 if let Some(rate) = beside(bench, peer, (a, b))? {
                     found[at].push((peer.name.to_owned(), rate));
@@ -71,6 +84,47 @@ pub fn diffs(bench: &Bench) -> Outcome<String> {
         out.push_str("\ndata-diff was not at hand.\n");
     }
     Ok(out)
+}
+
+/// A node with the databases at the targets, and a folder whose configuration knows it.
+struct Behind {
+    folder: PathBuf,
+    _node: Background,
+}
+
+impl Behind {
+    fn name(end: End) -> &'static str {
+        match end {
+            End::Postgres => "postgres",
+            End::Maria => "maria",
+            End::Sqlite => "sqlite",
+        }
+    }
+
+    fn start(bench: &Bench) -> Outcome<Self> {
+        let (node, folder) = (bench.folder().join("node"), bench.folder().join("laptop"));
+        std::fs::create_dir_all(&node)?;
+        std::fs::create_dir_all(&folder)?;
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let key = "of-the-one-who-compares";
+        let mut office =
+            format!("node: office\nlisten: {address}\napi: {{ keys: [{{ name: bench, key: {key}, role: admin }}] }}\n");
+        office += "databases:\n";
+        for end in [End::Postgres, End::Maria, End::Sqlite] {
+            writeln!(office, "  {}: {{ url: \"{}\" }}", Self::name(end), bench.url(end, Side::Target))?;
+        }
+        std::fs::write(node.join("rowferry.yaml"), office)?;
+        let peer = format!("node: laptop\npeers: {{ office: {{ url: \"http://{address}\", api_key: {key} }} }}\n");
+        std::fs::write(folder.join("rowferry.yaml"), peer)?;
+        let started = Background::rowferry(&["serve"], &node)?;
+        for _ in 0..200 {
+            if TcpStream::connect(address).is_ok() {
+                return Ok(Self { folder, _node: started });
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err("the node did not start".into())
+    }
 }
 
 /// Makes rows differ at every target.
@@ -117,8 +171,11 @@ fn beside(bench: &Bench, peer: &Peer, (a, b): Ends) -> Outcome<Option<f64>> {
                 let mut command = Command::new(program);
                 for end in [a, b] {
                     // It knows one spelling of the scheme, and wants a password, which the server does not ask for.
-                    let url = bench.url(end.0, end.1).replacen("postgres:", "postgresql:", 1).replacen('@', ":x@", 1);
-                    command.args([&url, "orders"]);
+                    let url = bench.url(end.0, end.1).replacen("postgres:", "postgresql:", 1);
+                    let (scheme, place) = url.split_once("://").unwrap_or_default();
+                    let host = place.split_once('@').map_or(place, |(_, host)| host);
+                    let user = if end.0 == End::Postgres { "postgres" } else { "bench" };
+                    command.args([&format!("{scheme}://{user}:x@{host}"), "orders"]);
                 }
                 ok(command.args(["-k", "id", "-c", "%", "--stats"]))?;
             }
@@ -127,8 +184,8 @@ fn beside(bench: &Bench, peer: &Peer, (a, b): Ends) -> Outcome<Option<f64>> {
     };
     let can = match peer.program.as_str() {
         "sqldiff" => a.0 == End::Sqlite && b.0 == End::Sqlite,
-        // data-diff cannot do without a password, which the other server would refuse.
-        _ => a.0 == End::Postgres && b.0 == End::Postgres,
+        "psql" => a.0 == End::Postgres && b.0 == End::Postgres,
+        _ => a.0 != End::Sqlite && b.0 != End::Sqlite,
     };
     can.then(|| timed(bench, work)).transpose()
 }

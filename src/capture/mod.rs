@@ -6,13 +6,15 @@ mod feed;
 mod fold;
 mod reform;
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Source};
-use crate::model::{Batch, Cell, Column, Shift, Table, fit};
+use crate::model::{Batch, Cell, Column, Shift, Table, Value, fit};
 
 pub use fault::{Fault, Outcome};
 pub(crate) use feed::lines_of;
@@ -22,12 +24,56 @@ pub(crate) use fold::{Noted, content, fold_keys};
 pub use reform::reform;
 
 /// A batch in the form of the receiving table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FittedBatch {
     /// The rows; at a misfit stands the original, as text.
     pub batch: Batch,
     /// Row, column and reason of each value that does not fit, by row.
     pub misfits: Vec<(usize, usize, String)>,
+}
+
+impl FittedBatch {
+    /// Some of its rows.
+    #[must_use]
+    pub fn part(&self, rows: Range<usize>) -> Self {
+        let inside = self.misfits.iter().filter(|m| rows.contains(&m.0));
+        Self {
+            misfits: inside.map(|(row, column, why)| (row - rows.start, *column, why.clone())).collect(),
+            batch: self.batch.select(rows),
+        }
+    }
+
+    /// The same with what does not fit beside its column, as it has to be where only values of the column's type are
+    /// taken over.
+    #[must_use]
+    pub fn set_aside(mut self) -> Self {
+        if self.misfits.is_empty() {
+            return self;
+        }
+        let unfit: BTreeSet<(usize, usize)> = self.misfits.iter().map(|m| (m.1, m.0)).collect();
+        let whole = |column: usize| unfit.range((column, 0)..(column + 1, 0)).next().is_none();
+        let aside = |cell: Cell<'_>| match cell.to_value() {
+            Value::Bytes(bytes) => String::from_utf8(bytes).map_or_else(|e| Value::Bytes(e.into_bytes()), Value::Text),
+            value => value,
+        };
+        let (table, mut columns) = (self.batch.table.clone(), self.batch.into_columns());
+        for (at, column) in columns.iter_mut().enumerate().filter(|(at, _)| !whole(*at)) {
+            let mut out = Column::default();
+            for row in 0..column.len() {
+                let cell = column.cell(row);
+                if unfit.contains(&(at, row)) { out.push_escape(aside(cell)) } else { out.push_cell(cell) }
+            }
+            *column = out;
+        }
+        self.batch = Batch::new(table, columns);
+        self
+    }
+
+    /// The rows that do not fit.
+    #[must_use]
+    pub fn unfit(&self) -> BTreeSet<usize> {
+        self.misfits.iter().map(|m| m.0).collect()
+    }
 }
 
 /// What batches are turned into: the receiving table (same columns in the same order as the table
@@ -36,8 +82,8 @@ pub struct FittedBatch {
 pub struct Shape {
     /// The receiving table.
     pub table: Arc<Table>,
-    /// The database it is in.
-    pub database: Arc<dyn Database>,
+    /// The database it is in; without it only the types judge.
+    pub database: Option<Arc<dyn Database>>,
     /// Whether both ends are one product.
     pub same_engine: bool,
     /// For each column how its clock readings change on the way.
@@ -79,6 +125,18 @@ pub type Reading = mpsc::Receiver<Result<FittedBatch>>;
 #[must_use]
 pub fn read(source: Box<dyn Source>, request: ReadRequest, shape: Option<Shape>, stop: CancellationToken) -> Reading {
     pump(source, request, shape, stop, None, |fitted, _| fitted)
+}
+
+/// As [`read`], with something made of each batch in the same task.
+#[must_use]
+pub fn read_and<T: Send + 'static>(
+    source: Box<dyn Source>,
+    request: ReadRequest,
+    shape: Option<Shape>,
+    stop: CancellationToken,
+    make: impl Fn(FittedBatch) -> T + Send + Sync + 'static,
+) -> mpsc::Receiver<Result<T>> {
+    pump(source, request, shape, stop, None, move |fitted, _| make(fitted))
 }
 
 /// As [`read`], for who does not wait for a further batch before it has given back the room of the one at hand.
@@ -169,7 +227,8 @@ pub fn fit_batch(batch: Batch, shape: &Shape) -> FittedBatch {
             let (data, unfit) = fit(&source.columns[at].logical, &target.logical, data, shape.same_engine);
             misfits.extend(unfit.into_iter().map(|(row, why)| (row, at, why)));
             if !target.generated {
-                misfits.extend(shape.database.misfits(target, &data).into_iter().map(|(row, why)| (row, at, why)));
+                let judged = shape.database.iter().flat_map(|database| database.misfits(target, &data));
+                misfits.extend(judged.map(|(row, why)| (row, at, why)));
                 if !target.nullable && data.has_null() {
                     let nulls = (0..data.len()).filter(|&row| data.cell(row) == Cell::Null);
                     misfits.extend(nulls.map(|row| (row, at, "it must not be NULL".to_owned())));

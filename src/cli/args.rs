@@ -156,13 +156,16 @@ pub(crate) enum CopyMode {
 #[derive(Debug, clap::Args)]
 #[command(after_help = URLS)]
 pub(crate) struct DiffArgs {
-    /// A database: a URL or a name in the config
+    /// A database: a URL, a name in the config, or PEER/DATABASE
     pub a: String,
     /// The other one
     pub b: String,
     /// Tables or globs (* and ?, escaped by \), comma-separated; all by default
     #[arg(long, value_delimiter = ',')]
     pub tables: Vec<String>,
+    /// Tables or globs to leave out
+    #[arg(long, value_delimiter = ',')]
+    pub exclude: Vec<String>,
     /// List each row that differs
     #[arg(long)]
     pub rows: bool,

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::args::Args;
 use crate::config::{self, Config, PeerKind};
 use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, open};
-use crate::peer::Link;
+use crate::peer::{Link, RemoteEndpoint};
+use crate::pipeline::{Endpoint, LocalEndpoint};
 
 /// The configuration of this call; a command that needs one fails without.
 pub(crate) fn configuration(args: &Args) -> Result<Config> {
@@ -47,6 +50,22 @@ pub(crate) async fn named(config: &Config, name: &str, create: bool) -> Result<A
     open(database.url.expose(), &OpenOptions { create, zone: database.timezone.clone() })
         .await
         .map_err(|e| e.context(format!("database '{name}'")))
+}
+
+/// A database to be looked at: a URL, a name in the config, or `PEER/DATABASE`; a peer's name alone stands for the one
+/// database that its key opens.
+pub(crate) async fn endpoint(args: &Args, name: &str, stop: &CancellationToken) -> Result<Arc<dyn Endpoint>> {
+    let (peer, database) = name.split_once('/').map_or((name, None), |(peer, database)| (peer, Some(database)));
+    if !name.contains(':') && config::find(args.config.as_deref()).is_some() {
+        let config = configuration(args)?;
+        if config.peers.contains_key(peer) && !config.databases.contains_key(name) {
+            let link = self::peer(&config, peer)?;
+            let endpoint = RemoteEndpoint::meet(link, &config.node, database).await?;
+            endpoint.must_compare()?;
+            return Ok(Arc::new(endpoint));
+        }
+    }
+    Ok(Arc::new(LocalEndpoint::new(&self::database(args, name, false).await?, stop)))
 }
 
 /// The way to a peer that the config names.

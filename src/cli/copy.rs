@@ -91,7 +91,7 @@ async fn changes(
     let tables = plan.tables.iter().filter(|t| !t.create).cloned().collect();
     let there = Plan { tables, notes: Vec::new(), ..plan.clone() };
     let limits = BatchLimits { rows: 4000, bytes: BATCH_BYTES };
-    let options = DiffOptions { tables: Vec::new(), rows: false, limits, stop };
+    let options = DiffOptions { tables: Vec::new(), exclude: Vec::new(), rows: false, limits, stop };
     let found = compare(source, target, &there, &options).await?;
     Ok(found.into_iter().map(|t| (t.table.clone(), t)).collect())
 }

@@ -14,7 +14,7 @@ use super::args::DemoArgs;
 use super::copy::{BATCH_BYTES, execute};
 use super::output::Output;
 use crate::apply::Rejects;
-use crate::diff::{Diff, DiffOptions, diff, repair_plan};
+use crate::diff::{Diff, DiffOptions, diff_at_hand, repair_plan};
 use crate::engine::{Database, Error, ErrorKind, Result, WriteOptions};
 use crate::model::BatchLimits;
 use crate::pipeline::{Claim, PlanOptions, RunOptions, plan};
@@ -178,7 +178,8 @@ async fn execute_quietly(
 
 async fn compare(a: &Arc<dyn Database>, b: &Arc<dyn Database>, stop: &CancellationToken) -> Result<Diff> {
     let limits = BatchLimits { rows: 4000, bytes: BATCH_BYTES };
-    diff(a, b, &DiffOptions { tables: Vec::new(), rows: true, limits, stop: stop.clone() }).await
+    let options = DiffOptions { tables: Vec::new(), exclude: Vec::new(), rows: true, limits, stop: stop.clone() };
+    diff_at_hand(a, b, &options).await
 }
 
 fn print(found: &Diff, output: &Output) {

@@ -10,27 +10,29 @@ use super::output::{Output, columns};
 use super::{Outcome, connect, ended};
 use crate::apply::Rejects;
 use crate::diff::{Diff, DiffOptions, diff, repair_plan};
-use crate::engine::{Database, Error, Result};
+use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::BatchLimits;
-use crate::pipeline::{Claim, Progress, RunOptions, persist, run as run_plan};
+use crate::pipeline::{Claim, Endpoint, Progress, RunOptions, persist, run as run_plan};
 
 pub(crate) async fn run(args: &Args, typed: &DiffArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
-    let a = connect::database(args, &typed.a, false).await?;
-    let b = connect::database(args, &typed.b, false).await?;
+    let a = connect::endpoint(args, &typed.a, &stop).await?;
+    let b = connect::endpoint(args, &typed.b, &stop).await?;
+    let repaired = match typed.repair {
+        Some(Repair::AToB) => Some((at_hand(&a)?, at_hand(&b)?)),
+        Some(Repair::BToA) => Some((at_hand(&b)?, at_hand(&a)?)),
+        None => None,
+    };
     let options = DiffOptions {
         tables: typed.tables.clone(),
+        exclude: typed.exclude.clone(),
         rows: typed.rows,
         limits: BatchLimits { rows: 4000, bytes: BATCH_BYTES },
         stop: stop.clone(),
     };
-    let compare = || diff(&a, &b, &options);
+    let compare = || diff(a.as_ref(), b.as_ref(), &options);
     let mut found = persist(&stop, compare).await?;
-    if let (Some(direction), false) = (typed.repair, found.equal) {
+    if let (Some((from, to)), false) = (repaired, found.equal) {
         print(&found, output);
-        let (from, to) = match direction {
-            Repair::AToB => (&a, &b),
-            Repair::BToA => (&b, &a),
-        };
         let fault = repair(from, to, &found, typed.force, &stop, output).await?;
         found = match persist(&stop, compare).await {
             Ok(found) => found,
@@ -45,7 +47,23 @@ pub(crate) async fn run(args: &Args, typed: &DiffArgs, output: &Output, stop: Ca
     }
     output.document(&found);
     print(&found, output);
+    a.part().await;
+    b.part().await;
     Ok(if found.equal { Outcome::Done } else { Outcome::Short })
+}
+
+/// The database of an end, which a repair needs at hand.
+fn at_hand(end: &Arc<dyn Endpoint>) -> Result<&Arc<dyn Database>> {
+    end.database().ok_or_else(|| {
+        Error::new(
+            ErrorKind::Usage,
+            format!(
+                "--repair reads and writes databases at hand, and {} is behind a peer: bring both in step with a sync, or \
+                 repair where both can be reached by URL",
+                end.label()
+            ),
+        )
+    })
 }
 
 /// Writes what differs; tables that only one side has are left alone. What went wrong after it had begun to write.
@@ -90,6 +108,9 @@ fn print(found: &Diff, output: &Output) {
         output.line(line);
     }
     for table in &found.tables {
+        for note in &table.notes {
+            output.line(format!("  {}: {note}", table.table));
+        }
         for row in table.rows.iter().flatten() {
             let key = serde_json::Value::Object(row.key.clone());
             let columns = if row.columns.is_empty() { String::new() } else { format!(": {}", row.columns.join(", ")) };

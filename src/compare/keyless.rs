@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Batch, Digest, RangeDigest, row_digest};
+use crate::model::{Digest, RangeDigest};
 
-const BUCKETS: usize = 4096;
+/// How many buckets there are.
+pub const BUCKETS: usize = 4096;
 
 /// Digests of a table's rows, summed by the first bits of each row's digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buckets(Vec<RangeDigest>);
 
 impl Default for Buckets {
@@ -15,17 +17,34 @@ impl Default for Buckets {
     }
 }
 
-fn bucket(digest: Digest) -> usize {
+/// The bucket that a row is in.
+#[must_use]
+pub fn bucket(digest: Digest) -> usize {
     usize::try_from(digest.0 >> 116).unwrap_or(0) % BUCKETS
 }
 
 impl Buckets {
-    /// Takes a batch's rows in.
-    pub fn add(&mut self, batch: &Batch, rows: impl Iterator<Item = usize>, columns: &[usize]) {
-        for row in rows {
-            let digest = row_digest(batch, row, columns);
-            self.0[bucket(digest)].add(digest);
-        }
+    /// Those with these sums; `None` where they are too many or too few.
+    #[must_use]
+    pub fn of(sums: Vec<RangeDigest>) -> Option<Self> {
+        (sums.len() == BUCKETS).then_some(Self(sums))
+    }
+
+    /// The sums.
+    #[must_use]
+    pub fn sums(&self) -> &[RangeDigest] {
+        &self.0
+    }
+
+    /// Takes rows in.
+    pub fn add(&mut self, rows: impl Iterator<Item = Digest>) {
+        rows.for_each(|digest| self.0[bucket(digest)].add(digest));
+    }
+
+    /// How many rows it holds.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.0.iter().map(|sum| sum.rows).sum()
     }
 
     /// Which buckets differ from another table's.
@@ -49,13 +68,10 @@ impl Surplus {
         Self { differing, count: HashMap::new() }
     }
 
-    /// Counts a batch's rows `by` each.
-    pub fn add(&mut self, batch: &Batch, rows: impl Iterator<Item = usize>, columns: &[usize], by: i64) {
-        for row in rows {
-            let digest = row_digest(batch, row, columns);
-            if self.differing[bucket(digest)] {
-                *self.count.entry(digest).or_default() += by;
-            }
+    /// Counts rows `by` each.
+    pub fn add(&mut self, rows: impl Iterator<Item = Digest>, by: i64) {
+        for digest in rows.filter(|digest| self.differing[bucket(*digest)]) {
+            *self.count.entry(digest).or_default() += by;
         }
     }
 
@@ -77,8 +93,7 @@ impl Surplus {
 
     /// Whether this row is one that the first side (`sign` 1) or the second (-1) has more; counts
     /// it off.
-    pub fn claim(&mut self, batch: &Batch, row: usize, columns: &[usize], sign: i64) -> bool {
-        let digest = row_digest(batch, row, columns);
+    pub fn claim(&mut self, digest: Digest, sign: i64) -> bool {
         match self.count.get_mut(&digest) {
             Some(n) if n.signum() == sign => {
                 *n -= sign;

@@ -2,18 +2,20 @@
 //!
 //! With a row key both sides are read in key order and joined in one pass. Without one, rows are
 //! told apart by all their columns and counted: digests go into buckets, and only the buckets whose
-//! sums differ are read again.
+//! sums differ are looked at again.
 
 mod keyless;
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
+use tokio::sync::mpsc;
+
 use crate::capture::{FittedBatch, Reading};
 use crate::engine::{Error, ErrorKind, Result};
-use crate::model::{Batch, Cell, Key, LogicalType, Table, cell_order};
+use crate::model::{Batch, Cell, Key, LogicalType, Table, cell_order, equal_cells};
 
-pub use keyless::{Buckets, Surplus};
+pub use keyless::{BUCKETS, Buckets, Surplus, bucket};
 
 /// Differences between a stretch of A and a stretch of B.
 #[derive(Debug, Default)]
@@ -92,6 +94,13 @@ impl Merge {
         Self { a: Side::new(a), b: Side::new(b), key, compared }
     }
 
+    /// As [`Self::new`], of rows that are at hand.
+    #[must_use]
+    pub fn of(a: Vec<FittedBatch>, b: Vec<Batch>, key: Key, compared: Vec<(usize, LogicalType)>) -> Self {
+        let b = b.into_iter().map(|batch| FittedBatch { batch, misfits: Vec::new() }).collect();
+        Self::new(at_hand(a), at_hand(b), key, compared)
+    }
+
     /// The next stretch, with the batches its rows are in; `None` at the end of both.
     pub async fn next(&mut self) -> Result<Option<(Step, Option<&Batch>, Option<&Batch>)>> {
         self.a.fill().await?;
@@ -167,32 +176,70 @@ impl Merge {
     /// A reader that does not keep the order would make rows look missing; better to stop.
     fn expect_order(&self) -> Result<()> {
         let Some(a) = self.a.batch() else { return Ok(()) };
-        if self.a.row > 0
-            && self.a.row < a.rows()
-            && order_rows(&self.key, a, self.a.row - 1, a, self.a.row) == Ordering::Greater
-        {
-            // A key that does not fit the other side is out of order by nature.
-            let fits =
-                |row: usize| self.key.columns.iter().all(|&c| !matches!(a.cell(row, c), Cell::Null | Cell::Escape(_)));
-            if fits(self.a.row - 1) && fits(self.a.row) {
-                return Err(Error::new(
-                    ErrorKind::Protocol,
-                    format!("rows of {} came out of key order; nothing was decided on them", a.table.name),
-                ));
-            }
+        if self.a.row == 0 || self.a.row >= a.rows() {
+            return Ok(());
         }
-        Ok(())
+        expect_order(&self.key, (a, self.a.row - 1), (a, self.a.row))
     }
 }
 
-fn order_rows(key: &Key, a: &Batch, a_row: usize, b: &Batch, b_row: usize) -> Ordering {
-    for &column in &key.columns {
-        let order = cell_order(&a.table.columns[column].logical, a.cell(a_row, column), b.cell(b_row, column));
-        if order != Ordering::Equal {
-            return order;
-        }
+fn at_hand(batches: Vec<FittedBatch>) -> Reading {
+    let (send, receive) = mpsc::channel(batches.len().max(1));
+    for batch in batches {
+        // There is room for all of them.
+        let _ = send.try_send(Ok(batch));
     }
-    Ordering::Equal
+    receive
+}
+
+fn order_rows(key: &Key, a: &Batch, a_row: usize, b: &Batch, b_row: usize) -> Ordering {
+    order_keys(key, (a, a_row), |at| b.cell(b_row, key.columns[at]))
+}
+
+/// The order of a row's key and another, given by the places of the key's columns.
+fn order_keys<'a>(key: &Key, (batch, row): (&Batch, usize), other: impl Fn(usize) -> Cell<'a>) -> Ordering {
+    let orders = key
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(at, &column)| cell_order(&batch.table.columns[column].logical, batch.cell(row, column), other(at)));
+    orders.into_iter().find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+}
+
+/// How many rows of a batch from `start` on have no key beyond that of a row of `keys`, which has the key's columns
+/// alone. The batch is in key order.
+#[must_use]
+pub fn rows_upto(key: &Key, batch: &Batch, start: usize, (keys, bound): (&Batch, usize)) -> usize {
+    let within = |row: usize| order_keys(key, (batch, row), |at| keys.cell(bound, at)).is_le();
+    let (mut least, mut most) = (start, batch.rows());
+    // Most batches stand within as a whole, or end close by.
+    if most > start && within(most - 1) {
+        return most - start;
+    }
+    while least < most {
+        let middle = least.midpoint(most);
+        if within(middle) { least = middle + 1 } else { most = middle }
+    }
+    least - start
+}
+
+/// A row of A that comes after another of A must not have a smaller key.
+///
+/// # Errors
+/// `Protocol` when it has.
+pub fn expect_order(key: &Key, before: (&Batch, usize), after: (&Batch, usize)) -> Result<()> {
+    // A key that does not fit the other side is out of order by nature.
+    let fits = |(batch, row): (&Batch, usize)| {
+        key.columns.iter().all(|&c| !matches!(batch.cell(row, c), Cell::Null | Cell::Escape(_)))
+    };
+    let greater = order_rows(key, before.0, before.1, after.0, after.1) == Ordering::Greater;
+    if greater && fits(before) && fits(after) {
+        return Err(Error::new(
+            ErrorKind::Protocol,
+            format!("rows of {} came out of key order; nothing was decided on them", after.0.table.name),
+        ));
+    }
+    Ok(())
 }
 
 /// Whether two rows say the same in these columns, each compared as the type that [`compared_as`] tells.
@@ -212,19 +259,4 @@ pub fn compared_as(a: &Table, b: &Table, columns: impl Iterator<Item = usize>) -
             (c, if either { document.clone() } else { b.columns[c].logical.clone() })
         })
         .collect()
-}
-
-/// Whether two cells of one type say the same: decimals by number, binary JSON by document, any
-/// NaN like any other.
-#[must_use]
-pub fn equal_cells(logical: &LogicalType, a: Cell<'_>, b: Cell<'_>) -> bool {
-    match (a, b) {
-        (Cell::Float(a), Cell::Float(b)) if a.is_nan() && b.is_nan() => true,
-        (Cell::Bytes(a), Cell::Bytes(b)) if a == b => true,
-        (Cell::Bytes(a), Cell::Bytes(b)) if matches!(logical, LogicalType::Json { binary: true }) => {
-            let document = |bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok();
-            document(a).is_some_and(|a| Some(a) == document(b))
-        }
-        _ => cell_order(logical, a, b) == Ordering::Equal,
-    }
 }

@@ -173,7 +173,7 @@ pub(super) fn own_keys(
 ) -> (Batch, Vec<usize>) {
     let shape = Shape {
         table: mapping.from_keys.clone(),
-        database: database.clone(),
+        database: Some(database.clone()),
         same_engine: route.same_product(),
         shifts: shifts((&mapping.to_keys, &route.to.zone), (&mapping.from_keys, &route.from.zone)),
     };
@@ -359,7 +359,7 @@ impl LocalReceiver {
         for (book, mapping) in books.into_iter().zip(&route.tables) {
             let shape = |from: &Arc<Table>, to: &Arc<Table>| Shape {
                 table: to.clone(),
-                database: site.database.clone(),
+                database: Some(site.database.clone()),
                 same_engine: route.same_product(),
                 shifts: shifts((from, &route.from.zone), (to, &route.to.zone)),
             };

@@ -15,7 +15,11 @@
 //!   the run.
 //! - Whoever is asked waits for locks of its own; `Busy` comes out only when that took too long.
 //! - After any error the next call begins anew: nothing half done is left open.
+//!
+//! Two ends that are only compared are two [`Comparand`]s; nothing is put in place for that.
 
+mod comparand;
+mod comparison;
 mod local;
 mod mapping;
 mod stamped;
@@ -29,6 +33,8 @@ use crate::engine::Result;
 use crate::model::{Batch, BatchLimits, Site, Zone};
 
 pub use crate::capture::{Fault, Outcome};
+pub use comparand::LocalComparand;
+pub use comparison::{Comparand, Comparison, Counted, Followed, Half, Leaves};
 pub use local::{LocalReceiver, LocalSender};
 pub use mapping::{Filter, Mapping};
 pub use stamped::StampedSender;

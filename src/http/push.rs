@@ -205,7 +205,7 @@ fn group(opened: &Opened, data: &[BTreeMap<String, Box<RawValue>>]) -> Result<Ve
     for ((_, deleted, given), (columns, places)) in sorted {
         let shape = Shape {
             table: Arc::new(table.project(&given)),
-            database: opened.database.clone(),
+            database: Some(opened.database.clone()),
             same_engine: false,
             shifts: vec![None; given.len()].into(),
         };

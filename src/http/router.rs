@@ -38,6 +38,7 @@ enum Does {
     Changes,
     Snapshot,
     Apply,
+    Digests,
 }
 
 /// Every route that there is.
@@ -54,6 +55,7 @@ pub static ROUTES: &[Route] = &[
     route("POST", path::CHANGES, Needs::Rows(Way::Out), Does::Changes),
     route("POST", path::SNAPSHOT, Needs::Rows(Way::Out), Does::Snapshot),
     route("POST", path::APPLY, Needs::Rows(Way::In), Does::Apply),
+    route("POST", path::DIGESTS, Needs::Rows(Way::Out), Does::Digests),
 ];
 
 const fn route(method: &'static str, path: &'static str, needs: Needs, does: Does) -> Route {
@@ -64,7 +66,7 @@ impl Route {
     /// Whether requests count for the limit of their key: those of a sync that runs do not, they wait for each other.
     #[must_use]
     pub fn is_counted(&self) -> bool {
-        !matches!(self.does, Does::Prepare | Does::Changes | Does::Snapshot | Does::Apply)
+        !matches!(self.does, Does::Prepare | Does::Changes | Does::Snapshot | Does::Apply | Does::Digests)
     }
 }
 
@@ -125,5 +127,6 @@ pub(super) async fn run(route: &Route, call: Call) -> Reply {
         Does::Changes => peer::send(call).await,
         Does::Snapshot => peer::snapshot(call).await,
         Does::Apply => peer::receive(call).await,
+        Does::Digests => peer::compare(call).await,
     }
 }

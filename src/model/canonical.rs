@@ -1,32 +1,8 @@
-//! One form for equal values: order of key values and digests of rows, the same on every engine.
+//! Order of values, the same on every engine.
 
 use std::cmp::Ordering;
 
-use xxhash_rust::xxh3::Xxh3;
-
-use super::{Batch, Cell, LogicalType, Value, temporal};
-
-/// A 128-bit digest (XXH3). Not cryptographic: it tells honest rows apart, not forged ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Hash)]
-pub struct Digest(pub u128);
-
-/// Digest of a set of rows: their number and the *sum* of their digests. A sum, not XOR: two rows
-/// with the same change would cancel out under XOR.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RangeDigest {
-    /// Rows.
-    pub rows: u64,
-    /// Sum of their digests, modulo 2^128.
-    pub sum: u128,
-}
-
-impl RangeDigest {
-    /// Takes a row in.
-    pub fn add(&mut self, digest: Digest) {
-        self.rows += 1;
-        self.sum = self.sum.wrapping_add(digest.0);
-    }
-}
+use super::{Cell, LogicalType, Value, temporal};
 
 /// Splits a canonical decimal text into sign, whole digits without leading zeros and fraction
 /// digits without trailing zeros; `None` for NaN and the infinities.
@@ -56,7 +32,7 @@ fn order_decimal(a: &str, b: &str) -> Ordering {
             let size = aw.len().cmp(&bw.len()).then_with(|| aw.cmp(bw)).then_with(|| af.cmp(bf));
             if an { size.reverse() } else { size }
         }
-        _ => rank(a).cmp(&rank(b)),
+        _ => rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)),
     }
 }
 
@@ -151,11 +127,17 @@ fn order_value(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Int(a), Value::Int(b)) => a.cmp(b),
         (Value::UInt(a), Value::UInt(b)) => a.cmp(b),
+        (Value::Int(a), Value::UInt(b)) => i128::from(*a).cmp(&i128::from(*b)),
+        (Value::UInt(a), Value::Int(b)) => i128::from(*a).cmp(&i128::from(*b)),
         (Value::Float(a), Value::Float(b)) => a.total_cmp(b),
         #[allow(clippy::cast_precision_loss, reason = "an order between unlike numbers needs no more")]
         (Value::Int(a), Value::Float(b)) => (*a as f64).total_cmp(b).then(Ordering::Less),
         #[allow(clippy::cast_precision_loss, reason = "an order between unlike numbers needs no more")]
         (Value::Float(a), Value::Int(b)) => a.total_cmp(&(*b as f64)).then(Ordering::Greater),
+        #[allow(clippy::cast_precision_loss, reason = "an order between unlike numbers needs no more")]
+        (Value::UInt(a), Value::Float(b)) => (*a as f64).total_cmp(b).then(Ordering::Less),
+        #[allow(clippy::cast_precision_loss, reason = "an order between unlike numbers needs no more")]
+        (Value::Float(a), Value::UInt(b)) => a.total_cmp(&(*b as f64)).then(Ordering::Greater),
         (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
         _ => class(a).cmp(&class(b)).then_with(|| text(a).cmp(&text(b))),
     }
@@ -168,83 +150,6 @@ fn text(value: &Value) -> Option<&[u8]> {
         Value::RawText(bytes) => Some(bytes),
         _ => None,
     }
-}
-
-/// Digest of one row over these columns.
-///
-/// Each value is preceded by its kind, and strings by their length, so that no two different rows
-/// have the same input. A decimal counts without the zeros that do not change it.
-#[must_use]
-pub fn row_digest(batch: &Batch, row: usize, columns: &[usize]) -> Digest {
-    let mut hash = Xxh3::new();
-    for &column in columns {
-        let logical = &batch.table.columns[column].logical;
-        feed(&mut hash, logical, batch.cell(row, column));
-    }
-    Digest(hash.digest128())
-}
-
-/// A name for a text, of 32 hexadecimal digits.
-#[must_use]
-pub fn text_digest(text: &str) -> String {
-    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
-}
-
-fn feed(hash: &mut Xxh3, logical: &LogicalType, cell: Cell<'_>) {
-    let mut number = |v: i128| {
-        hash.update(b"n");
-        hash.update(&v.to_le_bytes());
-    };
-    match cell {
-        Cell::Null => hash.update(b"0"),
-        Cell::Absent => hash.update(b"a"),
-        Cell::Int(v) => number(i128::from(v)),
-        Cell::UInt(v) => number(i128::from(v)),
-        Cell::Float(v) => {
-            hash.update(b"f");
-            // Every NaN is one NaN: engines do not keep the payload.
-            let bits = if v.is_nan() { f64::NAN.to_bits() } else { v.to_bits() };
-            hash.update(&bits.to_le_bytes());
-        }
-        Cell::Bytes(v) => {
-            if matches!(logical, LogicalType::Decimal { .. })
-                && let Some((negative, whole, fraction)) = std::str::from_utf8(v).ok().and_then(decimal_parts)
-            {
-                hash.update(if negative { b"d-" } else { b"d+" });
-                feed_bytes(hash, whole.as_bytes());
-                feed_bytes(hash, fraction.as_bytes());
-                return;
-            }
-            hash.update(b"b");
-            feed_bytes(hash, v);
-        }
-        Cell::Escape(value) => {
-            hash.update(b"e");
-            match value {
-                Value::Null => hash.update(b"0"),
-                Value::Int(v) => hash.update(&v.to_le_bytes()),
-                Value::UInt(v) => hash.update(&v.to_le_bytes()),
-                Value::Float(v) => hash.update(&v.to_bits().to_le_bytes()),
-                Value::Text(v) => {
-                    hash.update(b"t");
-                    feed_bytes(hash, v.as_bytes());
-                }
-                Value::Bytes(v) => {
-                    hash.update(b"b");
-                    feed_bytes(hash, v);
-                }
-                Value::RawText(v) => {
-                    hash.update(b"t");
-                    feed_bytes(hash, v);
-                }
-            }
-        }
-    }
-}
-
-fn feed_bytes(hash: &mut Xxh3, bytes: &[u8]) {
-    hash.update(&(bytes.len() as u64).to_le_bytes());
-    hash.update(bytes);
 }
 
 #[cfg(test)]

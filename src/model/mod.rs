@@ -2,6 +2,7 @@
 
 mod batch;
 mod canonical;
+mod digest;
 mod fit;
 mod name;
 mod table;
@@ -12,7 +13,8 @@ mod version;
 mod zone;
 
 pub use batch::{Batch, BatchBuilder, BatchLimits, Cell, Column, VarBytes};
-pub use canonical::{Digest, RangeDigest, cell_order, decimal_parts, row_digest, text_digest};
+pub use canonical::{cell_order, decimal_parts};
+pub use digest::{Digest, RangeDigest, equal_cells, row_digest, row_digests, text_digest};
 pub use fit::{Misfit, convertible, fit};
 pub use name::TableName;
 pub use table::{

@@ -12,8 +12,10 @@ use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::capture::Changes;
+use crate::compare::{BUCKETS, Buckets};
+use crate::endpoint::Leaves;
 use crate::model::{
-    Batch, Cell, Column, Digest, Entry, LogicalType, Mark, Table, Value, Vector, Version, decimal_parts,
+    Batch, Cell, Column, Digest, Entry, LogicalType, Mark, RangeDigest, Table, Value, Vector, Version, decimal_parts,
 };
 
 /// What bodies begin with: a name and a version of the form.
@@ -140,6 +142,29 @@ impl Writer {
             self.len(row.map_or(0, |row| row + 1));
             self.bytes.push(u8::from(*left));
         }
+    }
+
+    /// Adds leaves of a comparison.
+    pub fn leaves(&mut self, leaves: &Leaves) {
+        self.batch(&leaves.upto);
+        self.bytes.extend(leaves.first.to_le_bytes());
+        self.len(leaves.digests.len());
+        for digest in &leaves.digests {
+            self.bytes.push(u8::from(digest.is_some()));
+            if let Some(digest) = digest {
+                self.sum(*digest);
+            }
+        }
+    }
+
+    /// Adds what was counted of a table.
+    pub fn buckets(&mut self, buckets: &Buckets) {
+        buckets.sums().iter().for_each(|sum| self.sum(*sum));
+    }
+
+    fn sum(&mut self, digest: RangeDigest) {
+        self.bytes.extend(digest.rows.to_le_bytes());
+        self.bytes.extend(digest.sum.to_le_bytes());
     }
 
     fn entry(&mut self, entry: &Entry) {
@@ -354,6 +379,33 @@ impl<'a> Reader<'a> {
         Ok(changes)
     }
 
+    /// Leaves of a comparison whose rows are told apart by these columns.
+    ///
+    /// # Errors
+    /// [`Damaged`] where they are none.
+    pub fn leaves(&mut self, keys: &Arc<Table>) -> Result<Leaves> {
+        let (upto, first) = (self.batch(keys)?, u64::from_le_bytes(self.chunk()?));
+        let count = self.count(1)?;
+        let digest = |_| Ok(if self.flag()? { Some(self.sum()?) } else { None });
+        let digests = (0..count).map(digest).collect::<Result<Vec<_>>>()?;
+        // No more of them than a number can count.
+        let sound = (upto.rows()..=upto.rows() + 1).contains(&count) && first.checked_add(count as u64).is_some();
+        if sound { Ok(Leaves { first, upto, digests }) } else { Err(Damaged) }
+    }
+
+    /// What was counted of a table.
+    ///
+    /// # Errors
+    /// [`Damaged`] where it is not that.
+    pub fn buckets(&mut self) -> Result<Buckets> {
+        let sums = (0..BUCKETS).map(|_| self.sum()).collect::<Result<_>>()?;
+        Buckets::of(sums).ok_or(Damaged)
+    }
+
+    fn sum(&mut self) -> Result<RangeDigest> {
+        Ok(RangeDigest { rows: u64::from_le_bytes(self.chunk()?), sum: u128::from_le_bytes(self.chunk()?) })
+    }
+
     fn version(&mut self) -> Result<Version> {
         Version::from_bytes(&self.chunk::<{ Version::BYTES }>()?).map_err(|_| Damaged)
     }
@@ -551,19 +603,38 @@ mod tests {
         }
     }
 
+    fn leaves() -> Leaves {
+        let mut upto = vec![Column::default(); 2];
+        upto[0].push_int(7);
+        upto[1].push_bytes(b"key");
+        upto.iter_mut().for_each(Column::push_null);
+        let sum = |rows| Some(RangeDigest { rows, sum: u128::MAX - u128::from(rows) });
+        Leaves { first: 12, upto: Batch::new(keys(), upto), digests: vec![sum(256), None, sum(0)] }
+    }
+
+    fn buckets() -> Buckets {
+        let mut buckets = Buckets::default();
+        buckets.add([Digest(5), Digest(u128::MAX), Digest(u128::MAX)].into_iter());
+        buckets
+    }
+
     fn body() -> Vec<u8> {
         let mut writer = Writer::new(77, &("head", 5));
         writer.batch(&rows());
         writer.changes(&changes());
+        writer.leaves(&leaves());
         writer.finish()
     }
 
-    fn read(body: &[u8]) -> Result<(Nonce, (String, u32), Batch, Changes)> {
+    type Contents = (Nonce, (String, u32), Batch, Changes, Leaves);
+
+    fn read(body: &[u8]) -> Result<Contents> {
         let mut reader = Reader::new(body)?;
         let (nonce, head) = (reader.nonce, reader.head()?);
         let (batch, changes) = (reader.batch(&table())?, reader.changes(&keys(), &table())?);
+        let leaves = reader.leaves(&keys())?;
         reader.end()?;
-        Ok((nonce, head, batch, changes))
+        Ok((nonce, head, batch, changes, leaves))
     }
 
     fn same(a: &Batch, b: &Batch) -> bool {
@@ -577,12 +648,25 @@ mod tests {
 
     #[test]
     fn rows_and_changes_come_back_as_they_were() {
-        let (nonce, head, batch, back) = read(&body()).expect("a body");
+        let (nonce, head, batch, back, told) = read(&body()).expect("a body");
         assert_eq!((nonce, head), (77, ("head".to_owned(), 5)));
         assert!(same(&batch, &rows()));
         let sent = changes();
         assert!(same(&back.keys, &sent.keys) && same(&back.rows, &sent.rows));
         assert_eq!((back.entries, back.row_of, back.left), (sent.entries, sent.row_of, sent.left));
+        assert!(same(&told.upto, &leaves().upto) && told.are_last());
+        assert_eq!((told.first, told.digests), (12, leaves().digests));
+    }
+
+    #[test]
+    fn buckets_come_back_as_they_were_or_not_at_all() {
+        let mut writer = Writer::new(77, &());
+        writer.buckets(&buckets());
+        let body = writer.finish();
+        assert_eq!(Reader::new(&body).and_then(|mut reader| reader.buckets()), Ok(buckets()));
+        let contents = &body[..body.len() - DIGEST - 1];
+        let cut = [contents, &xxh3_128(contents).to_le_bytes()].concat();
+        assert_eq!(Reader::new(&cut).and_then(|mut reader| reader.buckets()), Err(Damaged));
     }
 
     #[test]
@@ -631,9 +715,10 @@ mod tests {
             let digest = xxh3_128(&bytes);
             bytes.extend(digest.to_le_bytes());
             match read(&bytes) {
-                Ok((_, _, batch, changes)) => {
+                Ok((_, _, batch, changes, leaves)) => {
                     read_well += 1;
-                    let size = batch.size() + changes.rows.size() + changes.keys.size();
+                    assert!(leaves.digests.len() <= leaves.upto.rows() + 1);
+                    let size = batch.size() + changes.rows.size() + changes.keys.size() + leaves.upto.size();
                     assert!(size <= 16 * bytes.len(), "{size} bytes of {}", bytes.len());
                 }
                 Err(Damaged) => refused += 1,

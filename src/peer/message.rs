@@ -28,6 +28,8 @@ pub mod path {
     pub const SNAPSHOT: &str = "/api/peer/v1/snapshot";
     /// What an end that receives is asked.
     pub const APPLY: &str = "/api/peer/v1/apply";
+    /// What one half of a comparison is asked.
+    pub const DIGESTS: &str = "/api/peer/v1/digests";
 }
 
 /// Greets.
@@ -60,6 +62,9 @@ pub struct Welcome {
     pub instance: u128,
     /// The tables that the key opens, with a digest of their form.
     pub tables: Vec<(String, String)>,
+    /// Whether it knows comparisons, which older nodes do not.
+    #[serde(default)]
+    pub compares: bool,
 }
 
 /// What is asked before a sync runs. Each is about one database.
@@ -83,6 +88,10 @@ pub enum Preparing {
     News(Vec<TableName>, i64, u64),
     /// How much waits in these tables after these places.
     Pending(Vec<(TableName, i64)>),
+    /// How many rows a table has.
+    Count(TableName),
+    /// A half of a comparison is needed still.
+    Alive(u128),
     /// Takes a lock.
     Lock(String),
     /// Gives it back.
@@ -652,6 +661,18 @@ pub enum Told {
     Outstanding(Vec<[u64; 3]>),
     /// What does not hold.
     Problems(Vec<String>),
+    /// It takes longer.
+    Working,
+    /// Leaves follow.
+    Leaves,
+    /// So many batches follow; of each row and column of what does not fit.
+    Rows(Vec<Vec<(usize, usize)>>),
+    /// See [`crate::endpoint::Followed`]; so many batches follow.
+    Followed(Vec<bool>, bool, usize),
+    /// Buckets follow; so many rows do not fit.
+    Counted(u64),
+    /// A batch follows, with row and column of what does not fit; none: that was all.
+    Picked(Option<Vec<(usize, usize)>>),
     /// It went wrong; with the table that is to blame.
     Failed(Option<usize>, WireKind, String),
 }
@@ -775,6 +796,8 @@ pub enum Prepared {
     News(i64),
     /// So many changes, and how long the oldest has waited, in microseconds.
     Pending(u64, Option<i64>),
+    /// So many rows.
+    Count(u64),
     /// Whether a lock is held, under this name.
     Lock(Option<u128>),
     /// It went wrong.

@@ -8,6 +8,7 @@
 //! are asked. So whatever the network does, cutting, repeating, keeping back, a sync goes on from where the databases stand.
 
 mod codec;
+mod comparing;
 mod encoding;
 mod guard;
 mod link;
@@ -18,6 +19,7 @@ mod session;
 mod tls;
 
 pub use codec::{Damaged, Nonce, Reader, Writer};
+pub use comparing::{Comparing, WireComparison};
 pub use encoding::{Decoder, Encoder, Encoding, TooMuch};
 pub use guard::guarded;
 pub use link::Link;

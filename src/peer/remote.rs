@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::codec::{Reader, Writer};
+use super::comparing::RemoteComparand;
 use super::link::{Answered, Link, nonce};
 use super::message::{
     About, Asked, Hello, PROTOCOL, Prepared, Preparing, Receiving, Sending, Welcome, WireOptions, WireOrigin, WirePlan,
@@ -15,7 +16,7 @@ use super::message::{
 };
 use super::session::{RemoteReceiver, RemoteSender};
 use crate::apply::Fill;
-use crate::endpoint::{Receiver, Route, Sender};
+use crate::endpoint::{Comparand, Comparison, Half, Receiver, Route, Sender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{Key, Table, TableName};
 use crate::pipeline::{Captured, Endpoint, Origin, Plan, PlanOptions, TablePlan, matches_pattern};
@@ -71,7 +72,7 @@ impl RemoteEndpoint {
 }
 
 /// Asks with a head alone.
-async fn exchange(link: &Link, path: &str, head: &impl serde::Serialize) -> Result<Vec<u8>> {
+pub(super) async fn exchange(link: &Link, path: &str, head: &impl serde::Serialize) -> Result<Vec<u8>> {
     let nonce = nonce();
     match link.call(path, nonce, Writer::new(nonce, head).finish()).await? {
         Answered::Body(body) => Ok(body),
@@ -88,6 +89,10 @@ fn head<T: serde::de::DeserializeOwned>(link: &Link, body: &[u8]) -> Result<T> {
 impl Endpoint for RemoteEndpoint {
     fn label(&self) -> &str {
         &self.label
+    }
+
+    fn product(&self) -> &str {
+        &self.welcome.product
     }
 
     fn is_shared(&self) -> bool {
@@ -203,6 +208,23 @@ impl Endpoint for RemoteEndpoint {
         Ok(Box::new(RemoteReceiver::open(self.link.clone(), route.clone(), open).await?))
     }
 
+    async fn count(&self, table: &TableName) -> Result<u64> {
+        match self.ask(Preparing::Count(table.clone())).await?.0 {
+            Prepared::Count(rows) => Ok(rows),
+            _ => Err(self.senseless()),
+        }
+    }
+
+    async fn comparand(
+        &self,
+        comparison: &Arc<Comparison>,
+        half: Half,
+        _b: Option<&Arc<dyn Database>>,
+    ) -> Result<Box<dyn Comparand>> {
+        let there = (self.welcome.database.clone(), self.welcome.instance);
+        Ok(Box::new(RemoteComparand::open(self.link.clone(), there, comparison.clone(), half).await?))
+    }
+
     async fn part(&self) {
         self.link.part().await;
     }
@@ -214,6 +236,18 @@ impl Endpoint for RemoteEndpoint {
 }
 
 impl RemoteEndpoint {
+    /// Whether it can be compared with something.
+    ///
+    /// # Errors
+    /// `Unsupported` for a node of an older version, which cannot.
+    pub fn must_compare(&self) -> Result<()> {
+        if self.welcome.compares {
+            return Ok(());
+        }
+        let what = "its version of rowferry is older than this one and compares nothing; bring both to one version";
+        Err(self.link.error(ErrorKind::Unsupported, what))
+    }
+
     /// How much waits there after these places, and for how long, in microseconds.
     ///
     /// # Errors

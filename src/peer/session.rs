@@ -21,10 +21,11 @@ use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Table};
 
 /// An end that is open at a peer.
-struct Session {
-    link: Arc<Link>,
+pub(super) struct Session {
+    pub(super) link: Arc<Link>,
     path: &'static str,
-    route: Arc<Route>,
+    /// Tables that it is about.
+    tables: usize,
     id: u128,
     number: u64,
     /// Whether nobody knows any more how the last call ended.
@@ -32,27 +33,32 @@ struct Session {
 }
 
 /// An answer, with what stands behind its head.
-struct Answer {
-    told: Told,
-    body: Vec<u8>,
+pub(super) struct Answer {
+    pub(super) told: Told,
+    pub(super) body: Vec<u8>,
 }
 
 impl Session {
-    fn new(link: Arc<Link>, path: &'static str, route: Arc<Route>) -> Self {
-        Self { link, path, route, id: 0, number: 0, broken: true }
+    pub(super) fn new(link: Arc<Link>, path: &'static str, tables: usize) -> Self {
+        Self { link, path, tables, id: 0, number: 0, broken: true }
     }
 
-    fn senseless(&self) -> Fault {
+    /// The end's name.
+    pub(super) fn id(&self) -> u128 {
+        self.id
+    }
+
+    pub(super) fn senseless(&self) -> Fault {
         self.link.error(ErrorKind::Protocol, "it answers something else than it was asked").into()
     }
 
-    fn damaged(&self) -> impl Fn(Damaged) -> Fault + use<> {
+    pub(super) fn damaged(&self) -> impl Fn(Damaged) -> Fault + use<> {
         let link = self.link.clone();
         move |e| link.error(ErrorKind::Protocol, format!("its answer makes no sense: {e}")).into()
     }
 
     /// Opens the end, unless it is open.
-    async fn open<T: Serialize>(&mut self, open: &T, fill: &(impl Fn(&mut Writer) + Sync)) -> Outcome<()> {
+    pub(super) async fn open<T: Serialize>(&mut self, open: &T, fill: &(impl Fn(&mut Writer) + Sync)) -> Outcome<()> {
         if !self.broken {
             return Ok(());
         }
@@ -67,7 +73,11 @@ impl Session {
     }
 
     /// A call; `None`: the end is not open there any more.
-    async fn send<T: Serialize>(&mut self, ask: &T, behind: &(impl Fn(&mut Writer) + Sync)) -> Outcome<Option<Answer>> {
+    pub(super) async fn send<T: Serialize>(
+        &mut self,
+        ask: &T,
+        behind: &(impl Fn(&mut Writer) + Sync),
+    ) -> Outcome<Option<Answer>> {
         let (nonce, body) = self.body(ask, behind);
         // Until an answer is there, nobody knows.
         self.broken = true;
@@ -77,7 +87,7 @@ impl Session {
         self.number += 1;
         match told {
             Told::Failed(table, kind, message) => {
-                let table = table.filter(|&at| at < self.route.tables.len());
+                let table = table.filter(|&at| at < self.tables);
                 Err(Fault { table, error: Error::new(kind.into(), message) })
             }
             told => Ok(Some(Answer { told, body })),
@@ -92,10 +102,14 @@ impl Session {
     }
 
     /// A call to an end that is opened first where it has to be.
-    async fn call<T: Serialize>(&mut self, open: &T, ask: &T, behind: impl Fn(&mut Writer) + Sync) -> Outcome<Answer> {
+    async fn call<T: Serialize>(
+        &mut self,
+        (open, route): (&T, &Route),
+        ask: &T,
+        behind: impl Fn(&mut Writer) + Sync,
+    ) -> Outcome<Answer> {
         for _ in 0..2 {
-            let route = self.route.clone();
-            self.open(open, &|writer: &mut Writer| fills(&route, writer)).await?;
+            self.open(open, &|writer: &mut Writer| fills(route, writer)).await?;
             if let Some(answer) = self.send(ask, &behind).await? {
                 return Ok(answer);
             }
@@ -104,16 +118,12 @@ impl Session {
     }
 
     /// Says that the end is not needed any more.
-    fn close<T: Serialize>(&mut self, close: &T) {
+    pub(super) fn close<T: Serialize>(&mut self, close: &T) {
         if self.broken {
             return;
         }
         let (nonce, body) = self.body(close, &|_: &mut Writer| {});
         self.link.farewell(self.path, nonce, body);
-    }
-
-    fn table(&self, at: usize) -> &Mapping {
-        &self.route.tables[at]
     }
 }
 
@@ -141,6 +151,7 @@ fn places(route: &Route, places: Vec<WirePlace>) -> std::result::Result<Vec<Plac
 /// A peer's database that sends.
 pub(super) struct RemoteSender {
     session: Session,
+    route: Arc<Route>,
     open: Sending,
     stop: CancellationToken,
 }
@@ -152,13 +163,17 @@ impl RemoteSender {
         open: Sending,
         stop: CancellationToken,
     ) -> Result<Self> {
-        let mut session = Session::new(link, path::CHANGES, route.clone());
+        let mut session = Session::new(link, path::CHANGES, route.tables.len());
         session.open(&open, &|writer: &mut Writer| fills(&route, writer)).await?;
-        Ok(Self { session, open, stop })
+        Ok(Self { session, route, open, stop })
     }
 
     async fn call(&mut self, ask: Sending, behind: impl Fn(&mut Writer) + Sync) -> Outcome<Answer> {
-        self.session.call(&self.open, &ask, behind).await
+        self.session.call((&self.open, &self.route), &ask, behind).await
+    }
+
+    fn table(&self, at: usize) -> &Mapping {
+        &self.route.tables[at]
     }
 }
 
@@ -175,7 +190,7 @@ impl Sender for RemoteSender {
         let answer = self.call(Sending::Resume(reader), |_| {}).await?;
         match answer.told {
             Told::Resumed(None) => Ok(Resumed::ReaderRestored),
-            Told::Resumed(Some(starts)) if starts.len() == self.session.route.tables.len() => {
+            Told::Resumed(Some(starts)) if starts.len() == self.route.tables.len() => {
                 Ok(Resumed::At(starts.into_iter().map(Into::into).collect()))
             }
             _ => Err(self.session.senseless().into()),
@@ -211,7 +226,7 @@ impl Sender for RemoteSender {
         let ask = Sending::Changes(after.iter().map(|place| (*place).into()).collect(), limits.into());
         let answer = self.call(ask, |_| {}).await?;
         let Told::Parcel(tables, at, more) = answer.told else { return Err(self.session.senseless()) };
-        let route = &self.session.route;
+        let route = &self.route;
         let read = || {
             let mut reader = Reader::new(&answer.body)?;
             let mut changes = Vec::with_capacity(tables.len());
@@ -228,7 +243,7 @@ impl Sender for RemoteSender {
     async fn deleted(&mut self, after: Place, limit: usize) -> Outcome<(Batch, Place)> {
         let answer = self.call(Sending::Deleted(after.into(), limit), |_| {}).await?;
         let Told::Deleted(place) = answer.told else { return Err(self.session.senseless()) };
-        let keys = batch(&answer.body, &self.session.table(after.table).from_keys).map_err(self.session.damaged())?;
+        let keys = batch(&answer.body, &self.table(after.table).from_keys).map_err(self.session.damaged())?;
         Ok((keys, Place { table: after.table, ..place.into() }))
     }
 
@@ -239,7 +254,7 @@ impl Sender for RemoteSender {
         };
         let answer = self.call(Sending::Current(table, received), |writer| writer.batch(keys)).await?;
         let Told::Current(left_out) = answer.told else { return Err(self.session.senseless()) };
-        let mapping = self.session.table(table);
+        let mapping = self.table(table);
         let read = || {
             let mut reader = Reader::new(&answer.body)?;
             let changes = reader.changes(&mapping.from_keys, &mapping.from)?;
@@ -251,15 +266,14 @@ impl Sender for RemoteSender {
     }
 
     async fn rows(&mut self, table: usize, limits: BatchLimits) -> Outcome<Reading> {
-        let session = &mut self.session;
+        let (session, route) = (&mut self.session, self.route.clone());
         for _ in 0..2 {
-            let route = session.route.clone();
             session.open(&self.open, &|writer: &mut Writer| fills(&route, writer)).await?;
             let (nonce, body) = session.body(&Sending::Rows(table, limits.into()), &|_: &mut Writer| {});
             session.broken = true;
             if let Some(pieces) = session.link.stream(path::SNAPSHOT, body).await? {
                 (session.broken, session.number) = (false, session.number + 1);
-                let from = session.table(table).from.clone();
+                let from = route.tables[table].from.clone();
                 return Ok(read(session.link.clone(), pieces, nonce, from, self.stop.clone()));
             }
         }
@@ -336,18 +350,23 @@ fn rows(
 /// A peer's database that receives.
 pub(super) struct RemoteReceiver {
     session: Session,
+    route: Arc<Route>,
     open: Receiving,
 }
 
 impl RemoteReceiver {
     pub(super) async fn open(link: Arc<Link>, route: Arc<Route>, open: Receiving) -> Result<Self> {
-        let mut session = Session::new(link, path::APPLY, route.clone());
+        let mut session = Session::new(link, path::APPLY, route.tables.len());
         session.open(&open, &|writer: &mut Writer| fills(&route, writer)).await?;
-        Ok(Self { session, open })
+        Ok(Self { session, route, open })
     }
 
     async fn call(&mut self, ask: Receiving, behind: impl Fn(&mut Writer) + Sync) -> Outcome<Answer> {
-        self.session.call(&self.open, &ask, behind).await
+        self.session.call((&self.open, &self.route), &ask, behind).await
+    }
+
+    fn table(&self, at: usize) -> &Mapping {
+        &self.route.tables[at]
     }
 }
 
@@ -361,7 +380,7 @@ impl Drop for RemoteReceiver {
 impl Receiver for RemoteReceiver {
     async fn cursors(&mut self) -> Result<Vec<Option<Standing>>> {
         match self.call(Receiving::Cursors, |_| {}).await?.told {
-            Told::Cursors(all) if all.len() == self.session.route.tables.len() => {
+            Told::Cursors(all) if all.len() == self.route.tables.len() => {
                 Ok(all.into_iter().map(|standing| standing.map(Into::into)).collect())
             }
             _ => Err(self.session.senseless().into()),
@@ -399,7 +418,7 @@ impl Receiver for RemoteReceiver {
         let behind = |writer: &mut Writer| after.into_iter().for_each(|after| writer.batch(after));
         let answer = self.call(Receiving::Unversioned(table, after.is_some(), limit), behind).await?;
         let Told::Unversioned(more) = answer.told else { return Err(self.session.senseless()) };
-        let keys = &self.session.table(table).to_keys;
+        let keys = &self.table(table).to_keys;
         let read = || {
             let mut reader = Reader::new(&answer.body)?;
             let batch = reader.batch(keys)?;
@@ -431,12 +450,12 @@ impl Receiver for RemoteReceiver {
     async fn aside(&mut self, table: usize, limit: usize) -> Outcome<Batch> {
         let answer = self.call(Receiving::Aside(table, limit), |_| {}).await?;
         let Told::Keys = answer.told else { return Err(self.session.senseless()) };
-        batch(&answer.body, &self.session.table(table).to_keys).map_err(self.session.damaged())
+        batch(&answer.body, &self.table(table).to_keys).map_err(self.session.damaged())
     }
 
     async fn outstanding(&mut self) -> Result<Vec<Outstanding>> {
         match self.call(Receiving::Outstanding, |_| {}).await?.told {
-            Told::Outstanding(all) if all.len() == self.session.route.tables.len() => Ok(all
+            Told::Outstanding(all) if all.len() == self.route.tables.len() => Ok(all
                 .into_iter()
                 .map(|[open, quarantined, waiting]| Outstanding { open, quarantined, waiting })
                 .collect()),

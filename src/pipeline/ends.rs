@@ -14,7 +14,9 @@ use super::plan::{Origin, Plan, PlanOptions, check, matching_tables, plan_from};
 use super::run::{RunOptions, run};
 use crate::apply::Rejects;
 use crate::capture::{fold_tables, reform};
-use crate::endpoint::{End, LocalReceiver, LocalSender, Receiver, Route, Sender};
+use crate::endpoint::{
+    Comparand, Comparison, End, Half, LocalComparand, LocalReceiver, LocalSender, Receiver, Route, Sender,
+};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{BatchLimits, Table, TableName, text_digest};
 use crate::site::{Site, Watcher, install, open};
@@ -67,6 +69,8 @@ impl Captured {
 pub trait Endpoint: Send + Sync {
     /// What people call it.
     fn label(&self) -> &str;
+    /// The product behind it.
+    fn product(&self) -> &str;
     /// Whether others may bring it in step as well, so that it is held no longer than a run takes.
     fn is_shared(&self) -> bool;
     /// The tables whose names match a pattern.
@@ -96,6 +100,15 @@ pub trait Endpoint: Send + Sync {
     async fn sender(&self, route: &Arc<Route>, stop: &CancellationToken) -> Result<Box<dyn Sender>>;
     /// What receives here.
     async fn receiver(&self, route: &Arc<Route>) -> Result<Box<dyn Receiver>>;
+    /// How many rows a table has.
+    async fn count(&self, table: &TableName) -> Result<u64>;
+    /// One half of the comparison of a table; `b` is the other's database where this is A and B is at hand.
+    async fn comparand(
+        &self,
+        comparison: &Arc<Comparison>,
+        half: Half,
+        b: Option<&Arc<dyn Database>>,
+    ) -> Result<Box<dyn Comparand>>;
     /// Nothing more is wanted for now: what was said to the other side without waiting has time to arrive.
     async fn part(&self);
     /// The site, where it is at hand.
@@ -156,6 +169,10 @@ impl LocalEndpoint {
 impl Endpoint for LocalEndpoint {
     fn label(&self) -> &str {
         self.database.label()
+    }
+
+    fn product(&self) -> &str {
+        self.database.abilities().product
     }
 
     fn is_shared(&self) -> bool {
@@ -255,6 +272,23 @@ impl Endpoint for LocalEndpoint {
 
     async fn receiver(&self, route: &Arc<Route>) -> Result<Box<dyn Receiver>> {
         Ok(Box::new(LocalReceiver::open(&self.site()?, route).await?))
+    }
+
+    async fn count(&self, table: &TableName) -> Result<u64> {
+        let described = self.database.describe(table).await?;
+        let gone =
+            || Error::new(ErrorKind::SchemaMismatch, format!("{} has no table '{table}' any more", self.label()));
+        let described = described.ok_or_else(gone)?;
+        self.database.snapshot().await?.source().await?.count(&described, None).await
+    }
+
+    async fn comparand(
+        &self,
+        comparison: &Arc<Comparison>,
+        half: Half,
+        b: Option<&Arc<dyn Database>>,
+    ) -> Result<Box<dyn Comparand>> {
+        Ok(Box::new(LocalComparand::open(&self.database, comparison, half, b, &self.stop).await?))
     }
 
     async fn part(&self) {}

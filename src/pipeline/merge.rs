@@ -8,7 +8,7 @@ use crate::apply::{Retry, put, write_splitting};
 use crate::capture::{Reading, interrupted, read};
 use crate::compare::{Buckets, Merge, Surplus, compared_as};
 use crate::engine::{Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Target, WriteMode};
-use crate::model::{Batch, BatchBuilder, BatchLimits, Key};
+use crate::model::{Batch, BatchBuilder, BatchLimits, Key, row_digests};
 use crate::runtime::Failpoint;
 
 /// A table of more rows than this is not emptied by more than half without being told to.
@@ -183,7 +183,9 @@ async fn merge_keyless(
 ) -> Result<()> {
     let progress = &context.progress.tables[at];
     let snapshot = context.target.snapshot().await?;
-    let columns: Vec<usize> = (0..plan.target.columns.len()).filter(|&c| !plan.target.columns[c].generated).collect();
+    let written = (0..plan.target.columns.len()).filter(|&c| !plan.target.columns[c].generated);
+    let compared = compared_as(&plan.source, &plan.target, written);
+    let digests = |batch: &Batch| row_digests(batch, &compared);
     let (mut ours, mut theirs) = (Buckets::default(), Buckets::default());
     let mut there = 0_u64;
     let mut reading = read_source(context, plan, false).await?;
@@ -191,13 +193,13 @@ async fn merge_keyless(
         let fitted = fitted?;
         TableProgress::add(&progress.read, fitted.batch.rows() as u64);
         let batch = without_misfits(context, fitted, progress)?;
-        ours.add(&batch, 0..batch.rows(), &columns);
+        ours.add(digests(&batch).into_iter());
     }
     let mut reading = read_target(context, snapshot.as_ref(), plan, false).await?;
     while let Some(fitted) = reading.recv().await {
         let batch = fitted?.batch;
         there += batch.rows() as u64;
-        theirs.add(&batch, 0..batch.rows(), &columns);
+        theirs.add(digests(&batch).into_iter());
     }
     let differing = ours.differing(&theirs);
     if !differing.contains(&true) {
@@ -212,8 +214,8 @@ async fn merge_keyless(
         };
         while let Some(fitted) = reading.recv().await {
             let fitted = fitted?;
-            let fits = fitting(&fitted.misfits, fitted.batch.rows());
-            surplus.add(&fitted.batch, fits.into_iter(), &columns, sign);
+            let (fits, digests) = (fitting(&fitted.misfits, fitted.batch.rows()), digests(&fitted.batch));
+            surplus.add(fits.into_iter().map(|row| digests[row]), sign);
         }
     }
     surplus.settle();
@@ -227,8 +229,8 @@ async fn merge_keyless(
         let mut builder = BatchBuilder::new(plan.target.clone(), limits);
         while let Some(fitted) = reading.recv().await {
             let batch = fitted?.batch;
-            for row in 0..batch.rows() {
-                if surplus.claim(&batch, row, &columns, -1) {
+            for (row, digest) in digests(&batch).into_iter().enumerate() {
+                if surplus.claim(digest, -1) {
                     builder.columns.iter_mut().zip(batch.columns()).for_each(|(to, from)| to.push_cell(from.cell(row)));
                     if builder.end_row() {
                         gone.extend(builder.take());
@@ -244,10 +246,9 @@ async fn merge_keyless(
     let mut reading = read_source(context, plan, false).await?;
     while let Some(fitted) = reading.recv().await {
         let fitted = fitted?;
-        let rows: Vec<usize> = fitting(&fitted.misfits, fitted.batch.rows())
-            .into_iter()
-            .filter(|&r| surplus.claim(&fitted.batch, r, &columns, 1))
-            .collect();
+        let digests = digests(&fitted.batch);
+        let mut rows = fitting(&fitted.misfits, fitted.batch.rows());
+        rows.retain(|&row| surplus.claim(digests[row], 1));
         if rows.is_empty() {
             continue;
         }

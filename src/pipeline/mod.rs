@@ -23,8 +23,8 @@ pub(crate) use merge::is_flood;
 pub use pair::{Lacking, Pair, PairOptions, Preference, Stamp, TableTerms, lacking};
 pub use persist::{Claim, persist};
 pub use plan::{
-    ColumnChoice, Mode, Origin, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern, matching_tables, name_at,
-    plan, plan_from, select_tables,
+    ColumnChoice, Mode, Origin, Plan, PlanOptions, TablePlan, agree_on_key, exact_pattern, matches_pattern,
+    matching_tables, name_at, paired, plan, plan_from, select_tables,
 };
 pub use progress::{Progress, TableProgress};
 pub use resolve::Keep;

@@ -171,7 +171,7 @@ impl Context {
     pub(super) fn shape(&self, plan: &TablePlan) -> Shape {
         Shape {
             table: plan.target.clone(),
-            database: self.target.clone(),
+            database: Some(self.target.clone()),
             same_engine: self.same_engine,
             shifts: plan.shifts.clone(),
         }

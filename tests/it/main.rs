@@ -10,6 +10,7 @@ mod contract;
 mod copy;
 mod crash;
 mod definition;
+mod diffs;
 mod docs;
 mod emptied;
 mod examples;

@@ -4,17 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rowferry::apply::Fill;
 use rowferry::conflict::{FirstRun, Policy, Rule};
-use rowferry::endpoint::{End, Filter, Mapping, Route};
+use rowferry::endpoint::{Comparison, End, Filter, Half, Leaves, Mapping, Route};
 use rowferry::engine::Letters;
 use rowferry::model::{
-    ColumnDef, DefaultValue, Dialect, Index, IndexColumn, Key, LogicalType, Site, Table, TableName, Zone,
+    Batch, BatchLimits, Column, ColumnDef, DefaultValue, Dialect, Index, IndexColumn, Key, LogicalType, Site, Table,
+    TableName, Zone,
 };
 use rowferry::peer::{
-    About, Asked, Hello, Numbered, PROTOCOL, Prepared, Preparing, Reader, Receiving, Sending, Told, Welcome,
-    WireOptions, WireOrigin, WireRoute, Writer, path,
+    About, Asked, Comparing, Hello, Numbered, PROTOCOL, Prepared, Preparing, Reader, Receiving, Sending, Told, Welcome,
+    WireComparison, WireOptions, WireOrigin, WireRoute, Writer, path,
 };
 use rowferry::pipeline::{Origin, PlanOptions};
 use serde::Serialize;
@@ -221,6 +223,77 @@ fn an_end_opens_only_as_the_key_and_the_catalogue_say() {
 }
 
 #[test]
+fn a_half_of_a_comparison_opens_only_as_the_key_and_the_catalogue_say() {
+    for db in TestDb::on_all() {
+        db.execute(
+            "CREATE TABLE loot (id INTEGER NOT NULL PRIMARY KEY, n INTEGER NOT NULL);
+             CREATE TABLE secret (id INTEGER NOT NULL PRIMARY KEY, n INTEGER NOT NULL);
+             INSERT INTO loot VALUES (1, 1), (2, 2), (3, 3)",
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let node = at(folder.path(), &db, "tables: { main: [{ table: loot, where: \"n < 3\" }] }");
+        let hello = Hello { protocol: PROTOCOL, node: "thief".to_owned(), database: None };
+        let welcome: Welcome = Reader::new(&ask(&node, path::HANDSHAKE, &hello).body).unwrap().head().unwrap();
+        let own = |name: &str, columns: [&str; 2]| table(name, columns.map(whole_number).to_vec());
+        let good = own("loot", ["id", "n"]);
+        let comparison = |own: &Table, key: Option<usize>| Comparison {
+            a: Arc::new(good.clone()),
+            b: Arc::new(own.clone()),
+            key: key.map(|at| Key { columns: vec![at] }),
+            products: ("x".to_owned(), "x".to_owned()),
+            zones: (Zone::default(), Zone::default()),
+            filters: (None, Some("n IN (SELECT n FROM secret)".to_owned())),
+            limits: BatchLimits { rows: usize::MAX, bytes: usize::MAX },
+        };
+        let open = |own: &Table, key: Option<usize>, instance: u128, session: u128| {
+            let told = about(WireComparison::of(&comparison(own, key), Half::B, instance, Duration::from_secs(10)));
+            ask(&node, path::DIGESTS, &Numbered { session, number: 0, ask: Comparing::Open(Box::new(told)) })
+        };
+        let told = |answer: &Answer| -> Told { Reader::new(&answer.body).unwrap().head().unwrap() };
+        assert!(matches!(told(&open(&good, Some(0), welcome.instance, 1)), Told::Done), "{:?}", db.engine());
+        assert_eq!(open(&good, Some(0), welcome.instance, 1).status, 410, "{:?}: it is open", db.engine());
+        assert_eq!(open(&good, Some(0), welcome.instance ^ 1, 2).status, 410, "{:?}", db.engine());
+        for name in ["secret", "_rowferry_site", "loot\"; DROP TABLE loot; --"] {
+            let closed = open(&own(name, ["id", "n"]), Some(0), welcome.instance, 3);
+            assert_eq!(closed.status, 403, "{:?} {name}", db.engine());
+        }
+        for (columns, key) in [(["id", "m"], Some(0)), (["id", "n"], Some(1)), (["id", "n"], None)] {
+            let odd = open(&own("loot", columns), key, welcome.instance, 4);
+            assert!(matches!(told(&odd), Told::Failed(..)), "{:?} {columns:?} {odd:?}", db.engine());
+        }
+        assert_eq!(open(&own("loot", ["id", "id"]), Some(0), welcome.instance, 4).status, 400, "{:?}", db.engine());
+        // The condition is the key's, whatever is told; what is asked out of turn is refused and ends nothing.
+        let call = |number: u64, ask: Comparing| {
+            with_leaves(&node, &Numbered { session: 1, number, ask }, &comparison(&good, Some(0)))
+        };
+        assert_eq!(call(7, Comparing::Leaves).status, 410, "{:?}", db.engine());
+        assert!(matches!(told(&call(1, Comparing::Rows(vec![9]))), Told::Failed(..)), "{:?}", db.engine());
+        let followed = call(2, Comparing::Follow);
+        let Told::Followed(same, false, 1) = told(&followed) else { panic!("{followed:?}") };
+        let rows = Reader::new(&followed.body).and_then(|mut reader| reader.batch(&Arc::new(good.clone()))).unwrap();
+        assert_eq!((same, rows.rows()), (vec![false], 2), "{:?}", db.engine());
+        assert!(matches!(told(&call(3, Comparing::Count)), Told::Counted(0)), "{:?}", db.engine());
+        assert_eq!(call(4, Comparing::Wait).status, 400, "{:?}: there is nothing to wait for", db.engine());
+        assert!(matches!(told(&call(4, Comparing::Pick(vec![usize::MAX]))), Told::Done), "{:?}", db.engine());
+        // One key has only so many open.
+        let opened: Vec<u16> =
+            (100..120).map(|session| open(&good, Some(0), welcome.instance, session).status).collect();
+        assert_eq!(opened.iter().filter(|status| **status == 200).count(), 15, "{:?} {opened:?}", db.engine());
+        assert_eq!(opened[19], 503, "{:?}", db.engine());
+    }
+}
+
+/// A call, with a leaf behind it that reaches to the end of the table where leaves belong to it.
+fn with_leaves(node: &Node, head: &Numbered<Comparing>, comparison: &Comparison) -> Answer {
+    let mut writer = Writer::new(5, head);
+    if matches!(head.ask, Comparing::Follow) {
+        let upto = Batch::new(comparison.keys(), vec![Column::default()]);
+        writer.leaves(&Leaves { first: 0, upto, digests: vec![None] });
+    }
+    node.post_bytes(path::DIGESTS, KEY, "", &writer.finish())
+}
+
+#[test]
 fn a_body_that_makes_no_sense_is_refused_and_the_node_goes_on() {
     let db = TestDb::new(Engine::Sqlite);
     db.execute("CREATE TABLE loot (id INTEGER NOT NULL PRIMARY KEY, n INTEGER)");
@@ -228,7 +301,7 @@ fn a_body_that_makes_no_sense_is_refused_and_the_node_goes_on() {
     let node = at(folder.path(), &db, "tables: { main: [loot] }");
     let hello = Hello { protocol: PROTOCOL, node: "thief".to_owned(), database: None };
     let whole = Writer::new(5, &hello).finish();
-    for place in [path::HANDSHAKE, path::PREPARE, path::CHANGES, path::SNAPSHOT, path::APPLY] {
+    for place in [path::HANDSHAKE, path::PREPARE, path::CHANGES, path::SNAPSHOT, path::APPLY, path::DIGESTS] {
         for body in [&b""[..], b"{}", &whole[..whole.len() - 1], &[0; 100]] {
             assert_eq!(node.post_bytes(place, KEY, "", body).status, 400, "{place}");
         }

@@ -3,6 +3,7 @@
 //! Nothing that a peer says becomes SQL: tables and columns are looked up in the catalogue, types are taken from there,
 //! and a condition is taken only where the key has it (or is an admin's).
 
+mod comparing;
 mod prepare;
 mod route;
 mod sessions;
@@ -18,6 +19,7 @@ use crate::model::{TableName, text_digest};
 use crate::peer::{Damaged, Hello, MIME, PROTOCOL, Reader, Welcome, Writer};
 use crate::site;
 
+pub(super) use comparing::compare;
 pub(super) use prepare::prepare;
 pub(super) use sessions::{Sessions, receive, send, snapshot};
 
@@ -61,6 +63,7 @@ pub(super) async fn handshake(call: Call) -> Reply {
         site,
         now: jiff::Timestamp::now().as_microsecond(),
         instance: call.sessions.instance,
+        compares: true,
     };
     Ok(answer(Writer::new(reader.nonce, &welcome).finish()))
 }

@@ -10,7 +10,7 @@ use super::super::rows::the_database;
 use super::{answer, damaged, forbidden, must_hold, must_open, opened};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Selection};
 use crate::jobs::waiting;
-use crate::model::{BatchLimits, TableName};
+use crate::model::{BatchLimits, Table, TableName};
 use crate::peer::{About, Asked, Prepared, Preparing, Reader, WireCaptured, WireOptions, WireOrigin, WirePlan, Writer};
 use crate::pipeline::{
     Captured, Endpoint as _, LocalEndpoint, Origin, Plan, PlanOptions, exact_pattern, matches_pattern,
@@ -42,6 +42,11 @@ pub(in super::super) async fn prepare(call: Call) -> Reply {
         Preparing::Forms(tables) => here.forms(tables).await?,
         Preparing::News(tables, since, wait) => here.news(tables, since, wait).await?,
         Preparing::Pending(read) => here.pending(read).await?,
+        Preparing::Count(table) => here.count(&table).await?,
+        Preparing::Alive(half) => {
+            call.sessions.touch(half, access);
+            Prepared::Done
+        }
         Preparing::Lock(lock) => here.lock(&lock).await?,
         Preparing::Unlock(id) => {
             call.sessions.unlock(&access.name, id);
@@ -113,10 +118,10 @@ impl Here<'_> {
         let snapshot = self.database.snapshot().await?;
         let mut reader = snapshot.source().await?;
         for Asked { table: name, columns, filter } in asked {
-            let missing = || Error::new(ErrorKind::SchemaMismatch, format!("'{}' has no such table {name}", self.name));
-            let table = self.database.describe(&name).await?.ok_or_else(missing)?;
+            let table = self.described(&name).await?;
             let at: Option<Vec<usize>> = columns.iter().map(|column| table.column(column)).collect();
-            let table = Arc::new(table.project(&at.ok_or_else(missing)?));
+            let other = || Error::new(ErrorKind::SchemaMismatch, format!("'{}' has no such table {name}", self.name));
+            let table = Arc::new(table.project(&at.ok_or_else(other)?));
             let limits = BatchLimits { rows: 1, bytes: 1 };
             let request = ReadRequest { table, filter, rows: Selection::All, ordered: false, limits };
             reader.check(&request).await.map_err(|e| e.of_table(&name))?;
@@ -193,6 +198,24 @@ impl Here<'_> {
             Ok((pending, age)) => Prepared::Pending(pending, age),
             Err(e) => e.into(),
         })
+    }
+
+    /// The rows of a table that the key opens.
+    async fn count(&self, name: &TableName) -> Answered<Prepared> {
+        let grant = must_open(self.access, self.name, name)?;
+        if !self.access.may(Needs::Rows(Way::Out)) {
+            return Err(forbidden(format!("key '{}' gets no rows from here", self.access.name)));
+        }
+        let count = async {
+            let table = self.described(name).await?;
+            self.database.snapshot().await?.source().await?.count(&table, grant.filter.as_deref()).await
+        };
+        Ok(count.await.map_or_else(Prepared::from, Prepared::Count))
+    }
+
+    async fn described(&self, name: &TableName) -> Result<Table> {
+        let missing = || Error::new(ErrorKind::SchemaMismatch, format!("'{}' has no such table {name}", self.name));
+        self.database.describe(name).await?.ok_or_else(missing)
     }
 
     async fn counted(&self, read: Vec<(TableName, i64)>) -> Result<(u64, Option<i64>)> {

@@ -13,14 +13,16 @@ use super::super::answer::{Answer, Part, Problem, Reply};
 use super::super::auth::{Access, Way};
 use super::super::router::Call;
 use super::super::rows::the_database;
+use super::comparing::Worker;
 use super::route::{Refused, route};
 use super::{answer, damaged};
 use crate::capture::Reading;
+use crate::compare::Buckets;
 use crate::endpoint::{
-    Current, Fault, Keys, LocalReceiver, LocalSender, Outcome, Parcel, Place, Receiver as _, Route, Sender as _,
-    Standing,
+    Current, Fault, Keys, Leaves, LocalReceiver, LocalSender, Outcome, Parcel, Place, Receiver as _, Route,
+    Sender as _, Standing,
 };
-use crate::engine::{Error, ErrorKind, Lock};
+use crate::engine::{Database, Error, ErrorKind, Lock};
 use crate::model::Batch;
 use crate::peer::{
     About, Damaged, MIME, Nonce, Numbered, Piece, Reader, Receiving, Sending, Told, WirePlace, WireRoute, WireStanding,
@@ -36,6 +38,8 @@ const IDLE_MAX: Duration = Duration::from_mins(1);
 const LOCK_MAX: Duration = Duration::from_secs(15);
 /// Ends and locks that one key has open.
 const OPEN_MAX: usize = 200;
+/// Halves of comparisons that one key has open: each holds some megabytes of rows.
+pub(super) const HALVES_MAX: usize = 16;
 /// Keys or rows that are asked for at a time.
 const LIMIT_MAX: usize = 100_000;
 /// Closed ends that are remembered.
@@ -63,23 +67,25 @@ struct Session {
     database: String,
     /// What the key opened when it was opened.
     grants: Vec<Grant>,
+    /// How many of its kind one key may have open.
+    most: usize,
     used: Mutex<Instant>,
     work: tokio::sync::Mutex<Work>,
 }
 
 /// The end itself.
-struct Work {
-    end: End,
-    route: Arc<Route>,
+pub(super) struct Work {
+    pub(super) end: End,
     /// The number of the next call.
     next: u64,
     /// The answer to the last one, for who did not get it.
     last: Vec<u8>,
 }
 
-enum End {
-    Sender(LocalSender),
-    Receiver(LocalReceiver),
+pub(super) enum End {
+    Sender(LocalSender, Arc<Route>),
+    Receiver(LocalReceiver, Arc<Route>),
+    Half(Worker),
 }
 
 struct Held {
@@ -129,12 +135,18 @@ impl Sessions {
         Ok(session)
     }
 
+    /// An end is needed still.
+    pub(super) fn touch(&self, id: u128, access: &Access) {
+        // One that is gone is noticed by who asks it.
+        let _ = self.find(id, access);
+    }
+
     fn add(&self, id: u128, session: Session) -> Result<(), Problem> {
         self.sweep();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.values().filter(|other| other.key == session.key).count() >= OPEN_MAX {
-            let what =
-                format!("key '{}' has {OPEN_MAX} ends open here; they close when they are not used", session.key);
+        let (key, most) = (&session.key, session.most);
+        if open.values().filter(|other| other.key == *key && other.most == most).count() >= most {
+            let what = format!("key '{key}' has {most} ends open here; they close when they are not used");
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, what).retry_after(10));
         }
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,10 +226,31 @@ pub(in super::super) async fn receive(call: Call) -> Reply {
     through::<Receiving>(call, Way::In).await
 }
 
+/// Who opens an end, and of which database.
+pub(super) struct Opener<'a> {
+    pub(super) call: &'a Call,
+    pub(super) access: &'a Access,
+    pub(super) way: Way,
+    pub(super) name: &'a str,
+    pub(super) database: &'a Arc<dyn Database>,
+}
+
 /// What is asked of one kind of end.
-trait Asked: DeserializeOwned + Send + 'static {
-    /// The route to open it for.
-    fn opens(self) -> Result<About<WireRoute>, Self>;
+pub(super) trait Asked: DeserializeOwned + Send + 'static {
+    /// What it is opened for.
+    type Subject: Send;
+    /// How many of them one key may have open.
+    const MOST: usize = OPEN_MAX;
+    /// What to open it for.
+    fn opens(self) -> Result<About<Self::Subject>, Self>;
+    /// The start of the node that this was made for.
+    fn instance(subject: &Self::Subject) -> u128;
+    /// Opens it; with what the key opens for it.
+    fn open<'a>(
+        opener: Opener<'a>,
+        subject: Self::Subject,
+        reader: &'a mut Reader<'_>,
+    ) -> impl Future<Output = Result<(End, Vec<Grant>), Refused>> + Send + 'a;
     /// Whether it is to be closed.
     fn closes(&self) -> bool;
     /// Has the end do it, with what stands behind the head.
@@ -229,26 +262,28 @@ trait Asked: DeserializeOwned + Send + 'static {
 }
 
 /// What an end has done: the head of the answer, and what stands behind it.
-struct Done {
-    told: Told,
-    behind: Behind,
-    rows: usize,
+pub(super) struct Done {
+    pub(super) told: Told,
+    pub(super) behind: Behind,
+    pub(super) rows: usize,
 }
 
-enum Behind {
+pub(super) enum Behind {
     Nothing,
     Batches(Vec<Batch>),
     Changes(Vec<crate::capture::Changes>),
+    Leaves(Leaves),
+    Buckets(Buckets),
 }
 
 impl Done {
-    fn of(told: Told) -> Self {
+    pub(super) fn of(told: Told) -> Self {
         Self { told, behind: Behind::Nothing, rows: 0 }
     }
 }
 
 /// Done to its end, whether the caller waits for it or not: half of a call would leave an end in the middle.
-async fn through<A: Asked>(call: Call, way: Way) -> Reply {
+pub(super) async fn through<A: Asked>(call: Call, way: Way) -> Reply {
     let work = tokio::spawn(async move { answered::<A>(&call, way).await });
     work.await.unwrap_or_else(|e| {
         tracing::error!("a call of a peer ended by a mistake of ours: {e}");
@@ -260,7 +295,7 @@ async fn answered<A: Asked>(call: &Call, way: Way) -> Reply {
     let mut reader = Reader::new(&call.body).map_err(damaged)?;
     let Numbered { session: id, number, ask } = reader.head::<Numbered<A>>().map_err(damaged)?;
     let ask = match ask.opens() {
-        Ok(about) => return open(call, way, (id, number), about, reader).await,
+        Ok(about) => return open::<A>(call, way, (id, number), about, reader).await,
         Err(ask) => ask,
     };
     let access = call.access()?;
@@ -292,23 +327,25 @@ fn written(nonce: Nonce, done: Outcome<Done>) -> (Vec<u8>, usize) {
         Behind::Nothing => {}
         Behind::Batches(batches) => batches.iter().for_each(|batch| writer.batch(batch)),
         Behind::Changes(changes) => changes.iter().for_each(|changes| writer.changes(changes)),
+        Behind::Leaves(leaves) => writer.leaves(&leaves),
+        Behind::Buckets(buckets) => writer.buckets(&buckets),
     }
     (writer.finish(), rows)
 }
 
-async fn open(
+async fn open<A: Asked>(
     call: &Call,
     way: Way,
     (id, number): (u128, u64),
-    about: About<WireRoute>,
+    about: About<A::Subject>,
     mut reader: Reader<'_>,
 ) -> Reply {
     let access = call.access()?;
     let nonce = reader.nonce;
-    if about.ask.instance != call.sessions.instance {
+    if A::instance(&about.ask) != call.sessions.instance {
         return Err(gone());
     }
-    let opened = opened(call, access, way, about, &mut reader).await;
+    let opened = opened::<A>(call, access, way, about, &mut reader).await;
     let told = match opened {
         Ok(_) if number != 0 => return Err(gone()),
         Ok(session) => {
@@ -321,39 +358,52 @@ async fn open(
     Ok(answer(Writer::new(nonce, &told).finish()))
 }
 
-async fn opened(
+async fn opened<A: Asked>(
     call: &Call,
     access: &Access,
     way: Way,
-    about: About<WireRoute>,
+    about: About<A::Subject>,
     reader: &mut Reader<'_>,
 ) -> Result<Session, Refused> {
     let name = the_database(&call.config, access, Some(&about.database))?;
     let database = call.node.databases.get(&call.config, &name).await?;
-    let site = site::open(&database).await?.ok_or_else(|| {
+    let opener = Opener { call, access, way, name: &name, database: &database };
+    let (end, grants) = A::open(opener, about.ask, reader).await?;
+    Ok(Session {
+        key: access.name.clone(),
+        grants,
+        most: A::MOST,
+        used: Mutex::new(Instant::now()),
+        work: tokio::sync::Mutex::new(Work { end, next: 1, last: Vec::new() }),
+        database: name,
+    })
+}
+
+/// Opens an end of a sync.
+async fn open_routed(
+    opener: Opener<'_>,
+    told: WireRoute,
+    reader: &mut Reader<'_>,
+) -> Result<(End, Vec<Grant>), Refused> {
+    let Opener { call, access, way, name, database } = opener;
+    let site = site::open(database).await?.ok_or_else(|| {
         Error::new(
             ErrorKind::CursorLost,
             format!("nothing of '{name}' is captured any more; the sync has to look again"),
         )
     })?;
-    let route = route((access, &name), &site, way, about.ask, reader)?;
+    let route = route((access, name), &site, way, told, reader)?;
     call.node.terms.settle(&format!("sync {} of the owner of key '{}'", route.sync, access.name), &route)?;
     let own = |mapping: &crate::endpoint::Mapping| {
         let table = if way == Way::Out { &mapping.from.name } else { &mapping.to.name };
-        access.grant(&name, &table.to_string())
+        access.grant(name, &table.to_string())
     };
     let grants = route.tables.iter().filter_map(own).collect();
     let end = match way {
-        Way::Out => End::Sender(LocalSender::open(&site, &route, &call.node.stop).await?),
-        Way::In => End::Receiver(LocalReceiver::open(&site, &route).await?),
+        Way::Out => End::Sender(LocalSender::open(&site, &route, &call.node.stop).await?, route),
+        Way::In => End::Receiver(LocalReceiver::open(&site, &route).await?, route),
     };
-    Ok(Session {
-        key: access.name.clone(),
-        database: name,
-        grants,
-        used: Mutex::new(Instant::now()),
-        work: tokio::sync::Mutex::new(Work { end, route, next: 1, last: Vec::new() }),
-    })
+    Ok((end, grants))
 }
 
 /// Tables and places of the route, each table at most once.
@@ -374,6 +424,16 @@ fn table(route: &Route, at: usize) -> Result<usize, Damaged> {
 }
 
 impl Asked for Sending {
+    type Subject = WireRoute;
+
+    fn instance(subject: &WireRoute) -> u128 {
+        subject.instance
+    }
+
+    async fn open(opener: Opener<'_>, told: WireRoute, reader: &mut Reader<'_>) -> Result<(End, Vec<Grant>), Refused> {
+        open_routed(opener, told, reader).await
+    }
+
     fn opens(self) -> Result<About<WireRoute>, Self> {
         match self {
             Self::Open(about) => Ok(*about),
@@ -386,8 +446,8 @@ impl Asked for Sending {
     }
 
     async fn run(self, work: &mut Work, reader: &mut Reader<'_>) -> Result<Outcome<Done>, Damaged> {
-        let route = work.route.clone();
-        let End::Sender(end) = &mut work.end else { return Err(Damaged) };
+        let End::Sender(end, route) = &mut work.end else { return Err(Damaged) };
+        let route = route.clone();
         let done = match self {
             Self::Open(_) | Self::Close | Self::Rows(..) => return Err(Damaged),
             Self::Resume(told) => {
@@ -443,6 +503,16 @@ impl Asked for Sending {
 }
 
 impl Asked for Receiving {
+    type Subject = WireRoute;
+
+    fn instance(subject: &WireRoute) -> u128 {
+        subject.instance
+    }
+
+    async fn open(opener: Opener<'_>, told: WireRoute, reader: &mut Reader<'_>) -> Result<(End, Vec<Grant>), Refused> {
+        open_routed(opener, told, reader).await
+    }
+
     fn opens(self) -> Result<About<WireRoute>, Self> {
         match self {
             Self::Open(about) => Ok(*about),
@@ -455,8 +525,8 @@ impl Asked for Receiving {
     }
 
     async fn run(self, work: &mut Work, reader: &mut Reader<'_>) -> Result<Outcome<Done>, Damaged> {
-        let route = work.route.clone();
-        let End::Receiver(end) = &mut work.end else { return Err(Damaged) };
+        let End::Receiver(end, route) = &mut work.end else { return Err(Damaged) };
+        let route = route.clone();
         let done: Outcome<Done> = match self {
             Self::Open(_) | Self::Close => return Err(Damaged),
             Self::Cursors => {
@@ -532,8 +602,8 @@ pub(in super::super) async fn snapshot(call: Call) -> Reply {
     if number != work.next {
         return Err(gone());
     }
-    table(&work.route, at).map_err(damaged)?;
-    let End::Sender(end) = &mut work.end else { return Err(damaged(Damaged)) };
+    let End::Sender(end, route) = &mut work.end else { return Err(damaged(Damaged)) };
+    table(route, at).map_err(damaged)?;
     let rows = end.rows(at, limits.into()).await;
     (work.next, work.last) = (number + 1, Vec::new());
     let (parts, receive) = mpsc::channel(2);

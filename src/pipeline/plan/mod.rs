@@ -15,10 +15,11 @@ use crate::engine::{Database, Error, ErrorKind, Letters, ReadRequest, Result, Se
 use crate::model::{BatchLimits, ColumnDef, Key, Shift, Table, TableName, Zone};
 
 pub use columns::ColumnChoice;
+pub use pair::{agree_on_key, paired};
 pub use select::{exact_pattern, matches_pattern, matching_tables, select_tables};
 
 use columns::Chosen;
-use pair::{common_key, pair_columns};
+use pair::{pair_columns, refuse_lacking};
 use parents::{Parents, parents};
 use select::sort_parents_first;
 use shape::{Wanted, missing_parts, plain, refuse_names, refuse_twins};
@@ -235,7 +236,7 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
     let ours = unfinished::tables(target).await?;
     let renamed = |t: &Table| {
         let told = options.renamed.get(&t.name.to_string()).cloned();
-        told.unwrap_or_else(|| if ends.one_engine { t.name.clone() } else { TableName::new(t.name.name.clone()) })
+        told.unwrap_or_else(|| name_at(ends.one_engine, &t.name))
     };
     let tables = sort_parents_first(source.tables.clone());
     let tables: Vec<(Table, TableName)> = tables.into_iter().map(|t| (renamed(&t), t)).map(|(n, t)| (t, n)).collect();
@@ -329,15 +330,11 @@ async fn notes(source: &dyn Database, options: &PlanOptions) -> Result<Vec<Strin
     Ok(elsewhere.iter().map(named).collect())
 }
 
-/// The name that a table of the source's has at the target unless it is told otherwise. A schema other than the own one
-/// means something to the same engine only.
+/// The name that a table has at a database, of the same product or of another, unless it is told otherwise. A schema
+/// other than the own one means something to the same engine only.
 #[must_use]
-pub fn name_at(source: &dyn Database, target: &dyn Database, name: &TableName) -> TableName {
-    if source.abilities().product == target.abilities().product {
-        name.clone()
-    } else {
-        TableName::new(name.name.clone())
-    }
+pub fn name_at(same_product: bool, name: &TableName) -> TableName {
+    if same_product { name.clone() } else { TableName::new(name.name.clone()) }
 }
 
 fn plan_table(
@@ -381,7 +378,8 @@ fn plan_table(
     let filled = chosen.filled(target, &have)?;
     notes.extend(filled.iter().map(|(column, _)| format!("{} of new rows is filled with a constant", column.name)));
     let sent = chosen.there.project(&(0..source.columns.len()).collect::<Vec<_>>());
-    let pairs = pair_columns(target, &sent, &have, &filled, (&chosen.may_wait(lasting), &mut notes))?;
+    let pairs = pair_columns(target.label(), &sent, &have, (&chosen.may_wait(lasting), &mut notes))?;
+    refuse_lacking(&have, &pairs, &filled)?;
     let (from, to): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
     let (mut from_table, mut to_table) = (source.project(&from), have.project(&to));
     if create || interrupted {
@@ -389,16 +387,7 @@ fn plan_table(
         to_table.primary_key.clone_from(&wanted.project(&to).primary_key);
         to_table.indexes = wanted.project(&to).indexes;
     }
-    let key = common_key(&from_table, &to_table);
-    for table in [&mut from_table, &mut to_table] {
-        table.primary_key.clone_from(&key);
-        if key.is_none() {
-            table.indexes.retain(|i| !i.unique);
-        }
-        for &column in key.iter().flat_map(|k| &k.columns) {
-            table.columns[column].nullable = false;
-        }
-    }
+    let key = agree_on_key(&mut from_table, &mut to_table);
     if key.is_none() {
         notes.push("no common key: rows are told apart by all their columns, and counted".into());
     }

@@ -3,15 +3,44 @@
 use std::collections::BTreeSet;
 
 use super::select::nearest;
-use crate::engine::{Database, Error, ErrorKind, Result};
+use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Column, ColumnDef, Index, Key, LogicalType, Table, convertible};
+
+/// Two tables as they are compared: each with the columns of the first, in one order, and with the key that rows of
+/// both are told apart by.
+///
+/// # Errors
+/// `SchemaMismatch` for a column that the second lacks, or that holds something else there; `target` is what people call
+/// the database of the second.
+pub fn paired(target: &str, first: &Table, second: &Table) -> Result<(Table, Table, Option<Key>)> {
+    let pairs = pair_columns(target, first, second, (&[], &mut Vec::new()))?;
+    let (from, to): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
+    let (mut first, mut second) = (first.project(&from), second.project(&to));
+    let key = agree_on_key(&mut first, &mut second);
+    Ok((first, second, key))
+}
+
+/// Leaves both tables the one key that rows of both are told apart by, or none.
+#[must_use]
+pub fn agree_on_key(source: &mut Table, target: &mut Table) -> Option<Key> {
+    let key = common_key(source, target);
+    for table in [source, target] {
+        table.primary_key.clone_from(&key);
+        if key.is_none() {
+            table.indexes.retain(|i| !i.unique);
+        }
+        for &column in key.iter().flat_map(|k| &k.columns) {
+            table.columns[column].nullable = false;
+        }
+    }
+    key
+}
 
 /// Columns that both tables have, as positions; a column that only the source has is an error, unless it may wait.
 pub(super) fn pair_columns(
-    target: &dyn Database,
+    target: &str,
     source: &Table,
     have: &Table,
-    filled: &[(ColumnDef, Column)],
     (may_wait, notes): (&[bool], &mut Vec<String>),
 ) -> Result<Vec<(usize, usize)>> {
     let known: Vec<&str> = have.columns.iter().map(|c| c.name.as_str()).collect();
@@ -26,8 +55,8 @@ pub(super) fn pair_columns(
                     .push(format!("{} is computed at the source and not at the target; it is not copied", column.name));
                 continue;
             }
-            if may_wait[at] {
-                notes.push(format!("column {} is left out until {} has it too", column.name, target.label()));
+            if may_wait.get(at) == Some(&true) {
+                notes.push(format!("column {} is left out until {target} has it too", column.name));
                 continue;
             }
             return Err(Error::new(
@@ -35,7 +64,7 @@ pub(super) fn pair_columns(
                 format!(
                     "{} of {} has no column '{}', which the source has{}; add it, or leave the column out",
                     have.name,
-                    target.label(),
+                    target,
                     column.name,
                     nearest(&column.name, &known)
                 ),
@@ -47,11 +76,7 @@ pub(super) fn pair_columns(
                 ErrorKind::SchemaMismatch,
                 format!(
                     "columns {} and {} of table {} are one column at {}, {}; leave one of them out or rename it",
-                    source.columns[twin].name,
-                    column.name,
-                    source.name,
-                    target.label(),
-                    other.name
+                    source.columns[twin].name, column.name, source.name, target, other.name
                 ),
             ));
         }
@@ -66,6 +91,11 @@ pub(super) fn pair_columns(
         }
         pairs.push((at, there));
     }
+    Ok(pairs)
+}
+
+/// Refuses a target whose new rows would lack a value.
+pub(super) fn refuse_lacking(have: &Table, pairs: &[(usize, usize)], filled: &[(ColumnDef, Column)]) -> Result<()> {
     for (there, column) in have.columns.iter().enumerate() {
         let given = pairs.iter().any(|&(_, t)| t == there) || filled.iter().any(|(f, _)| f.name == column.name);
         if !given && !column.nullable && column.default.is_none() && column.identity.is_none() && !column.generated {
@@ -79,13 +109,13 @@ pub(super) fn pair_columns(
             ));
         }
     }
-    Ok(pairs)
+    Ok(())
 }
 
 /// The key of both tables: the target's, where the source has one of the same columns and both
 /// order its values alike. The source's may hold NULL: such rows are put aside, as they cannot
 /// stand in the target's.
-pub(super) fn common_key(source: &Table, target: &Table) -> Option<Key> {
+fn common_key(source: &Table, target: &Table) -> Option<Key> {
     let set = |k: &Key| -> BTreeSet<usize> { k.columns.iter().copied().collect() };
     let b = target.row_key()?;
     let key = match source.row_key() {

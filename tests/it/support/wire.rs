@@ -80,6 +80,12 @@ impl Wire {
         server.clone_into(&mut self.state.server.lock().expect("a lock"));
     }
 
+    /// Bytes of requests and answers since the plan was made.
+    pub fn bytes(&self) -> usize {
+        let seen = self.state.seen.lock().expect("a lock");
+        seen.requests.iter().chain(&seen.answers).map(Vec::len).sum()
+    }
+
     /// Exchanges since the plan was made.
     pub fn exchanges(&self) -> usize {
         self.state.seen.lock().expect("a lock").exchanges
