@@ -637,8 +637,8 @@ pub enum Told {
     Done,
     /// See [`Resumed`]; none: the reader was restored.
     Resumed(Option<Vec<WireStart>>),
-    /// Rows.
-    Rows(Vec<usize>),
+    /// Rows that differ.
+    Differing(Vec<usize>),
     /// Tables that were emptied, and that were doubted.
     Folded(Vec<usize>, Vec<usize>),
     /// Changes of these tables follow; where the other end stands then, and whether there is more.

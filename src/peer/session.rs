@@ -199,7 +199,7 @@ impl Sender for RemoteSender {
 
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded> {
         let answer = self.call(Sending::Fold(tables.iter().map(|place| (*place).into()).collect()), |_| {}).await?;
-        let known = |tables: &[usize]| tables.iter().all(|&at| at < self.session.route.tables.len());
+        let known = |tables: &[usize]| tables.iter().all(|&at| at < self.route.tables.len());
         match answer.told {
             Told::Folded(emptied, doubted) if known(&emptied) && known(&doubted) => {
                 Ok(Folded { emptied, doubted, more: false, many_deletions: true })
@@ -404,7 +404,7 @@ impl Receiver for RemoteReceiver {
 
     async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>> {
         match self.call(Receiving::Differing(table, how.into()), |writer| writer.batch(rows)).await?.told {
-            Told::Rows(differing) if differing.iter().all(|&row| row < rows.rows()) => Ok(differing),
+            Told::Differing(differing) if differing.iter().all(|&row| row < rows.rows()) => Ok(differing),
             _ => Err(self.session.senseless()),
         }
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ends::{Captured, Endpoint, LocalEndpoint};
 use super::plan::{Origin, Plan, PlanOptions};
-use crate::endpoint::{End, Receiver, Route, Sender, StampedSender};
+use crate::endpoint::{Comparand, Comparison, End, Half, Receiver, Route, Sender, StampedSender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{Site, TableName, text_digest};
 
@@ -43,6 +43,10 @@ impl StampedEndpoint {
 impl Endpoint for StampedEndpoint {
     fn label(&self) -> &str {
         self.inner.label()
+    }
+
+    fn product(&self) -> &str {
+        self.inner.product()
     }
 
     fn is_shared(&self) -> bool {
@@ -118,6 +122,19 @@ impl Endpoint for StampedEndpoint {
 
     async fn receiver(&self, _route: &Arc<Route>) -> Result<Box<dyn Receiver>> {
         Err(self.only_sends())
+    }
+
+    async fn count(&self, table: &TableName) -> Result<u64> {
+        self.inner.count(table).await
+    }
+
+    async fn comparand(
+        &self,
+        comparison: &Arc<Comparison>,
+        half: Half,
+        b: Option<&Arc<dyn Database>>,
+    ) -> Result<Box<dyn Comparand>> {
+        self.inner.comparand(comparison, half, b).await
     }
 
     async fn part(&self) {}

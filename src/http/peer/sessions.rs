@@ -542,7 +542,7 @@ impl Asked for Receiving {
             Self::Differing(at, how) => {
                 let rows = reader.batch(&route.tables[table(&route, at)?].from)?;
                 let differing = end.differing(at, &rows, how.into()).await;
-                differing.map(|differing| Done { rows: rows.rows(), ..Done::of(Told::Rows(differing)) })
+                differing.map(|differing| Done { rows: rows.rows(), ..Done::of(Told::Differing(differing)) })
             }
             Self::Unversioned(at, after, limit) => {
                 let keys = &route.tables[table(&route, at)?].to_keys;
