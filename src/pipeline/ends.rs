@@ -18,7 +18,7 @@ use crate::endpoint::{End, LocalReceiver, LocalSender, Receiver, Route, Sender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result, WriteOptions};
 use crate::model::{BatchLimits, Table, TableName, text_digest};
 use crate::runtime::{Backoff, random};
-use crate::site::{Book, Site, install, open};
+use crate::site::{Book, Site, install, lost, open};
 
 /// Between two looks of who waits for something new.
 const LOOKS: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(250) };
@@ -232,7 +232,7 @@ impl Endpoint for LocalEndpoint {
     }
 
     async fn lost(&self) -> Result<Vec<(TableName, Error)>> {
-        Ok(open(&self.database).await?.map_or_else(Vec::new, |site| site.lost))
+        lost(&self.database).await
     }
 
     fn database(&self) -> Option<&Arc<dyn Database>> {
