@@ -15,10 +15,12 @@ use super::{
 use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
     FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
-    fold_part, read as read_rows, vouch, written,
+    fold_part, fold_tables, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
-use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
+use crate::engine::{
+    ChangeLog, Database, Error, ErrorKind, Looked, ReadRequest, Result, RowLock, Selection, Target, WriteOptions,
+};
 use crate::model::{Batch, BatchLimits, Cell, Column, DefaultValue, LogicalType, Table, TableName, parse};
 use crate::runtime::{Backoff, Failpoint, random};
 use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
@@ -346,6 +348,8 @@ pub struct LocalReceiver {
     route: Arc<Route>,
     connection: Box<dyn Target>,
     intakes: Vec<Result<Intake>>,
+    /// Whether nothing is doubted that has not been folded.
+    certain: bool,
 }
 
 impl LocalReceiver {
@@ -378,11 +382,46 @@ impl LocalReceiver {
             });
         }
         let (connection, route) = (site.database.target().await?, route.clone());
-        Ok(Self { connection, intakes, site: site.clone(), route })
+        Ok(Self { connection, intakes, site: site.clone(), route, certain: false })
     }
 
     fn intake(&self, at: usize) -> Outcome<&Intake> {
         intake(&self.intakes, at)
+    }
+
+    /// Folds tables of which rows were written unseen: what stands there passes for what it was otherwise. Not before both
+    /// ends have agreed who they are: a database that was restored gives out no versions under its old name.
+    async fn fold_doubted(&mut self) -> Outcome<()> {
+        let books: Vec<(usize, Arc<Book>)> = (self.intakes.iter().enumerate())
+            .filter_map(|(at, intake)| Some((at, intake.as_ref().ok()?.book.clone())))
+            .collect();
+        let logs: Vec<Looked> =
+            books.iter().map(|(_, book)| Looked { table: book.log.table.clone(), above: None }).collect();
+        self.connection.begin(POINT).await?;
+        let doubted = async {
+            let holding = self.connection.holding(&logs).await?;
+            let mut doubted = Vec::new();
+            for ((at, book), _) in books.iter().zip(&holding).filter(|(_, holds)| **holds) {
+                let mut nothing = book.no_keys();
+                nothing.iter_mut().for_each(Column::push_null);
+                let of_all = Batch::new(book.keys.clone(), nothing);
+                let lines = self.connection.lookup(&book.log.table, &of_all, RowLock::None).await?;
+                let operation = lines.table.column(ChangeLog::OPERATION);
+                let says = |row| operation.is_some_and(|at| lines.cell(row, at) == Cell::Bytes(b"?"));
+                if (0..lines.rows()).any(says) {
+                    doubted.push((*at, book));
+                }
+            }
+            Ok::<_, Error>(doubted)
+        }
+        .await;
+        self.connection.rollback().await?;
+        let doubted = doubted?;
+        if !doubted.is_empty() {
+            fold_tables(&self.site, &doubted, self.connection.as_mut()).await?;
+        }
+        self.certain = true;
+        Ok(())
     }
 
     async fn take_once(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
@@ -579,6 +618,9 @@ impl Receiver for LocalReceiver {
     }
 
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
+        if !self.certain {
+            self.fold_doubted().await?;
+        }
         for tried in 1.. {
             self.connection.begin(LABELLED).await?;
             match self.take_once(parcel, basis).await {

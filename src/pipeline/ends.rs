@@ -13,7 +13,7 @@ use super::persist::{Claim, free, persist};
 use super::plan::{Origin, Plan, PlanOptions, check, matching_tables, plan_from};
 use super::run::{RunOptions, run};
 use crate::apply::Rejects;
-use crate::capture::{fold_tables, reform};
+use crate::capture::reform;
 use crate::endpoint::{
     Comparand, Comparison, End, Half, LocalComparand, LocalReceiver, LocalSender, Receiver, Route, Sender,
 };
@@ -224,11 +224,6 @@ impl Endpoint for LocalEndpoint {
         let site = install(&self.database, tables).await?;
         for reformed in &site.reformed {
             reform(&site, reformed, self.database.target().await?.as_mut()).await?;
-        }
-        if !site.doubted.is_empty() {
-            // Before anything is taken in: what stands here passes for what it was otherwise.
-            let doubted = site.doubted.iter().filter_map(|name| site.book(name)).enumerate().collect::<Vec<_>>();
-            fold_tables(&site, &doubted, self.database.target().await?.as_mut()).await.map_err(|f| f.error)?;
         }
         Ok(self.keep(site))
     }
