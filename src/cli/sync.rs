@@ -248,17 +248,18 @@ pub(crate) async fn at_hand(config: &Config, sync: &Sync, name: &str, from: Dire
 
 /// Source and target of an incremental sync.
 pub(crate) async fn both(config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Both> {
+    let keep = config.defaults.keep_tombstones;
     let source = at_hand(config, sync, &sync.source, Direction::Push).await?;
     let target: Arc<dyn SyncEnd> = match &sync.target {
         Endpoint::Database(name) => {
-            Arc::new(LocalEndpoint::new(&at_hand(config, sync, name, Direction::Pull).await?, stop))
+            Arc::new(LocalEndpoint::new(&at_hand(config, sync, name, Direction::Pull).await?, keep, stop))
         }
         Endpoint::Peer { peer, database } => {
             let link = connect::peer(config, peer)?;
             Arc::new(RemoteEndpoint::meet(link, &config.node, database.as_deref()).await?)
         }
     };
-    Ok((Arc::new(LocalEndpoint::new(&source, stop)), target))
+    Ok((Arc::new(LocalEndpoint::new(&source, keep, stop)), target))
 }
 
 /// Source and target.
@@ -397,6 +398,7 @@ pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &Cance
             FirstRun::Manual => Preference::Manual,
         },
         limits: BatchLimits { rows: sync.settings.batch_size, bytes: BATCH_BYTES },
+        keep_tombstones: config.defaults.keep_tombstones,
         stop: stop.clone(),
     };
     Pair::between(source, target, options).await

@@ -28,6 +28,7 @@ use crate::engine::Result;
 use crate::model::{Batch, BatchLimits, Site, Zone};
 
 pub use crate::capture::{Fault, Outcome};
+pub use crate::site::Purge;
 pub use local::{LocalReceiver, LocalSender};
 pub use mapping::{Filter, Mapping};
 
@@ -79,6 +80,8 @@ pub struct Standing {
     pub number: u32,
     /// Its place, with the epoch in which the sending site was then; `None`: it never read this table.
     pub at: Option<(u32, Place)>,
+    /// Whether all rows were compared since it was told so ([`Start::Away`]).
+    pub compared: bool,
 }
 
 /// What the sending end makes of where the receiving end stands.
@@ -106,6 +109,9 @@ pub struct Folded {
 pub enum Start {
     /// Here.
     Place(Place),
+    /// Here; but the sending end had given the receiving one up, and has forgotten deletions since. What the receiving end
+    /// alone has is looked at once all changes have gone both ways, and then the sender is told so.
+    Away(Place),
     /// The two ends never met.
     Never,
     /// They did, but nobody knows any more what has happened since: all rows are compared.
@@ -162,6 +168,20 @@ pub enum Basis {
     Written,
     /// The two ends meet for the first time: [`Route::first_run`] settles rows that differ.
     Meeting,
+    /// All rows are compared since deletions may be forgotten: as [`Self::Written`], but rows that may have been deleted at
+    /// the receiving end are settled as [`Self::Meeting`] says.
+    Again,
+    /// A person decided.
+    Decided,
+}
+
+/// Which rows of the receiving end are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Those that nobody has written since capture began.
+    Unversioned,
+    /// Those that came from the sending end, as far as that can be told.
+    Senders,
 }
 
 /// The end whose changes go out.
@@ -181,7 +201,7 @@ pub trait Sender: Send {
 
     /// Gives versions to what was written to these tables and is not yet among the changes. Comes back with those that
     /// were emptied at once after the place given: of their rows that are older than capture only the receiving end knows
-    /// the keys ([`Receiver::unversioned`]), which [`Self::bury`] is to be told.
+    /// the keys ([`Whose::Unversioned`]), which [`Self::bury`] is to be told.
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>>;
 
     /// As [`Self::fold`], but not more than one transaction takes, where the rest may follow while changes are read. What
@@ -226,11 +246,12 @@ pub trait Receiver: Send {
     /// Which of these rows of the sender's it lacks, has otherwise or cannot take.
     async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>>;
 
-    /// Keys of its rows that nobody has written since capture began, in the order of the key, of about `limit` rows after
-    /// the last one of `after`; and where to go on, `None` at the end.
-    async fn unversioned(
+    /// Keys of some of its rows, in the order of the key, of about `limit` rows after the last one of `after`; and where to
+    /// go on, `None` at the end.
+    async fn keys(
         &mut self,
         table: usize,
+        whose: Whose,
         after: Option<&Batch>,
         limit: usize,
     ) -> Outcome<(Batch, Option<Batch>)>;
@@ -247,7 +268,7 @@ pub trait Receiver: Send {
     /// What people have to look at, by table.
     async fn outstanding(&mut self) -> Result<Vec<Outstanding>>;
 
-    /// After rows of some tables came in, and of others went: sets the numbering of the first past the highest number
+    /// At the end of a run, after rows of some tables came in, and of others went: forgets deletions that nobody needs; sets the numbering of the first past the highest number
     /// present; one sentence for each foreign key to the others that does not hold. What comes in without its parent waits,
     /// so that only what goes can leave rows without theirs; and a look at all rows costs what there is, not what changed.
     async fn verify(&mut self, came: &[usize], went: &[usize]) -> Result<Vec<String>>;

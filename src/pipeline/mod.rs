@@ -28,4 +28,4 @@ pub use plan::{
 pub use progress::{Progress, TableProgress};
 pub use resolve::Keep;
 pub use run::{Report, RunOptions, TableReport, run};
-pub use sync::{ChangeOptions, Direction, agree, is_still, run_changes};
+pub use sync::{Begin, ChangeOptions, Direction, agree, is_still, run_changes};

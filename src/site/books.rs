@@ -51,6 +51,10 @@ pub struct Books {
     pub marks: Arc<Table>,
     /// Who reads this site's changes, and how far.
     pub readers: Arc<Table>,
+    /// For each table the number up to which its tombstones were purged, and the highest version among them.
+    pub floors: Arc<Table>,
+    /// What the last number was at some moments: how old a number is.
+    pub moments: Arc<Table>,
 }
 
 /// Changes that were set aside.
@@ -124,6 +128,12 @@ impl Books {
                 ],
                 2,
             ),
+            floors: table(
+                "_rowferry_floors",
+                vec![filled("n", NUMBER), filled("position", NUMBER), filled("version", bytes(Version::BYTES))],
+                1,
+            ),
+            moments: table("_rowferry_moments", vec![filled("position", NUMBER), filled("at", NUMBER)], 1),
             conflicts: table(
                 "_rowferry_conflicts",
                 vec![
@@ -151,12 +161,14 @@ impl Books {
 
     /// All of them, in the order in which they are made.
     #[must_use]
-    pub fn all(&self) -> [&Arc<Table>; 9] {
+    pub fn all(&self) -> [&Arc<Table>; 11] {
         [
             &self.site,
             &self.tables,
             &self.marks,
             &self.readers,
+            &self.floors,
+            &self.moments,
             &self.cursors,
             &self.conflicts,
             &self.quarantine,

@@ -9,6 +9,7 @@ mod emptied;
 mod entries;
 mod install;
 mod marks;
+mod purge;
 mod readers;
 mod shared;
 mod state;
@@ -19,7 +20,8 @@ pub use books::{Book, Books};
 pub use cursors::Cursor;
 pub use entries::{Entries, KeyId, Known, decode, key_id, read};
 pub use install::{install, open, planned, remove};
-pub use readers::{Reader, Verdict};
+pub use purge::Purge;
+pub use readers::{Reader, ReaderState, Verdict};
 pub use shared::{Share, Through};
 pub use state::{Conflict, Quarantined, TableState, conflicts, discard, objects, quarantine, state};
 

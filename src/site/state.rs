@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Books, Site};
+use super::{Books, ReaderState, Site};
 use crate::engine::{Database, Error, ErrorKind, Result, RowLock, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
@@ -21,6 +21,8 @@ pub struct TableState {
     pub missing: Vec<String>,
     /// Lines of its log that no run has taken up yet.
     pub unfolded: u64,
+    /// Who reads it.
+    pub readers: Vec<ReaderState>,
 }
 
 /// How the capture of each logged table stands, by number.
@@ -32,8 +34,13 @@ pub async fn state(site: &Site) -> Result<Vec<TableState>> {
     let there: BTreeSet<String> = database.own_triggers().await?.into_iter().collect();
     let snapshot = database.snapshot().await?;
     let mut source = snapshot.source().await?;
+    let mut target = database.target().await?;
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let readers = site.readers(target.as_mut()).await?;
+    target.rollback().await?;
     let mut tables = Vec::with_capacity(site.tables.len());
     for book in &site.tables {
+        let readers = readers.iter().filter(|reader| reader.table == book.logged.n).copied().collect();
         let mut missing: Vec<String> = book.log.triggers.iter().filter(|t| !there.contains(*t)).cloned().collect();
         let mut unfolded = 0;
         if database.describe(&book.log.table.name).await?.is_some() {
@@ -44,7 +51,7 @@ pub async fn state(site: &Site) -> Result<Vec<TableState>> {
         if database.describe(&book.versions.name).await?.is_none() {
             missing.push(book.versions.name.name.clone());
         }
-        tables.push(TableState { table: book.logged.table.name.clone(), n: book.logged.n, missing, unfolded });
+        tables.push(TableState { table: book.logged.table.name.clone(), n: book.logged.n, missing, unfolded, readers });
     }
     Ok(tables)
 }

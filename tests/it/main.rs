@@ -24,6 +24,7 @@ mod peers_apart;
 mod peers_hostile;
 mod plan;
 mod positions;
+mod purge;
 mod random;
 mod resolve;
 mod sample;

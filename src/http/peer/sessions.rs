@@ -18,13 +18,13 @@ use super::{answer, damaged};
 use crate::capture::Reading;
 use crate::endpoint::{
     Current, Fault, Keys, LocalReceiver, LocalSender, Outcome, Parcel, Place, Receiver as _, Route, Sender as _,
-    Standing,
+    Standing, Whose,
 };
 use crate::engine::{Error, ErrorKind, Lock};
 use crate::model::Batch;
 use crate::peer::{
     About, Damaged, MIME, Nonce, Numbered, Piece, Reader, Receiving, Sending, Told, WirePlace, WireRoute, WireStanding,
-    Writer, basis,
+    Writer,
 };
 use crate::runtime::random;
 use crate::site;
@@ -343,9 +343,10 @@ async fn opened(
         access.grant(&name, &table.to_string())
     };
     let grants = route.tables.iter().filter_map(own).collect();
+    let keep = call.config.defaults.keep_tombstones;
     let end = match way {
-        Way::Out => End::Sender(LocalSender::open(&site, &route, &call.node.stop).await?),
-        Way::In => End::Receiver(LocalReceiver::open(&site, &route).await?),
+        Way::Out => End::Sender(LocalSender::open(&site, &route, keep, &call.node.stop).await?),
+        Way::In => End::Receiver(LocalReceiver::open(&site, &route, keep).await?),
     };
     Ok(Session {
         key: access.name.clone(),
@@ -471,15 +472,16 @@ impl Asked for Receiving {
                 let differing = end.differing(at, &rows).await;
                 differing.map(|differing| Done { rows: rows.rows(), ..Done::of(Told::Tables(differing)) })
             }
-            Self::Unversioned(at, after, limit) => {
+            Self::Keys(at, senders, after, limit) => {
                 let keys = &route.tables[table(&route, at)?].to_keys;
                 let after = if after { Some(reader.batch(keys)?) } else { None };
-                end.unversioned(at, after.as_ref(), limit.clamp(1, LIMIT_MAX)).await.map(|(keys, next)| {
-                    let told = Told::Unversioned(next.is_some());
+                let whose = if senders { Whose::Senders } else { Whose::Unversioned };
+                end.keys(at, whose, after.as_ref(), limit.clamp(1, LIMIT_MAX)).await.map(|(keys, next)| {
+                    let told = Told::Page(next.is_some());
                     Done { told, rows: 0, behind: Behind::Batches(std::iter::once(keys).chain(next).collect()) }
                 })
             }
-            Self::Take(tables, told, meeting) => {
+            Self::Take(tables, told, basis) => {
                 let mut changes = Vec::with_capacity(tables.len().min(route.tables.len()));
                 for at in tables {
                     let mapping = &route.tables[table(&route, at)?];
@@ -490,7 +492,7 @@ impl Asked for Receiving {
                 }
                 let parcel = Parcel { changes, places: places(&route, told)?, more: false };
                 let rows = parcel.changes.iter().map(|(_, changes)| changes.entries.len()).sum();
-                let taken = end.take(&parcel, basis(meeting)).await;
+                let taken = end.take(&parcel, basis.into()).await;
                 taken.map(|applied| Done { rows, ..Done::of(Told::taken(&applied)) })
             }
             Self::Aside(at, limit) => end.aside(table(&route, at)?, limit.min(LIMIT_MAX)).await.map(|keys| Done {
