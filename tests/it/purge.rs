@@ -67,7 +67,6 @@ impl Ends {
         self.b.execute("INSERT INTO t VALUES (9, 'new at B')");
         self.sync("ac", 0);
         let notes = "SELECT count(*) FROM _rowferry_versions_1 WHERE _rowferry_digest IS NULL";
-        assert_eq!(self.a.value(notes), "1", "it is noted");
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.a.value(notes) != "0" {
             assert!(Instant::now() < deadline, "the note stays at {:?}", self.a.engine());
