@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rowferry::engine::{OpenOptions, open};
 use rowferry::model::{BatchLimits, TableName};
@@ -88,6 +88,7 @@ fn rounds(bench: &Bench, end: End, names: &[String]) -> Outcome<[f64; 3]> {
         tables: BTreeMap::new(),
         first_run: Preference::Source,
         limits: BatchLimits { rows: 1000, bytes: 1 << 20 },
+        keep_tombstones: Duration::from_hours(24 * 90),
         stop: CancellationToken::new(),
     };
     let (mut pair, mut watcher) = runtime.block_on(async {

@@ -13,10 +13,11 @@ use super::retry::{Retry, put};
 use super::sharing::{Sharing, What};
 use crate::capture::{Changes, Fault, FittedBatch, Noted, Outcome, Shape, fit_batch, fold_keys, lines_of};
 use crate::conflict::{
-    Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, emptied, first_run, fold, part,
+    Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, emptied, first_run, fold,
+    forgotten, part, recorded, reunite,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
-use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, moment, row_digest};
+use crate::model::{self, Batch, Cell, Clock, Column, Digest, Entry, Table, moment, row_digest};
 use crate::site::{Book, Entries, KeyId, Known, Site, Through, key_id, read};
 
 /// What a batch of changes did to a table.
@@ -81,20 +82,41 @@ pub enum Terms {
     /// They were written under capture.
     Written(Rule),
     /// The two ends meet for the first time: rows that differ are a conflict, though neither was written under capture.
-    Meeting(FirstRun),
+    /// With the site that sends.
+    Meeting(FirstRun, model::Site),
+    /// All rows are compared once more, since deletions may be forgotten: a row that may have been deleted here is settled
+    /// as at a first meeting.
+    Again(Rule, FirstRun),
+    /// A person decided: it stands, though the conflict is open still.
+    Decided(Rule),
 }
 
 impl Terms {
     /// `stamps`: what the timestamp column of the row here and of the incoming one says.
     fn decide(self, local: Option<&Entry>, incoming: &Entry, stamps: [Option<i64>; 2], origin: &Origin) -> Decision {
         match self {
-            Self::Written(rule) => decide(local, incoming, rule, origin),
-            Self::Meeting(rule) => {
+            Self::Written(rule) | Self::Again(rule, _) | Self::Decided(rule) => decide(local, incoming, rule, origin),
+            Self::Meeting(rule, _) => {
                 let [ours, theirs] = stamps;
                 let local = local.map(|entry| Standing { entry, stamp: ours });
                 first_run(local, Standing { entry: incoming, stamp: theirs }, rule, origin)
             }
         }
+    }
+
+    /// What a row that comes meets where nothing is known of its key, though it may have been deleted here, and how that is
+    /// settled; what was written since the last such deletion is later, and settled like any other conflict. `open`: a
+    /// conflict of the two waits for a person.
+    fn meets(self, incoming: &Entry, open: bool, origin: &Origin) -> Option<(Entry, Option<FirstRun>)> {
+        let (rule, first) = match self {
+            Self::Decided(_) => return None,
+            _ if open => return Some((recorded(origin), Some(FirstRun::Manual))),
+            Self::Written(_) => return None,
+            Self::Meeting(rule, site) => (rule, Some(site)),
+            Self::Again(_, rule) => (rule, None),
+        };
+        let rule = (incoming.version.clock <= origin.floor).then_some(rule);
+        forgotten(incoming, first, origin).map(|tombstone| (tombstone, rule))
     }
 }
 
@@ -256,6 +278,12 @@ impl Staged<'_> {
             self.sharing = Some(Sharing::read(&intake.site, target, through, ids).await?);
         }
         self.known = read(target, &intake.book, &fitted.keys).await?;
+        let n = intake.book.logged.n;
+        let floor = match terms {
+            Terms::Written(_) | Terms::Decided(_) => None,
+            Terms::Meeting(..) | Terms::Again(..) => intake.site.floors(target, std::iter::once(n)).await?.remove(&n),
+        };
+        let origin = &Origin { floor: floor.unwrap_or(Clock::ZERO), ..*origin };
         let came = |change: &&Change| {
             let alive = self.known.get(&change.id).is_some_and(|known| known.entry.digest.is_some());
             alive && !standing.places.contains_key(&change.id)
@@ -272,12 +300,26 @@ impl Staged<'_> {
                 continue;
             }
             let stamps = intake.stamps(standing, change, &fitted.rows);
-            records.under(terms, stamps);
+            let key = (&fitted.keys, change.at);
+            let meets = if local.is_none() && known.is_none() && change.row.is_some() {
+                terms.meets(&change.entry, records.is_open(key), origin)
+            } else {
+                None
+            };
+            let under = meets.as_ref().and_then(|(_, rule)| *rule);
+            records.under(under.map_or(terms, |rule| Terms::Meeting(rule, intake.site.id)), stamps);
             let decide = |incoming: &Entry| {
                 if local.is_none()
                     && let Some(decision) = emptied(incoming, origin)
                 {
                     return decision;
+                }
+                if let Some((tombstone, rule)) = &meets {
+                    let theirs = Standing { entry: incoming, stamp: stamps[1] };
+                    return match rule {
+                        Some(rule) => reunite(tombstone, theirs, *rule, origin),
+                        None => terms.decide(Some(tombstone), incoming, stamps, origin),
+                    };
                 }
                 let decision = terms.decide(local.as_ref(), incoming, stamps, origin);
                 if is_part { part(decision, local.as_ref(), incoming, origin) } else { decision }
@@ -286,11 +328,11 @@ impl Staged<'_> {
                 Some(sharing) => sharing.decide((change.id, change.what()), local.as_ref(), &change.entry, decide),
                 None => decide(&change.entry),
             };
-            let key = (&fitted.keys, change.at);
             let clash = matches!(decision.relation, Relation::Conflict | Relation::TwoRows { .. });
             if !clash {
                 records.settle(key, decision.row);
-            } else if let Some(local) = local.as_ref().filter(|_| records.is_open(key)) {
+            } else if let Some(local) = local.as_ref().or(meets.as_ref().map(|m| &m.0)).filter(|_| records.is_open(key))
+            {
                 // A person decides: until then both sides keep theirs, whatever is written to them.
                 decision.row = Side::Local;
                 decision.changed = false;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Terms;
-use crate::conflict::{Decision, FirstRun, Policy, Relation, Rule, Side};
+use crate::conflict::{Decision, FirstRun, Policy, Relation, Side};
 use crate::engine::{Result, RowLock, Target, WriteMode};
 use crate::model::{Batch, Cell, Column, ColumnDef, Entry, Table, Version, parse, render, text_digest};
 use crate::site::{Book, Books, Site};
@@ -46,7 +46,7 @@ impl Records {
 
     /// What follows is of a row with these terms, of which a timestamp column says this, here and at the other end.
     pub fn under(&mut self, terms: Terms, [ours, theirs]: [Option<i64>; 2]) {
-        let told = matches!(terms, Terms::Meeting(_)) && ours.is_some() && theirs.is_some() && ours != theirs;
+        let told = matches!(terms, Terms::Meeting(..)) && ours.is_some() && theirs.is_some() && ours != theirs;
         self.policy = if told { "timestamp" } else { name(terms, self.to_target) };
     }
 
@@ -321,14 +321,18 @@ fn last_of_each(batch: &Batch) -> Batch {
 
 /// The name of the policy in the configuration.
 fn name(terms: Terms, to_target: bool) -> &'static str {
-    match terms {
-        Terms::Written(Rule { policy: Policy::LastWriteWins, .. }) => "last-write-wins",
-        Terms::Written(Rule { policy: Policy::MergeColumns, .. }) => "merge-columns",
-        Terms::Written(Rule { policy: Policy::KeepExisting, .. }) => "keep-existing",
-        Terms::Written(Rule { policy: Policy::Manual, .. }) | Terms::Meeting(FirstRun::Manual) => "manual",
-        Terms::Written(Rule { policy: Policy::Prefer(side), .. }) | Terms::Meeting(FirstRun::Prefer(side)) => {
-            if (side == Side::Local) == to_target { "target-wins" } else { "source-wins" }
-        }
+    let prefers = |side| if (side == Side::Local) == to_target { "target-wins" } else { "source-wins" };
+    let rule = match terms {
+        Terms::Meeting(FirstRun::Manual, _) => return "manual",
+        Terms::Meeting(FirstRun::Prefer(side), _) => return prefers(side),
+        Terms::Written(rule) | Terms::Again(rule, _) | Terms::Decided(rule) => rule,
+    };
+    match rule.policy {
+        Policy::LastWriteWins => "last-write-wins",
+        Policy::MergeColumns => "merge-columns",
+        Policy::KeepExisting => "keep-existing",
+        Policy::Manual => "manual",
+        Policy::Prefer(side) => prefers(side),
     }
 }
 

@@ -214,11 +214,13 @@ impl Noted {
 /// Gives the keys of these lines their versions, in the open transaction. The lines themselves stay.
 pub(crate) async fn fold_keys(site: &Site, written: &[Noted], target: &mut dyn Target) -> Outcome<()> {
     let now = target.now().await?;
-    let origin = Origin { site: site.id, now, floor: Clock::ZERO };
     // An emptied table takes a number even if no row of it is known.
     let numbers = |noted: &Noted| noted.lines.keys.rows() + usize::from(noted.lines.emptied.is_some());
     let mut first = site.take_numbers(target, written.iter().map(numbers).sum()).await?;
+    let floors = site.floors(target, written.iter().map(|noted| noted.book.logged.n)).await?;
     for noted in written {
+        let floor = floors.get(&noted.book.logged.n).copied().unwrap_or(Clock::ZERO);
+        let origin = Origin { site: site.id, now, floor };
         let result = fold_table(noted, first, &origin, target).await;
         result.map_err(|e| folding(e, &noted.book)).map_err(Fault::at(noted.at))?;
         first += i64::try_from(numbers(noted)).unwrap_or(0);

@@ -65,7 +65,7 @@ pub(crate) async fn endpoint(args: &Args, name: &str, stop: &CancellationToken) 
             return Ok(Arc::new(endpoint));
         }
     }
-    Ok(Arc::new(LocalEndpoint::new(&self::database(args, name, false).await?, stop)))
+    Ok(Arc::new(LocalEndpoint::new(&self::database(args, name, false).await?, std::time::Duration::MAX, stop)))
 }
 
 /// The way to a peer that the config names.

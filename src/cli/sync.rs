@@ -253,11 +253,12 @@ pub(crate) async fn at_hand(config: &Config, sync: &Sync, name: &str, from: Dire
 
 /// Source and target of an incremental sync.
 pub(crate) async fn both(config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Both> {
+    let keep = config.defaults.keep_tombstones;
     let end = |name: &str, database: &Arc<dyn Database>| -> Arc<dyn SyncEnd> {
         if ends::only_read(sync) == Some(name) {
             Arc::new(StampedEndpoint::new(database, &sync.name, stop))
         } else {
-            Arc::new(LocalEndpoint::new(database, stop))
+            Arc::new(LocalEndpoint::new(database, keep, stop))
         }
     };
     let source = at_hand(config, sync, &sync.source, Direction::Push).await?;
@@ -420,6 +421,7 @@ async fn parts(config: &Config, sync: &Sync, force: bool, stop: &CancellationTok
             FirstRun::Manual => Preference::Manual,
         },
         limits: BatchLimits { rows: sync.settings.batch_size, bytes: BATCH_BYTES },
+        keep_tombstones: config.defaults.keep_tombstones,
         stop: stop.clone(),
     };
     Ok(((source, target), options))

@@ -25,6 +25,7 @@
 mod decide;
 mod first_run;
 mod fold;
+mod forgotten;
 mod merge;
 mod part;
 mod policy;
@@ -34,5 +35,6 @@ mod tests;
 pub use decide::{Decision, Relation, decide, emptied, relation};
 pub use first_run::{FirstRun, Standing, first_run};
 pub use fold::{Folded, Origin, Written, anew, fold};
+pub use forgotten::{forgotten, recorded, reunite};
 pub use part::part;
 pub use policy::{Policy, Rule, Side};

@@ -4,6 +4,7 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -116,7 +117,7 @@ pub struct DiffOptions {
 /// # Errors
 /// As there.
 pub async fn diff_at_hand(a: &Arc<dyn Database>, b: &Arc<dyn Database>, options: &DiffOptions) -> Result<Diff> {
-    diff(&LocalEndpoint::new(a, &options.stop), &LocalEndpoint::new(b, &options.stop), options).await
+    diff(&LocalEndpoint::new(a, Duration::MAX, &options.stop), &LocalEndpoint::new(b, Duration::MAX, &options.stop), options).await
 }
 
 /// Compares. Columns are those of A; each value of A is put into the form of B's column first.
@@ -255,7 +256,7 @@ pub async fn compare(
     options: &DiffOptions,
 ) -> Result<Vec<TableDiff>> {
     let product = |database: &Arc<dyn Database>| database.abilities().product.to_owned();
-    let ends = (LocalEndpoint::new(a, &options.stop), LocalEndpoint::new(b, &options.stop));
+    let ends = (LocalEndpoint::new(a, Duration::MAX, &options.stop), LocalEndpoint::new(b, Duration::MAX, &options.stop));
     let mut out = Vec::with_capacity(plan.tables.len());
     for table in &plan.tables {
         let comparison = Comparison {

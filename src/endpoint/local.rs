@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::mapping::shifts;
 use super::{
     Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place,
-    Receiver, Resumed, Route, Sender, Standing, Start,
+    Receiver, Resumed, Route, Sender, Standing, Start, Whose,
 };
 use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
@@ -21,7 +21,7 @@ use crate::compare::{compared_as, equal_rows};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
 use crate::model::{Batch, BatchLimits, Cell, Column, DefaultValue, LogicalType, Table, TableName, parse};
 use crate::runtime::{Backoff, Failpoint, random};
-use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
+use crate::site::{Book, Cursor, Purge, Reader, Site, Through, Verdict, key_id, read};
 
 /// What apply does to a transaction: the logs take its writes down as ours, triggers and keys wait.
 const LABELLED: WriteOptions =
@@ -78,14 +78,15 @@ pub struct LocalSender {
     /// Deletions that were folded in parts.
     deletions: u64,
     stop: CancellationToken,
+    purge: Purge,
 }
 
 impl LocalSender {
-    /// Opens one.
+    /// Opens one, of a site that keeps tombstones for so long.
     ///
     /// # Errors
     /// Those of a new connection.
-    pub async fn open(site: &Site, route: &Arc<Route>, stop: &CancellationToken) -> Result<Self> {
+    pub async fn open(site: &Site, route: &Arc<Route>, keep: Duration, stop: &CancellationToken) -> Result<Self> {
         Ok(Self {
             connection: site.database.target().await?,
             books: books(site, &route.tables, |mapping| &mapping.from),
@@ -94,6 +95,7 @@ impl LocalSender {
             in_parts: None,
             deletions: 0,
             stop: stop.clone(),
+            purge: Purge::after(keep),
         })
     }
 
@@ -224,12 +226,18 @@ impl Sender for LocalSender {
             starts[table] = match (standing, verdict) {
                 (None, _) => Start::Never,
                 (Some((_, place)), Verdict::Fits) => Start::Place(place),
+                (Some((_, place)), Verdict::Away) if reader[table].is_some_and(|s| s.compared) => Start::Place(place),
+                (Some((_, place)), Verdict::Away) => Start::Away(place),
                 _ => Start::Lost,
             };
-            let position = if let Start::Place(place) = starts[table] { place.position } else { 0 };
-            noted.push((read, position));
+            noted.push(match starts[table] {
+                Start::Place(place) => (read, Some(place.position)),
+                Start::Away(_) => (read, None),
+                Start::Never | Start::Lost | Start::Not => (read, Some(0)),
+            });
         }
-        self.site.note_readers(target, &noted).await?;
+        let now = self.site.note_readers(target, &noted, self.purge.heard()).await?;
+        self.purge.look(&self.site, target, now).await?;
         Ok(Resumed::At(starts))
     }
 
@@ -345,15 +353,16 @@ pub struct LocalReceiver {
     site: Site,
     route: Arc<Route>,
     connection: Box<dyn Target>,
+    purge: Purge,
     intakes: Vec<Result<Intake>>,
 }
 
 impl LocalReceiver {
-    /// Opens one.
+    /// Opens one, of a site that keeps tombstones for so long.
     ///
     /// # Errors
     /// Those of a new connection.
-    pub async fn open(site: &Site, route: &Arc<Route>) -> Result<Self> {
+    pub async fn open(site: &Site, route: &Arc<Route>, keep: Duration) -> Result<Self> {
         let books = books(site, &route.tables, |mapping| &mapping.to);
         let mut intakes = Vec::with_capacity(books.len());
         for (book, mapping) in books.into_iter().zip(&route.tables) {
@@ -378,7 +387,8 @@ impl LocalReceiver {
             });
         }
         let (connection, route) = (site.database.target().await?, route.clone());
-        Ok(Self { connection, intakes, site: site.clone(), route })
+        let purge = Purge::after(keep);
+        Ok(Self { connection, purge, intakes, site: site.clone(), route })
     }
 
     fn intake(&self, at: usize) -> Outcome<&Intake> {
@@ -389,7 +399,9 @@ impl LocalReceiver {
         let route = &self.route;
         let terms = |mapping: &Mapping| match basis {
             Basis::Written => Terms::Written(mapping.rule),
-            Basis::Meeting => Terms::Meeting(route.first_run),
+            Basis::Meeting => Terms::Meeting(route.first_run, route.from.site),
+            Basis::Again => Terms::Again(mapping.rule, route.first_run),
+            Basis::Decided => Terms::Decided(mapping.rule),
         };
         let mut incoming = Vec::with_capacity(parcel.changes.len());
         for (at, changes) in &parcel.changes {
@@ -435,9 +447,27 @@ impl LocalReceiver {
         for (((table, number), same), widened) in numbers.into_iter().zip(same).zip(widened) {
             let cursor = cursors.get(&number).filter(|_| same);
             let at = cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token }));
-            standing[table] = Some(Standing { number, at, widened });
+            standing[table] = Some(Standing { number, at, widened, compared: false });
         }
         Ok(standing)
+    }
+
+    /// Those of the keys whose rows came from the sending end: it has written them, or it is the only one that a row of
+    /// another site can have come from.
+    async fn senders(&mut self, book: &Book, keys: &Batch) -> Result<Vec<usize>> {
+        let (from, own, target) = (self.route.from.site, self.site.id, self.connection.as_mut());
+        let alone = self.site.sources(target, book.logged.n).await?.iter().all(|source| *source == from.id);
+        let at = book.keys.columns.iter().filter_map(|column| keys.table.column(&column.name));
+        let keys = Batch::new(book.keys.clone(), at.map(|at| keys.columns()[at].clone()).collect());
+        let known = read(target, book, &keys).await?;
+        let all: Vec<usize> = (0..keys.columns().len()).collect();
+        let came = |row: &usize| {
+            let Some(entry) = known.get(&key_id(&keys, *row, &all)).map(|known| &known.entry) else { return false };
+            let site = entry.version.site;
+            let foreign = site != crate::model::Site::NONE && site.id != own.id;
+            site.id == from.id || entry.vector.holds_row_of(from) || alone && foreign
+        };
+        Ok((0..keys.rows()).filter(came).collect())
     }
 
     /// The rows that stand under keys in this end's own form, by the keys.
@@ -462,6 +492,13 @@ fn columns_of(mapping: &Mapping) -> String {
     let mut names: Vec<&str> = mapping.to.columns.iter().map(|column| column.name.as_str()).collect();
     names.sort_unstable();
     names.join("\0")
+}
+
+/// Those of the keys under which nobody has written since capture began.
+async fn untouched(book: &Book, target: &mut dyn Target, keys: &Batch) -> Result<Vec<usize>> {
+    let written = written(book, target, keys).await?;
+    let all: Vec<usize> = (0..keys.columns().len()).collect();
+    Ok((0..keys.rows()).filter(|&row| !written.contains(&key_id(keys, row, &all))).collect())
 }
 
 /// What the rows of a table refer to, by those of its columns that are synced.
@@ -546,9 +583,10 @@ impl Receiver for LocalReceiver {
         Ok((0..rows.rows()).filter(differs).collect())
     }
 
-    async fn unversioned(
+    async fn keys(
         &mut self,
         table: usize,
+        whose: Whose,
         after: Option<&Batch>,
         limit: usize,
     ) -> Outcome<(Batch, Option<Batch>)> {
@@ -569,13 +607,13 @@ impl Receiver for LocalReceiver {
         let page = source.read(&request).await.map_err(Fault::at(table))?.next().await.map_err(Fault::at(table))?;
         let Some(page) = page else { return Ok((after.map_or_else(|| empty(&keys), |a| a.select(0..0)), None)) };
         self.connection.begin(POINT).await?;
-        let written = written(&book, self.connection.as_mut(), &page).await;
+        let chosen = match whose {
+            Whose::Unversioned => untouched(&book, self.connection.as_mut(), &page).await,
+            Whose::Senders => self.senders(&book, &page).await,
+        };
         self.connection.rollback().await?;
-        let written = written.map_err(Fault::at(table))?;
-        let all: Vec<usize> = (0..page.columns().len()).collect();
-        let untouched: Vec<usize> =
-            (0..page.rows()).filter(|&row| !written.contains(&key_id(&page, row, &all))).collect();
-        Ok((page.select(untouched.into_iter()), Some(page.select(std::iter::once(page.rows() - 1)))))
+        let chosen = chosen.map_err(Fault::at(table))?;
+        Ok((page.select(chosen.into_iter()), Some(page.select(std::iter::once(page.rows() - 1)))))
     }
 
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
@@ -641,6 +679,11 @@ impl Receiver for LocalReceiver {
     }
 
     async fn verify(&mut self, came: &[usize], went: &[usize]) -> Result<Vec<String>> {
+        let target = self.connection.as_mut();
+        target.begin(POINT).await?;
+        let now = target.now().await;
+        target.rollback().await?;
+        self.purge.look(&self.site, target, now?).await?;
         if came.is_empty() && went.is_empty() {
             return Ok(Vec::new());
         }

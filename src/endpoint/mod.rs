@@ -35,6 +35,7 @@ use crate::model::{Batch, BatchLimits, Site, Zone};
 pub use crate::capture::{Fault, Outcome};
 pub use comparand::LocalComparand;
 pub use comparison::{Comparand, Comparison, Counted, Followed, Half, Leaves};
+pub use crate::site::Purge;
 pub use local::{LocalReceiver, LocalSender};
 pub use mapping::{Filter, Mapping};
 pub use stamped::StampedSender;
@@ -90,6 +91,8 @@ pub struct Standing {
     /// Whether other columns are sent than when all rows were last compared: what stands in those that are new has no
     /// version of its own.
     pub widened: bool,
+    /// Whether all rows were compared since it was told so ([`Start::Away`]).
+    pub compared: bool,
 }
 
 /// What the sending end makes of where the receiving end stands.
@@ -105,7 +108,7 @@ pub enum Resumed {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Folded {
     /// Tables that were emptied at once after the place given: of their rows that are older than capture only the
-    /// receiving end knows the keys ([`Receiver::unversioned`]), which [`Sender::bury`] is to be told.
+    /// receiving end knows the keys ([`Whose::Unversioned`]), which [`Sender::bury`] is to be told.
     pub emptied: Vec<usize>,
     /// Tables of which rows were written unseen before they were all compared with what the receiving end has: of rows
     /// older than capture only that shows which these are ([`Receiver::differing`]), which [`Sender::vouch`] is to be told.
@@ -121,6 +124,9 @@ pub struct Folded {
 pub enum Start {
     /// Here.
     Place(Place),
+    /// Here; but the sending end had given the receiving one up, and has forgotten deletions since. What the receiving end
+    /// alone has is looked at once all changes have gone both ways, and then the sender is told so.
+    Away(Place),
     /// The two ends never met.
     Never,
     /// They did, but nobody knows any more what has happened since: all rows are compared.
@@ -177,6 +183,20 @@ pub enum Basis {
     Written,
     /// The two ends meet for the first time: [`Route::first_run`] settles rows that differ.
     Meeting,
+    /// All rows are compared since deletions may be forgotten: as [`Self::Written`], but rows that may have been deleted at
+    /// the receiving end are settled as [`Self::Meeting`] says.
+    Again,
+    /// A person decided.
+    Decided,
+}
+
+/// Which rows of the receiving end are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Those that nobody has written since capture began.
+    Unversioned,
+    /// Those that came from the sending end, as far as that can be told.
+    Senders,
 }
 
 /// Which rows count as other.
@@ -251,11 +271,12 @@ pub trait Receiver: Send {
     /// Which of these rows of the sender's are other here.
     async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>>;
 
-    /// Keys of its rows that nobody has written since capture began, in the order of the key, of about `limit` rows after
-    /// the last one of `after`; and where to go on, `None` at the end.
-    async fn unversioned(
+    /// Keys of some of its rows, in the order of the key, of about `limit` rows after the last one of `after`; and where to
+    /// go on, `None` at the end.
+    async fn keys(
         &mut self,
         table: usize,
+        whose: Whose,
         after: Option<&Batch>,
         limit: usize,
     ) -> Outcome<(Batch, Option<Batch>)>;
@@ -275,7 +296,7 @@ pub trait Receiver: Send {
     /// What people have to look at, by table.
     async fn outstanding(&mut self) -> Result<Vec<Outstanding>>;
 
-    /// After rows of some tables came in, and of others went: sets the numbering of the first past the highest number
+    /// At the end of a run, after rows of some tables came in, and of others went: forgets deletions that nobody needs; sets the numbering of the first past the highest number
     /// present; one sentence for each foreign key to the others that does not hold. What comes in without its parent waits,
     /// so that only what goes can leave rows without theirs; and a look at all rows costs what there is, not what changed.
     async fn verify(&mut self, came: &[usize], went: &[usize]) -> Result<Vec<String>>;

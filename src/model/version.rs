@@ -28,16 +28,16 @@ impl Site {
     pub const NONE: Self = Self { id: 0, epoch: 0 };
 
     /// That of a database that keeps no books, by a name of its own: the versions of its rows are the stamps that they
-    /// carry. Epochs of others begin with 1.
+    /// carry. No other gets that far in counting its epochs.
     #[must_use]
     pub fn stamped(name: &str) -> Self {
-        Self { id: xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1), epoch: 0 }
+        Self { id: xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1), epoch: u32::MAX }
     }
 
     /// Whether it keeps no books.
     #[must_use]
     pub fn is_stamped(self) -> bool {
-        self.epoch == 0 && self != Self::NONE
+        self.epoch == u32::MAX
     }
 }
 

@@ -518,10 +518,10 @@ pub enum Receiving {
     Rows(usize, bool),
     /// Rows follow.
     Differing(usize, WireDiffering),
-    /// Keys of rows that nobody has written; whether a key follows.
-    Unversioned(usize, bool, usize),
+    /// Keys of rows: those that came from the sender, else those that nobody has written; whether a key follows.
+    Keys(usize, bool, bool, usize),
     /// Changes of these tables follow.
-    Take(Vec<usize>, Vec<WirePlace>, bool),
+    Take(Vec<usize>, Vec<WirePlace>, WireBasis),
     /// All rows of these tables were compared.
     Settle(Vec<usize>),
     /// What was set aside.
@@ -582,17 +582,18 @@ impl From<WirePlace> for Place {
 
 /// [`Standing`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct WireStanding(u32, Option<(u32, WirePlace)>, bool);
+pub struct WireStanding(u32, Option<(u32, WirePlace)>, bool, bool);
 
 impl From<Standing> for WireStanding {
     fn from(standing: Standing) -> Self {
-        Self(standing.number, standing.at.map(|(epoch, place)| (epoch, place.into())), standing.widened)
+        let Standing { number, at, widened, compared } = standing;
+        Self(number, at.map(|(epoch, place)| (epoch, place.into())), widened, compared)
     }
 }
 
 impl From<WireStanding> for Standing {
-    fn from(WireStanding(number, at, widened): WireStanding) -> Self {
-        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())), widened }
+    fn from(WireStanding(number, at, widened, compared): WireStanding) -> Self {
+        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())), widened, compared }
     }
 }
 
@@ -621,6 +622,8 @@ impl From<WireLimits> for BatchLimits {
 pub enum WireStart {
     /// Here.
     At(WirePlace),
+    /// Here, and what it alone has is to be looked at.
+    Away(WirePlace),
     /// They never met.
     Never,
     /// Nobody knows.
@@ -652,7 +655,7 @@ pub enum Told {
     /// A number.
     Count(u64),
     /// Keys follow, and where to go on, if there is more.
-    Unversioned(bool),
+    Page(bool),
     /// What became of changes.
     Taken(Vec<[u64; 5]>),
     /// Keys follow.
@@ -681,6 +684,7 @@ impl From<Resumed> for Told {
     fn from(resumed: Resumed) -> Self {
         let start = |start| match start {
             Start::Place(place) => WireStart::At(place.into()),
+            Start::Away(place) => WireStart::Away(place.into()),
             Start::Never => WireStart::Never,
             Start::Lost => WireStart::Lost,
             Start::Not => WireStart::Not,
@@ -696,6 +700,7 @@ impl From<WireStart> for Start {
     fn from(start: WireStart) -> Self {
         match start {
             WireStart::At(place) => Self::Place(place.into()),
+            WireStart::Away(place) => Self::Away(place.into()),
             WireStart::Never => Self::Never,
             WireStart::Lost => Self::Lost,
             WireStart::Not => Self::Not,
@@ -729,10 +734,36 @@ pub fn applied([inserted, updated, deleted, conflicts, held]: [u64; 5]) -> Appli
     Applied { inserted, updated, deleted, conflicts, held }
 }
 
-/// The terms of [`Receiving::Take`].
-#[must_use]
-pub fn basis(meeting: bool) -> Basis {
-    if meeting { Basis::Meeting } else { Basis::Written }
+/// [`Basis`], but for what a person decides, which goes to no peer.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WireBasis {
+    /// Written under capture.
+    Written,
+    /// The first meeting.
+    Meeting,
+    /// All rows are compared once more.
+    Again,
+}
+
+impl From<Basis> for WireBasis {
+    fn from(basis: Basis) -> Self {
+        match basis {
+            Basis::Written | Basis::Decided => Self::Written,
+            Basis::Meeting => Self::Meeting,
+            Basis::Again => Self::Again,
+        }
+    }
+}
+
+impl From<WireBasis> for Basis {
+    fn from(basis: WireBasis) -> Self {
+        match basis {
+            WireBasis::Written => Self::Written,
+            WireBasis::Meeting => Self::Meeting,
+            WireBasis::Again => Self::Again,
+        }
+    }
 }
 
 macro_rules! kinds {

@@ -15,7 +15,7 @@ use crate::apply::Applied;
 use crate::capture::{FittedBatch, Reading, interrupted};
 use crate::endpoint::{
     Basis, Current, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
-    Route, Sender, Standing,
+    Route, Sender, Standing, Whose,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Table};
@@ -409,15 +409,16 @@ impl Receiver for RemoteReceiver {
         }
     }
 
-    async fn unversioned(
+    async fn keys(
         &mut self,
         table: usize,
+        whose: Whose,
         after: Option<&Batch>,
         limit: usize,
     ) -> Outcome<(Batch, Option<Batch>)> {
         let behind = |writer: &mut Writer| after.into_iter().for_each(|after| writer.batch(after));
-        let answer = self.call(Receiving::Unversioned(table, after.is_some(), limit), behind).await?;
-        let Told::Unversioned(more) = answer.told else { return Err(self.session.senseless()) };
+        let answer = self.call(Receiving::Keys(table, whose == Whose::Senders, after.is_some(), limit), behind).await?;
+        let Told::Page(more) = answer.told else { return Err(self.session.senseless()) };
         let keys = &self.table(table).to_keys;
         let read = || {
             let mut reader = Reader::new(&answer.body)?;
@@ -432,7 +433,7 @@ impl Receiver for RemoteReceiver {
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
         let tables = parcel.changes.iter().map(|(at, _)| *at).collect();
         let places = parcel.places.iter().map(|place| (*place).into()).collect();
-        let ask = Receiving::Take(tables, places, basis == Basis::Meeting);
+        let ask = Receiving::Take(tables, places, basis.into());
         let behind = |writer: &mut Writer| parcel.changes.iter().for_each(|(_, changes)| writer.changes(changes));
         match self.call(ask, behind).await?.told {
             Told::Taken(all) if all.len() == parcel.changes.len() => Ok(all.into_iter().map(applied).collect()),

@@ -124,14 +124,15 @@ pub struct LocalEndpoint {
     site: Mutex<Option<Site>>,
     /// Who looks for news, between two looks.
     watcher: Mutex<Option<Watcher>>,
+    keep: Duration,
     stop: CancellationToken,
 }
 
 impl LocalEndpoint {
-    /// This one.
+    /// This one, which keeps tombstones for so long.
     #[must_use]
-    pub fn new(database: &Arc<dyn Database>, stop: &CancellationToken) -> Self {
-        Self { database: database.clone(), site: Mutex::new(None), watcher: Mutex::new(None), stop: stop.clone() }
+    pub fn new(database: &Arc<dyn Database>, keep: Duration, stop: &CancellationToken) -> Self {
+        Self { database: database.clone(), site: Mutex::new(None), watcher: Mutex::new(None), keep, stop: stop.clone() }
     }
 
     fn keep(&self, site: Site) -> Captured {
@@ -267,11 +268,11 @@ impl Endpoint for LocalEndpoint {
     }
 
     async fn sender(&self, route: &Arc<Route>, stop: &CancellationToken) -> Result<Box<dyn Sender>> {
-        Ok(Box::new(LocalSender::open(&self.site()?, route, stop).await?))
+        Ok(Box::new(LocalSender::open(&self.site()?, route, self.keep, stop).await?))
     }
 
     async fn receiver(&self, route: &Arc<Route>) -> Result<Box<dyn Receiver>> {
-        Ok(Box::new(LocalReceiver::open(&self.site()?, route).await?))
+        Ok(Box::new(LocalReceiver::open(&self.site()?, route, self.keep).await?))
     }
 
     async fn count(&self, table: &TableName) -> Result<u64> {

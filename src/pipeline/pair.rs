@@ -11,9 +11,9 @@ use super::ends::{Captured, Endpoint, LocalEndpoint};
 use super::owner::Owner;
 use super::plan::{ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern};
 use super::run::Report;
-use super::sync::{Agreed, ChangeOptions, Direction, agree, run_changes, widen};
+use super::sync::{Agreed, Begin, ChangeOptions, Direction, agree, run_changes, widen};
 use crate::conflict::{FirstRun, Policy, Rule, Side};
-use crate::endpoint::{Filter, Mapping, Receiver, Route, Sender};
+use crate::endpoint::{Filter, Mapping, Receiver, Route, Sender, Start};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{BatchLimits, Site, Table, TableName, tells_moments};
 
@@ -93,6 +93,8 @@ pub struct PairOptions {
     pub first_run: Preference,
     /// Bounds of a batch.
     pub limits: BatchLimits,
+    /// For how long an end at hand keeps the notes of deleted rows.
+    pub keep_tombstones: Duration,
     /// Asked to stop.
     pub stop: CancellationToken,
 }
@@ -163,7 +165,9 @@ impl Pair {
     /// # Errors
     /// Those of [`Self::between`].
     pub async fn prepare(source: &Arc<dyn Database>, target: &Arc<dyn Database>, options: PairOptions) -> Result<Self> {
-        let end = |database| -> Arc<dyn Endpoint> { Arc::new(LocalEndpoint::new(database, &options.stop)) };
+        let end = |database| -> Arc<dyn Endpoint> {
+            Arc::new(LocalEndpoint::new(database, options.keep_tombstones, &options.stop))
+        };
         Self::between(end(source), end(target), options.clone()).await
     }
 
@@ -350,20 +354,29 @@ impl Pair {
         // Before anything moves: a database that was restored must not give out versions under its old name.
         let mut starts = Vec::with_capacity(open.ways.len());
         for way in &mut open.ways {
-            starts.push(agree(&mut way.ends()).await?);
+            starts.push(agree(&mut way.ends(), false).await?);
         }
+        let begins = begins(&open.ways, starts.iter().map(|agreed| agreed.starts.clone()).collect());
         let options = ChangeOptions {
             limits: self.options.limits,
             force: self.options.plan.force,
             stop: self.options.stop.clone(),
         };
-        for (way, agreed) in open.ways.iter_mut().zip(&starts) {
-            report.join(run_changes(&mut way.ends(), &agreed.starts, &options).await?);
+        // What compares goes first: whoever dies after the other has read all would not know any more that it was to.
+        let mut order: Vec<_> = open.ways.iter_mut().zip(&begins).collect();
+        order.sort_by_key(|(_, begin)| !begin.compares.contains(&true));
+        for (way, begin) in order {
+            report.join(run_changes(&mut way.ends(), begin, &options).await?);
         }
         if starts.iter().any(|agreed| !agreed.widened.is_empty()) && report.error.is_none() {
             report.join(run_widened(&mut open.ways, &starts, &options).await?);
         }
         if report.error.is_none() {
+            for (way, begin) in open.ways.iter_mut().zip(&begins) {
+                if begin.starts.iter().any(|start| matches!(start, Start::Away(_))) {
+                    agree(&mut way.ends(), true).await?;
+                }
+            }
             self.open = Some(open);
         }
         Ok(report)
@@ -532,6 +545,29 @@ impl Looked {
     }
 }
 
+/// Where each direction goes on. A table whose receiving end was given up, or has only sent so far, is compared by the way
+/// back, where there is one: what it alone has once its own changes are there may have been deleted.
+fn begins(ways: &[Way], starts: Vec<Vec<Start>>) -> Vec<Begin> {
+    let mut begins: Vec<Begin> = starts.iter().cloned().map(Begin::at).collect();
+    for (one, way) in ways.iter().enumerate() {
+        for (at, mapping) in way.route.tables.iter().enumerate() {
+            let of = |back: &Mapping| back.from.name == mapping.to.name && back.to.name == mapping.from.name;
+            let back = (0..ways.len())
+                .filter(|other| *other != one)
+                .find_map(|other| Some((other, ways[other].route.tables.iter().position(of)?)));
+            let read =
+                back.is_some_and(|(other, table)| matches!(starts[other][table], Start::Place(_) | Start::Away(_)));
+            match (starts[one][at], back) {
+                (Start::Away(_), None) => begins[one].buries[at] = true,
+                (Start::Away(_), Some((other, table))) => begins[other].compares[table] = true,
+                (Start::Never, Some((other, table))) if read => begins[other].compares[table] = true,
+                _ => {}
+            }
+        }
+    }
+    begins
+}
+
 /// A pair that turns out to be restored twice in one run has other troubles.
 const REOPENED_MAX: u32 = 4;
 
@@ -542,8 +578,8 @@ async fn run_widened(ways: &mut [Way], agreed: &[Agreed], options: &ChangeOption
         widen(&mut way.ends(), widened, options).await.map_err(|fault| fault.error)?;
     }
     for way in ways.iter_mut() {
-        let Agreed { starts, .. } = agree(&mut way.ends()).await?;
-        report.join(run_changes(&mut way.ends(), &starts, options).await?);
+        let Agreed { starts, .. } = agree(&mut way.ends(), false).await?;
+        report.join(run_changes(&mut way.ends(), &Begin::at(starts), options).await?);
     }
     if report.error.is_none() {
         for (way, Agreed { widened, .. }) in ways.iter_mut().zip(agreed) {

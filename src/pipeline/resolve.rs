@@ -5,6 +5,7 @@
 //! other, under the same locks as ever. Killed in between, the conflict still stands as it was and is resolved again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::pair::{Pair, plan_back, reversed, route};
 use super::plan::{Plan, PlanOptions};
@@ -108,7 +109,7 @@ impl Pair {
         }
         let keys = Batch::new(theirs.clone(), columns);
         let current = sender.current(&Keys::Received(keys)).await?;
-        let mut receiver = LocalReceiver::open(&to, &sender.route).await?;
+        let mut receiver = LocalReceiver::open(&to, &sender.route, self.options.keep_tombstones).await?;
         receiver.take(&parcel(sender.table, current), Basis::Written).await?;
         Ok(())
     }
@@ -134,11 +135,19 @@ struct Seat<'a> {
     sender: LocalSender,
     /// The table's place in the route.
     table: usize,
+    keep: Duration,
 }
 
 impl<'a> Seat<'a> {
     async fn open(site: &'a Site, route: Arc<Route>, options: &super::PairOptions) -> Result<Self> {
-        Ok(Self { site, sender: LocalSender::open(site, &route, &options.stop).await?, route, table: 0 })
+        let keep = options.keep_tombstones;
+        Ok(Self {
+            site,
+            sender: LocalSender::open(site, &route, options.keep_tombstones, &options.stop).await?,
+            route,
+            table: 0,
+            keep,
+        })
     }
 
     fn mapping(&self) -> &Mapping {
@@ -223,13 +232,13 @@ impl<'a> Seat<'a> {
             )?],
             ..(*self.route).clone()
         };
-        let mut receiver = LocalReceiver::open(self.site, &Arc::new(own)).await?;
+        let mut receiver = LocalReceiver::open(self.site, &Arc::new(own), self.keep).await?;
         self.taken(&mut receiver, 0, change).await
     }
 
     /// Takes in what the other end sends.
     async fn take(&self, other: &Seat<'_>, change: Changes) -> Result<()> {
-        let mut receiver = LocalReceiver::open(self.site, &other.route).await?;
+        let mut receiver = LocalReceiver::open(self.site, &other.route, self.keep).await?;
         self.taken(&mut receiver, other.table, change).await
     }
 
@@ -237,7 +246,7 @@ impl<'a> Seat<'a> {
         let table = &self.mapping().from.name;
         let id = |keys: &Batch, row| key_id(keys, row, &(0..keys.columns().len()).collect::<Vec<_>>());
         let key = id(&change.keys, 0);
-        let applied = receiver.take(&parcel(at, change), Basis::Written).await?;
+        let applied = receiver.take(&parcel(at, change), Basis::Decided).await?;
         if applied.iter().any(|a| a.conflicts > 0) {
             return Err(written(table));
         }

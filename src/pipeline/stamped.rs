@@ -27,7 +27,7 @@ impl StampedEndpoint {
     /// This one, for a sync.
     #[must_use]
     pub fn new(database: &Arc<dyn Database>, sync: &str, stop: &CancellationToken) -> Self {
-        let inner = LocalEndpoint::new(database, stop);
+        let inner = LocalEndpoint::new(database, Duration::MAX, stop);
         Self { inner, database: database.clone(), sync: sync.to_owned(), captured: Mutex::new(None) }
     }
 

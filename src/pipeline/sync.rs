@@ -11,7 +11,7 @@ use crate::apply::Applied;
 use crate::capture::interrupted;
 use crate::endpoint::{
     Basis, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route,
-    Sender, Start,
+    Sender, Standing, Start, Whose,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits};
@@ -58,13 +58,34 @@ pub struct Agreed {
     pub widened: Vec<usize>,
 }
 
-/// Where each table goes on.
+/// Where one direction begins, by table.
+#[derive(Debug, Clone)]
+pub struct Begin {
+    /// Where it goes on.
+    pub starts: Vec<Start>,
+    /// Whether all rows are compared once its changes are there.
+    pub compares: Vec<bool>,
+    /// Whether deletions that were forgotten are made anew, of rows that came this way and stand at the receiving end.
+    pub buries: Vec<bool>,
+}
+
+impl Begin {
+    /// With nothing besides.
+    #[must_use]
+    pub fn at(starts: Vec<Start>) -> Self {
+        let none = vec![false; starts.len()];
+        Self { starts, compares: none.clone(), buries: none }
+    }
+}
+
+/// Where each table goes on. `compared`: what only one end had was looked at, as [`Start::Away`] asks for.
 ///
 /// # Errors
 /// `CursorLost` when one of the two turned out to be a database that was restored: both have to be opened anew.
-pub async fn agree(ends: &mut Direction<'_>) -> Result<Agreed> {
+pub async fn agree(ends: &mut Direction<'_>, compared: bool) -> Result<Agreed> {
     let mut standing = ends.to.cursors().await?;
     loop {
+        standing.iter_mut().flatten().for_each(|standing| standing.compared = compared);
         match ends.from.resume(&standing).await? {
             Resumed::At(starts) => {
                 let goes_on = |at: &usize| matches!(starts[*at], Start::Place(_));
@@ -74,8 +95,9 @@ pub async fn agree(ends: &mut Direction<'_>) -> Result<Agreed> {
             }
             Resumed::ReaderRestored => {
                 let before = std::mem::replace(&mut standing, ends.to.cursors().await?);
+                let places = |all: &[Option<Standing>]| all.iter().map(|one| one.map(|one| one.at)).collect::<Vec<_>>();
                 // Another run may have gone on meanwhile.
-                if standing == before {
+                if places(&standing) == places(&before) {
                     ends.to.renew().await?;
                     return Err(Error::new(
                         ErrorKind::CursorLost,
@@ -138,15 +160,15 @@ fn keys(route: &Route, table: usize, rows: &Batch) -> Batch {
 ///
 /// # Errors
 /// What concerns no single table.
-pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &ChangeOptions) -> Result<Report> {
-    let started = Instant::now();
+pub async fn run_changes(ends: &mut Direction<'_>, begin: &Begin, options: &ChangeOptions) -> Result<Report> {
+    let (started, starts) = (Instant::now(), &begin.starts);
     let route = ends.route;
     let report = |mapping: &Mapping| TableReport {
         table: (if route.to_target { &mapping.from } else { &mapping.to }).name.to_string(),
         ..TableReport::default()
     };
     let place = |(table, start): (usize, &Start)| match start {
-        Start::Place(place) => *place,
+        Start::Place(place) | Start::Away(place) => *place,
         _ => Place { table, position: 0, token: 0 },
     };
     let mut run = Run {
@@ -157,12 +179,13 @@ pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &C
         places: starts.iter().enumerate().map(place).collect(),
         reports: route.tables.iter().map(report).collect(),
         error: None,
+        basis: if begin.compares.contains(&true) { Basis::Again } else { Basis::Written },
         // Where the two meet for the first time, rows that only the receiving end has stay.
-        buried: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
+        buried: starts.iter().map(|start| !matches!(start, Start::Place(_) | Start::Away(_))).collect(),
         // All rows are compared anyway.
         compared: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
     };
-    let moved = run.bring_all(starts).await?;
+    let moved = run.bring_all(begin).await?;
     let outstanding = run.bring_all_aside().await?;
     let Run { mut reports, error, .. } = run;
     let those = |of: fn(&TableReport) -> u64| -> Vec<usize> {
@@ -174,7 +197,7 @@ pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &C
         (report.open, report.quarantined, report.waiting) = (open, quarantined, waiting);
     }
     if moved {
-        agree(ends).await?;
+        agree(ends, false).await?;
     }
     let clean = error.is_none()
         && problems.is_empty()
@@ -205,6 +228,8 @@ struct Run<'a> {
     places: Vec<Place>,
     reports: Vec<TableReport>,
     error: Option<ErrorKind>,
+    /// How what is brought is settled: rows of whoever was away may have been deleted here.
+    basis: Basis,
     /// The tables of which no rows are to be asked for any more that went when they were emptied.
     buried: Vec<bool>,
     /// The tables of which no rows are to be looked for any more that were written unseen.
@@ -232,21 +257,32 @@ impl Run<'_> {
     }
 
     /// Whether the receiving end has moved on.
-    async fn bring_all(&mut self, starts: &[Start]) -> Result<bool> {
+    async fn bring_all(&mut self, begin: &Begin) -> Result<bool> {
+        let starts = &begin.starts;
         let meets = starts.iter().any(|start| matches!(start, Start::Never | Start::Lost));
         let unfolded = self.fold(meets).await?;
         let before = self.places.clone();
         for table in self.tables() {
             let basis = match starts[table] {
-                Start::Place(_) | Start::Not => continue,
+                Start::Place(_) | Start::Away(_) | Start::Not => continue,
                 Start::Never => Basis::Meeting,
-                Start::Lost => Basis::Written,
+                Start::Lost => Basis::Again,
             };
             if let Err(fault) = self.meet(table, basis).await {
                 self.leave_out(fault)?;
             }
         }
+        for table in self.tables().into_iter().filter(|&table| begin.buries[table]) {
+            if let Err(fault) = self.bury(table, Whose::Senders).await {
+                self.leave_out(fault)?;
+            }
+        }
         self.bring_changes(unfolded).await?;
+        for table in self.tables().into_iter().filter(|&table| begin.compares[table]) {
+            if let Err(fault) = self.meet(table, Basis::Again).await {
+                self.leave_out(fault)?;
+            }
+        }
         Ok(self.places.iter().any(|place| !before.contains(place)))
     }
 
@@ -283,7 +319,7 @@ impl Run<'_> {
             if std::mem::replace(&mut self.buried[table], true) {
                 continue;
             }
-            if let Err(fault) = self.bury(table).await {
+            if let Err(fault) = self.bury(table, Whose::Unversioned).await {
                 self.leave_out(fault)?;
             }
         }
@@ -299,12 +335,13 @@ impl Run<'_> {
         Ok(more)
     }
 
-    /// The rows that went when the table was emptied, and that only the receiving end knows.
-    async fn bury(&mut self, table: usize) -> Outcome<()> {
+    /// Makes deletions of rows that the receiving end has and of which nothing is known here: they went when the table was
+    /// emptied, or so long ago that it is forgotten.
+    async fn bury(&mut self, table: usize, whose: Whose) -> Outcome<()> {
         let mut after = None;
         loop {
             self.go_on()?;
-            let (keys, next) = self.to.unversioned(table, after.as_ref(), KEYS).await?;
+            let (keys, next) = self.to.keys(table, whose, after.as_ref(), KEYS).await?;
             if keys.rows() > 0 {
                 self.from.bury(table, &keys).await?;
             }
@@ -374,14 +411,14 @@ impl Run<'_> {
     /// Takes a parcel in while the one behind it is read; what comes of that holds only if this one was taken in.
     async fn take_in_and_read(&mut self, parcel: &Parcel, unfolded: bool) -> Step {
         let limits = self.limits();
-        let Self { from, to, .. } = self;
+        let Self { from, to, basis, .. } = self;
         let read = async {
             let folded = if unfolded { Some(from.fold_part(&parcel.places).await) } else { None };
             let reads = (parcel.more || unfolded) && !matches!(folded, Some(Err(_)));
             let next = if reads { Some(from.changes(&parcel.places, limits).await) } else { None };
             (folded, next)
         };
-        let (taken, (folded, next)) = tokio::join!(to.take(parcel, Basis::Written), read);
+        let (taken, (folded, next)) = tokio::join!(to.take(parcel, *basis), read);
         let taken = taken.map(|applied| self.count(parcel, &applied));
         Step { taken, folded, next }
     }

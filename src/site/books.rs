@@ -54,6 +54,10 @@ pub struct Books {
     /// The form in which each logged table was last found, and the number under which it was last told that rows were
     /// written unseen, 0: never.
     pub forms: Arc<Table>,
+    /// For each table the number up to which its tombstones were purged, and the highest version among them.
+    pub floors: Arc<Table>,
+    /// What the last number was at some moments: how old a number is.
+    pub moments: Arc<Table>,
 }
 
 /// Changes that were set aside.
@@ -129,6 +133,12 @@ impl Books {
                 ],
                 2,
             ),
+            floors: table(
+                "_rowferry_floors",
+                vec![filled("n", NUMBER), filled("position", NUMBER), filled("version", bytes(Version::BYTES))],
+                1,
+            ),
+            moments: table("_rowferry_moments", vec![filled("position", NUMBER), filled("at", NUMBER)], 1),
             conflicts: table(
                 "_rowferry_conflicts",
                 vec![
@@ -161,13 +171,15 @@ impl Books {
 
     /// All of them, in the order in which they are made.
     #[must_use]
-    pub fn all(&self) -> [&Arc<Table>; 10] {
+    pub fn all(&self) -> [&Arc<Table>; 12] {
         [
             &self.site,
             &self.tables,
             &self.forms,
             &self.marks,
             &self.readers,
+            &self.floors,
+            &self.moments,
             &self.cursors,
             &self.conflicts,
             &self.quarantine,

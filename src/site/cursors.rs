@@ -1,11 +1,14 @@
 //! How far a site has taken in what another has: written in the transaction that takes it in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Site;
 use crate::engine::{Lookup, Result, RowLock, Target, WriteMode};
 use crate::model::{self, Batch, Cell, Column};
+
+/// Cursors of one site: so many tables of other sites at most.
+const CURSORS_MAX: usize = 100_000;
 
 /// A place in the feed of one table of a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +62,18 @@ impl Site {
             target.write(mode, &Batch::new(self.books.cursors.clone(), columns)).await?;
         }
         target.flush().await
+    }
+
+    /// The sites that a table of this one has read.
+    pub async fn sources(&self, target: &mut dyn Lookup, table: u32) -> Result<HashSet<u64>> {
+        let found = target.scan(&self.books.cursors, None, CURSORS_MAX).await?;
+        let source = |row| match (found.cell(row, 0), found.cell(row, 1)) {
+            (Cell::Bytes(id), Cell::Int(n)) if n == i64::from(table) => {
+                u64::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()
+            }
+            _ => None,
+        };
+        Ok((0..found.rows()).filter_map(source).collect())
     }
 
     fn cursor_keys(&self, source: u64, tables: impl Iterator<Item = u32>) -> Batch {

@@ -12,8 +12,8 @@ use crate::runtime::random;
 
 /// Readers of one site: so many tables of other sites at most.
 const READERS_MAX: usize = 100_000;
-/// How long a reader may stand still before it is noted again that it is there.
-const DAY: i64 = 24 * 3600 * 1_000_000;
+/// A day, in microseconds.
+pub(super) const DAY: i64 = 24 * 3600 * 1_000_000;
 
 /// A table of another site's that reads one of this site's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +26,33 @@ pub struct Reader {
     pub table: u32,
 }
 
+/// What is noted of a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReaderState {
+    /// The other site's id.
+    pub site: u64,
+    /// Its own number of the table.
+    pub number: u32,
+    /// The number of the table that it reads here.
+    pub table: u32,
+    /// How far it is; `None` when it has to compare all rows first.
+    pub position: Option<i64>,
+    /// The last number at the time at which it was given up.
+    pub given_up: Option<i64>,
+    /// When it was last heard of, in microseconds since 1970 by this database's clock.
+    pub at: i64,
+}
+
 /// What a reader's place tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes on where it stands, or it never read.
     Fits,
-    /// It stands in an earlier epoch, or it stayed away for too long: all rows have to be compared.
+    /// It stands in an earlier epoch: all rows have to be compared.
     Lost,
+    /// It stayed away for so long that it was given up: it goes on where it stands, but deletions after that may be
+    /// forgotten, so that the rows which it alone has are to be looked at.
+    Away,
     /// It has read what this site never had: this database was restored, or replaced by an older copy.
     Restored,
     /// It has read a later epoch: another database goes on as this site.
@@ -49,10 +69,23 @@ struct Noted {
     at: i64,
 }
 
-impl Site {
-    /// The position of a reader that stayed away for so long that nothing is kept for it any more.
-    const GONE: i64 = -1;
+impl Noted {
+    /// The last number at the time at which it was given up: nothing is kept for it any more.
+    fn given_up(&self) -> Option<i64> {
+        given_up(self.position)
+    }
+}
 
+/// A place that says that its reader was given up when this was the last number.
+fn gone(last: i64) -> i64 {
+    -1 - last
+}
+
+fn given_up(position: i64) -> Option<i64> {
+    (position < 0).then_some(-1 - position)
+}
+
+impl Site {
     /// Whether the places of tables of one other site that read this one can be true, in their order.
     pub async fn judge(&self, target: &mut dyn Lookup, readers: &[(Reader, Option<Cursor>)]) -> Result<Vec<Verdict>> {
         let noted = self.noted(target, readers.iter().map(|(reader, _)| *reader)).await?;
@@ -83,7 +116,10 @@ impl Site {
         match (cursor.source.epoch.cmp(&self.id.epoch), known) {
             (Ordering::Greater, _) => Verdict::Superseded,
             (Ordering::Less, _) => Verdict::Lost,
-            (Ordering::Equal, Some(noted)) if noted.position == Self::GONE => Verdict::Lost,
+            // What was noted with its place went when it was given up.
+            (Ordering::Equal, Some(noted)) if noted.given_up().is_some_and(|last| given || cursor.position <= last) => {
+                Verdict::Away
+            }
             (Ordering::Equal, _) if !given => Verdict::Restored,
             (Ordering::Equal, Some(noted)) if noted.position > cursor.position => Verdict::ReaderRestored,
             (Ordering::Equal, Some(_)) => Verdict::Fits,
@@ -101,7 +137,7 @@ impl Site {
                 if found.cell(row, 0) == name.cell(0)
                     && read == i64::from(table)
                     && epoch == i64::from(self.id.epoch)
-                    && position != Self::GONE =>
+                    && position >= 0 =>
             {
                 Some(position)
             }
@@ -132,18 +168,26 @@ impl Site {
         Ok((0..found.rows()).filter_map(noted).collect())
     }
 
-    /// Notes how far readers are, in a transaction of its own when any of them has moved; then forgets what no reader
-    /// needs.
-    pub async fn note_readers(&self, target: &mut dyn Target, readers: &[(Reader, i64)]) -> Result<()> {
+    /// Notes how far readers are, in a transaction of its own when any of them has moved, or was heard of for so long no
+    /// more; then forgets what no reader needs. `None` for one that was given up: it stays so until it has compared all
+    /// rows, or who dies meanwhile would pass for having done so. What the database's clock shows.
+    pub async fn note_readers(
+        &self,
+        target: &mut dyn Target,
+        readers: &[(Reader, Option<i64>)],
+        heard: i64,
+    ) -> Result<i64> {
         target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
-        let stale = self.stale(target, readers).await;
+        let stale = self.stale(target, readers, heard).await;
         target.rollback().await?;
         let (stale, now) = stale?;
         if stale.is_empty() {
-            return Ok(());
+            return Ok(now);
         }
         target.begin(WriteOptions::default()).await?;
         let written = async {
+            // Whoever forgets deletions meanwhile is done, or sees that someone reads them.
+            self.lock_numbers(target).await?;
             for mode in [WriteMode::Update, WriteMode::Insert] {
                 let of = stale.iter().filter(|(.., there)| *there == (mode == WriteMode::Update));
                 let rows = self.reader_rows(of.map(|(reader, position, _)| (*reader, *position)), now);
@@ -156,7 +200,7 @@ impl Site {
             self.forget_marks(target, lowest).await
         };
         match written.await {
-            Ok(()) => target.commit().await,
+            Ok(()) => target.commit().await.map(|()| now),
             Err(e) => {
                 // The connection may be what failed; dropping it rolls back too.
                 let _ = target.rollback().await;
@@ -169,17 +213,19 @@ impl Site {
     async fn stale(
         &self,
         target: &mut dyn Lookup,
-        readers: &[(Reader, i64)],
+        readers: &[(Reader, Option<i64>)],
+        heard: i64,
     ) -> Result<(Vec<(Reader, i64, bool)>, i64)> {
         let now = target.now().await?;
         let mut stale = Vec::new();
         let all = self.noted(target, readers.iter().map(|(reader, _)| *reader)).await?;
         for &(reader, position) in readers {
             let noted = all.get(&reader.number);
+            let Some(position) = position.or(noted.map(|noted| noted.position)) else { continue };
             let fresh = noted.is_some_and(|n| {
                 (n.reader_epoch, n.epoch, n.position)
                     == (i64::from(reader.site.epoch), i64::from(self.id.epoch), position)
-                    && now - n.at < DAY
+                    && (0..heard).contains(&(now - n.at))
             });
             if !fresh {
                 stale.push((reader, position, noted.is_some()));
@@ -210,12 +256,51 @@ impl Site {
         let found = target.scan(&self.books.readers, None, READERS_MAX).await?;
         let position = |row| match (found.cell(row, 4), found.cell(row, 5)) {
             // One that stands in an earlier epoch compares all rows anyway.
-            (Cell::Int(epoch), Cell::Int(position)) if epoch == i64::from(self.id.epoch) && position != Self::GONE => {
+            (Cell::Int(epoch), Cell::Int(position)) if epoch == i64::from(self.id.epoch) && position >= 0 => {
                 Some(position)
             }
             _ => None,
         };
         Ok((0..found.rows()).filter_map(position).min().unwrap_or(i64::MIN))
+    }
+
+    /// All that ever read a table of this site.
+    pub async fn readers(&self, target: &mut dyn Lookup) -> Result<Vec<ReaderState>> {
+        let found = target.scan(&self.books.readers, None, READERS_MAX).await?;
+        let reader = |row| {
+            let Cell::Bytes(site) = found.cell(row, 0) else { return None };
+            let site = u64::from_str_radix(std::str::from_utf8(site).ok()?, 16).ok()?;
+            match [1, 3, 4, 5, 6].map(|column| found.cell(row, column)) {
+                [Cell::Int(number), Cell::Int(table), Cell::Int(epoch), Cell::Int(position), Cell::Int(at)] => {
+                    let (number, table) = (u32::try_from(number).ok()?, u32::try_from(table).ok()?);
+                    let now = epoch == i64::from(self.id.epoch);
+                    let (given_up, position) = (given_up(position), (now && position >= 0).then_some(position));
+                    Some(ReaderState { site, number, table, position, given_up, at })
+                }
+                _ => None,
+            }
+        };
+        Ok((0..found.rows()).filter_map(reader).collect())
+    }
+
+    /// Gives readers up that were not heard of for too long: nothing is kept for them any more.
+    pub(super) async fn give_up<'a>(
+        &self,
+        target: &mut dyn Target,
+        readers: impl Iterator<Item = &'a ReaderState>,
+        last: i64,
+    ) -> Result<()> {
+        let mut columns = vec![Column::default(); 3];
+        for reader in readers {
+            push_site(&mut columns[0], reader.site);
+            columns[1].push_int(reader.number.into());
+            columns[2].push_int(gone(last));
+        }
+        let rows = Batch::new(Arc::new(self.books.readers.project(&[0, 1, 5])), columns);
+        if rows.rows() > 0 {
+            target.write(WriteMode::Update, &rows).await?;
+        }
+        Ok(())
     }
 
     /// Goes on as another: under the next epoch, or, when another database goes on as this site, as a site of its own.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::form::{Form, kept_forms};
-use super::{Book, Books, Site};
+use super::{Book, Books, ReaderState, Site};
 use crate::engine::{Database, Error, ErrorKind, Object, Result, RowLock, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
@@ -24,6 +24,8 @@ pub struct TableState {
     pub unfolded: u64,
     /// Why rows of it may have been written unseen, or why it cannot take part, although nothing is missing.
     pub fault: Option<String>,
+    /// Who reads it.
+    pub readers: Vec<ReaderState>,
 }
 
 impl TableState {
@@ -49,9 +51,14 @@ pub async fn state(site: &Site) -> Result<Vec<TableState>> {
     let there: BTreeSet<String> = database.own_triggers().await?.into_iter().collect();
     let snapshot = database.snapshot().await?;
     let mut source = snapshot.source().await?;
+    let mut target = database.target().await?;
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let readers = site.readers(target.as_mut()).await?;
+    target.rollback().await?;
     let mut tables = Vec::with_capacity(site.tables.len());
     let found = forms_now(site).await?;
     for (book, form) in site.tables.iter().zip(found) {
+        let readers = readers.iter().filter(|reader| reader.table == book.logged.n).copied().collect();
         let mut missing: Vec<String> = book.log.triggers.iter().filter(|t| !there.contains(*t)).cloned().collect();
         let mut unfolded = 0;
         if database.describe(&book.log.table.name).await?.is_some() {
@@ -63,11 +70,12 @@ pub async fn state(site: &Site) -> Result<Vec<TableState>> {
             missing.push(book.versions.name.name.clone());
         }
         let fault = form.filter(|_| missing.is_empty()).map(str::to_owned);
-        tables.push(TableState { table: book.logged.table.name.clone(), n: book.logged.n, missing, unfolded, fault });
+        let table = book.logged.table.name.clone();
+        tables.push(TableState { table, n: book.logged.n, missing, unfolded, fault, readers });
     }
     let lost = site.lost.iter().map(|(table, e)| {
         let fault = Some(e.message().to_owned());
-        TableState { table: table.clone(), n: 0, missing: Vec::new(), unfolded: 0, fault }
+        TableState { table: table.clone(), n: 0, missing: Vec::new(), unfolded: 0, fault, readers: Vec::new() }
     });
     tables.extend(lost);
     Ok(tables)

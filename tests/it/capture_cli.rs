@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "each function here is part of a test")]
 
+use std::time::Duration;
+
 use rowferry::engine::{OpenOptions, open};
 use rowferry::model::BatchLimits;
 use rowferry::pipeline::{Pair, PairOptions, PlanOptions, Preference, Report};
@@ -59,6 +61,7 @@ impl Ends {
             tables: std::collections::BTreeMap::new(),
             first_run: Preference::Manual,
             limits: BatchLimits { rows: 100, bytes: 1 << 20 },
+            keep_tombstones: Duration::from_hours(24 * 90),
             stop: CancellationToken::new(),
         };
         let work = async {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "each function here is part of a test")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rowferry::engine::{OpenOptions, WriteMode, open};
 use rowferry::model::BatchLimits;
@@ -22,6 +23,7 @@ fn options() -> PairOptions {
         tables: BTreeMap::new(),
         first_run: Preference::Manual,
         limits: BatchLimits { rows: 3, bytes: 1 << 20 },
+        keep_tombstones: Duration::from_hours(24 * 90),
         stop: CancellationToken::new(),
     }
 }

@@ -26,6 +26,7 @@ mod peers_apart;
 mod peers_hostile;
 mod plan;
 mod positions;
+mod purge;
 mod random;
 mod recover;
 mod resolve;

@@ -12,6 +12,7 @@ use super::write;
 use crate::capture::interrupted;
 use crate::cli::copy::BATCH_BYTES;
 use crate::cli::output::Output;
+use crate::config::Defaults;
 use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, open};
 use crate::model::BatchLimits;
 use crate::pipeline::{Keep, Pair, PairOptions, PlanOptions, Preference, Report};
@@ -99,6 +100,7 @@ fn options(stop: &CancellationToken) -> PairOptions {
         tables: BTreeMap::new(),
         first_run: Preference::Manual,
         limits: BatchLimits { rows: 1000, bytes: BATCH_BYTES },
+        keep_tombstones: Defaults::default().keep_tombstones,
         stop: stop.clone(),
     }
 }

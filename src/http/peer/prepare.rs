@@ -38,7 +38,7 @@ pub(in super::super) async fn prepare(call: Call) -> Reply {
             prepared
         }
         Preparing::Capture(tables) => here.capture(tables).await?,
-        Preparing::Captured => here.told(LocalEndpoint::new(&database, &call.node.stop).captured().await),
+        Preparing::Captured => here.told(here.endpoint().captured().await),
         Preparing::Forms(tables) => here.forms(tables).await?,
         Preparing::News(tables, since, wait) => here.news(tables, since, wait).await?,
         Preparing::Pending(read) => here.pending(read).await?,
@@ -74,7 +74,7 @@ type Answered<T> = std::result::Result<T, Problem>;
 
 impl Here<'_> {
     fn endpoint(&self) -> LocalEndpoint {
-        LocalEndpoint::new(self.database, &self.call.node.stop)
+        LocalEndpoint::new(self.database, self.call.config.defaults.keep_tombstones, &self.call.node.stop)
     }
 
     /// The tables that the patterns choose among those that the key opens.

@@ -20,13 +20,13 @@ use crate::capture::Reading;
 use crate::compare::Buckets;
 use crate::endpoint::{
     Current, Fault, Keys, Leaves, LocalReceiver, LocalSender, Outcome, Parcel, Place, Receiver as _, Route,
-    Sender as _, Standing,
+    Sender as _, Standing, Whose,
 };
 use crate::engine::{Database, Error, ErrorKind, Lock};
 use crate::model::Batch;
 use crate::peer::{
     About, Damaged, MIME, Nonce, Numbered, Piece, Reader, Receiving, Sending, Told, WirePlace, WireRoute, WireStanding,
-    Writer, basis,
+    Writer,
 };
 use crate::runtime::random;
 use crate::site;
@@ -399,9 +399,10 @@ async fn open_routed(
         access.grant(name, &table.to_string())
     };
     let grants = route.tables.iter().filter_map(own).collect();
+    let keep = call.config.defaults.keep_tombstones;
     let end = match way {
-        Way::Out => End::Sender(LocalSender::open(&site, &route, &call.node.stop).await?, route),
-        Way::In => End::Receiver(LocalReceiver::open(&site, &route).await?, route),
+        Way::Out => End::Sender(LocalSender::open(&site, &route, keep, &call.node.stop).await?, route),
+        Way::In => End::Receiver(LocalReceiver::open(&site, &route, keep).await?, route),
     };
     Ok((end, grants))
 }
@@ -544,15 +545,16 @@ impl Asked for Receiving {
                 let differing = end.differing(at, &rows, how.into()).await;
                 differing.map(|differing| Done { rows: rows.rows(), ..Done::of(Told::Differing(differing)) })
             }
-            Self::Unversioned(at, after, limit) => {
+            Self::Keys(at, senders, after, limit) => {
                 let keys = &route.tables[table(&route, at)?].to_keys;
                 let after = if after { Some(reader.batch(keys)?) } else { None };
-                end.unversioned(at, after.as_ref(), limit.clamp(1, LIMIT_MAX)).await.map(|(keys, next)| {
-                    let told = Told::Unversioned(next.is_some());
+                let whose = if senders { Whose::Senders } else { Whose::Unversioned };
+                end.keys(at, whose, after.as_ref(), limit.clamp(1, LIMIT_MAX)).await.map(|(keys, next)| {
+                    let told = Told::Page(next.is_some());
                     Done { told, rows: 0, behind: Behind::Batches(std::iter::once(keys).chain(next).collect()) }
                 })
             }
-            Self::Take(tables, told, meeting) => {
+            Self::Take(tables, told, basis) => {
                 let mut changes = Vec::with_capacity(tables.len().min(route.tables.len()));
                 for at in tables {
                     let mapping = &route.tables[table(&route, at)?];
@@ -563,7 +565,7 @@ impl Asked for Receiving {
                 }
                 let parcel = Parcel { changes, places: places(&route, told)?, more: false };
                 let rows = parcel.changes.iter().map(|(_, changes)| changes.entries.len()).sum();
-                let taken = end.take(&parcel, basis(meeting)).await;
+                let taken = end.take(&parcel, basis.into()).await;
                 taken.map(|applied| Done { rows, ..Done::of(Told::taken(&applied)) })
             }
             Self::Settle(tables) => {

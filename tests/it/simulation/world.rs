@@ -2,6 +2,7 @@
 
 use std::cell::{Cell as Shared, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use rowferry::engine::memory::Backup;
 use rowferry::engine::{Database, Error, ErrorKind, WriteMode, WriteOptions};
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::application::Application;
 use super::broken::Broken;
 use super::node::Node;
-use super::oracle::{Oracle, Place};
+use super::oracle::{Met, Oracle, Place};
 use super::scenario::{ALL, Deed, Operation, Random, Scenario};
 use super::schedule::{Parked, Tasks};
 
@@ -30,6 +31,8 @@ struct World<'a> {
     /// The number of the step that is under way.
     step: Shared<usize>,
     parked: Parked,
+    /// When the syncs began that are under way, by the step's name.
+    under_way: RefCell<BTreeMap<usize, i64>>,
     /// By edge, direction and way: what is in place need not be planned again each time.
     pairs: RefCell<BTreeMap<(usize, bool, bool), Pair>>,
     faults: RefCell<Vec<Fault>>,
@@ -79,6 +82,7 @@ impl<'a> World<'a> {
             now: Shared::new(EPOCH),
             step: Shared::new(0),
             parked: Parked::default(),
+            under_way: RefCell::default(),
             pairs: RefCell::default(),
             faults: RefCell::default(),
             done: RefCell::default(),
@@ -87,9 +91,11 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    /// Time goes on.
+    /// Time goes on, but not so far that what a sync has read is older than the half of what is kept.
     fn pass(&self, later: i64) {
-        self.now.set(self.now.get() + later);
+        let began = self.under_way.borrow().values().copied().min();
+        let latest = began.map_or(i64::MAX, |began| began.saturating_add(self.scenario.keep / 2));
+        self.now.set((self.now.get() + later).min(latest).max(self.now.get()));
         self.nodes.iter().for_each(|node| node.memory.set_now(self.now.get() + node.skew.get()));
     }
 
@@ -105,11 +111,18 @@ impl<'a> World<'a> {
                 tasks.begin(ALL, self.transaction(name, *site, operations, *open, *rolls_back));
             }
             Deed::Sync { edge, turned, push_only, dies_after } => {
-                let work = async move { self.judge(name, self.sync(*edge, *turned, *push_only).await) };
+                let work = async move {
+                    let _under_way = UnderWay::begin(self, name);
+                    self.judge(name, self.sync(*edge, *turned, *push_only).await);
+                };
                 tasks.begin(dies_after.unwrap_or(ALL), work);
             }
             Deed::Again { edge, turned } => self.again(*edge, *turned).await?,
             Deed::Clock { site, skew } => {
+                if self.scenario.purges() {
+                    // What a sync has read would be older than what is kept.
+                    tasks.run(&mut Random(name as u64), ALL, &self.parked).await;
+                }
                 self.nodes[*site].skew.set(*skew);
                 self.pass(0);
             }
@@ -230,6 +243,7 @@ impl<'a> World<'a> {
             tables: BTreeMap::new(),
             first_run: if self.scenario.manual { Preference::Manual } else { Preference::Source },
             limits: BatchLimits { rows: self.scenario.batch, bytes: 1 << 20 },
+            keep_tombstones: Duration::from_micros(self.scenario.keep.unsigned_abs()),
             stop: CancellationToken::new(),
         };
         Pair::prepare(&self.nodes[a].db, &self.nodes[b].db, options).await
@@ -350,7 +364,9 @@ impl<'a> World<'a> {
             }
         }
         if self.scenario.lone_writer {
-            faults.extend(met.iter().map(|m| format!("one alone writes, and yet: {m:?}")));
+            // An insert meets a tombstone that its own site has forgotten.
+            let told = |m: &&Met| !self.scenario.purges() || m.contents.iter().all(Option::is_some);
+            faults.extend(met.iter().filter(told).map(|m| format!("one alone writes, and yet: {m:?}")));
             faults.extend(refused.iter().map(|r| format!("one alone writes, and yet: {r:?}")));
         }
         let open = met.iter().filter(|m| m.open).map(|m| m.place);
@@ -371,7 +387,9 @@ impl<'a> World<'a> {
                 if first.get(place) != rows.get(place) {
                     faults.push(format!("{place:?}: {:?} at 0, {:?} at {at}", first.get(place), rows.get(place)));
                 }
-                if first_entries.get(place) != entries.get(place) {
+                // Of a deleted row some may know no more.
+                let forgotten = self.scenario.purges() && !first.contains_key(place) && !rows.contains_key(place);
+                if !forgotten && first_entries.get(place) != entries.get(place) {
                     let (one, other) = (first_entries.get(place), entries.get(place));
                     faults.push(format!("{place:?}: {one:?} at 0, {other:?} at {at}"));
                 }
@@ -380,6 +398,22 @@ impl<'a> World<'a> {
         let named = first.iter().map(|(place, row)| (*place, row.note.clone())).collect();
         faults.extend(self.oracle.borrow().faults(&named, &met, &exempt));
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+    }
+}
+
+/// A sync that is under way.
+struct UnderWay<'a>(&'a RefCell<BTreeMap<usize, i64>>, usize);
+
+impl<'a> UnderWay<'a> {
+    fn begin(world: &'a World<'_>, name: usize) -> Self {
+        world.under_way.borrow_mut().insert(name, world.now.get());
+        Self(&world.under_way, name)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().remove(&self.1);
     }
 }
 
