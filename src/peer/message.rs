@@ -517,17 +517,18 @@ impl From<WirePlace> for Place {
 
 /// [`Standing`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct WireStanding(u32, Option<(u32, WirePlace)>, bool);
+pub struct WireStanding(u32, Option<(u32, WirePlace)>, bool, bool);
 
 impl From<Standing> for WireStanding {
     fn from(standing: Standing) -> Self {
-        Self(standing.number, standing.at.map(|(epoch, place)| (epoch, place.into())), standing.compared)
+        let at = standing.at.map(|(epoch, place)| (epoch, place.into()));
+        Self(standing.number, at, standing.compared, standing.aside)
     }
 }
 
 impl From<WireStanding> for Standing {
-    fn from(WireStanding(number, at, compared): WireStanding) -> Self {
-        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())), compared }
+    fn from(WireStanding(number, at, compared, aside): WireStanding) -> Self {
+        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())), compared, aside }
     }
 }
 
