@@ -84,8 +84,8 @@ pub enum Terms {
     /// The two ends meet for the first time: rows that differ are a conflict, though neither was written under capture.
     /// With the site that sends.
     Meeting(FirstRun, model::Site),
-    /// All rows are compared once more, since deletions may be forgotten: a row that may have been deleted here is settled
-    /// as at a first meeting.
+    /// Deletions may be forgotten of which the other end has not heard, or all rows are compared once more: a row that may
+    /// have been deleted here is settled as at a first meeting.
     Again(Rule, FirstRun),
     /// A person decided: it stands, though the conflict is open still.
     Decided(Rule),

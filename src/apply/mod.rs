@@ -17,7 +17,7 @@ use crate::model::{Batch, render};
 
 pub use changes::{Applied, Incoming, Intake, Parent, Terms, apply};
 pub use fill::Fill;
-pub use record::{Records, count_aside, keys_aside};
+pub use record::{Records, count_aside, keys_aside, tables_aside};
 pub(crate) use record::{image, key_of, row_of};
 pub use retry::{Outcome, Retry, put};
 pub use settled::Settled;

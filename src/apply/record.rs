@@ -247,6 +247,28 @@ pub async fn keys_aside(target: &mut dyn Target, site: &Site, sync: &str, book: 
     Ok(Batch::new(book.keys.clone(), keys))
 }
 
+/// The tables here of which a sync has changes set aside, or conflicts open.
+pub async fn tables_aside(target: &mut dyn Target, site: &Site, sync: &str) -> Result<BTreeSet<String>> {
+    let mut tables = BTreeSet::new();
+    let mut wanted = [Column::default(), Column::default()];
+    wanted[0].push_bytes(sync.as_bytes());
+    wanted[1].push_bytes(b"open");
+    let books = &site.books;
+    for (table, columns) in
+        [(&books.waiting, &[1, 2][..]), (&books.quarantine, &[1, 2]), (&books.conflicts, &[1, 2, WINNER])]
+    {
+        let records = Arc::new(table.project(columns));
+        let key: Vec<usize> = columns.iter().copied().filter(|at| *at != 2).collect();
+        let keys = Batch::new(Arc::new(table.project(&key)), wanted[..key.len()].to_vec());
+        let found = target.lookup(&records, &keys, RowLock::None).await?;
+        tables.extend((0..found.rows()).filter_map(|row| match found.cell(row, 1) {
+            Cell::Bytes(name) => Some(String::from_utf8_lossy(name).into_owned()),
+            _ => None,
+        }));
+    }
+    Ok(tables)
+}
+
 /// What people have to look at of a sync, by the table's name here: open conflicts, changes in quarantine, changes that
 /// wait.
 pub async fn count_aside(target: &mut dyn Target, site: &Site, sync: &str) -> Result<BTreeMap<String, [u64; 3]>> {

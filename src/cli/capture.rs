@@ -128,7 +128,7 @@ async fn end_status(end: &End, site: Option<&Site>, output: &Output) -> Result<(
 fn read_by(reader: &ReaderState, output: &Output) -> Value {
     let heard = jiff::Timestamp::from_microsecond(reader.at).map_or_else(|_| "?".to_owned(), |at| at.to_string());
     let how = match (reader.given_up, reader.position) {
-        (Some(last), _) => format!("given up at number {last}"),
+        (Some(at), _) => format!("given up at number {at}"),
         (None, Some(position)) => format!("up to number {position}"),
         (None, None) => "from an earlier state of this database, to be compared".to_owned(),
     };

@@ -5,7 +5,8 @@ use super::{Decision, FirstRun, Origin, Relation, Standing, first_run};
 use crate::model::{Entry, Site, Vector, Version};
 
 /// The tombstone that may have stood under the key of a row that comes when all rows are compared; `None`: none did, the
-/// row is new here. Not asked of what a feed brings from where it was read last: that nobody had sent before.
+/// row is new here. Not asked
+/// of what a feed brings from a site that has heard of all deletions: what it sends was never here.
 ///
 /// A purged tombstone was above all that it knew, and no purged one is above the floor. So a row that was born above the
 /// floor was never deleted here; one that was born before may have been, also if it was written since. `first` is the site

@@ -12,7 +12,7 @@ use super::{
     Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place,
     Receiver, Resumed, Route, Sender, Standing, Start, Whose,
 };
-use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
+use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside, tables_aside};
 use crate::capture::{
     FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
     fold_part, read as read_rows, vouch, written,
@@ -21,7 +21,7 @@ use crate::compare::{compared_as, equal_rows};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
 use crate::model::{Batch, BatchLimits, Cell, Column, DefaultValue, LogicalType, Table, TableName, parse};
 use crate::runtime::{Backoff, Failpoint, random};
-use crate::site::{Book, Cursor, Purge, Reader, Site, Through, Verdict, key_id, read};
+use crate::site::{Book, Cursor, Heard, Purge, Reader, Site, Through, Verdict, key_id, read};
 
 /// What apply does to a transaction: the logs take its writes down as ours, triggers and keys wait.
 const LABELLED: WriteOptions =
@@ -231,9 +231,10 @@ impl Sender for LocalSender {
                 _ => Start::Lost,
             };
             noted.push(match starts[table] {
-                Start::Place(place) => (read, Some(place.position)),
-                Start::Away(_) => (read, None),
-                Start::Never | Start::Lost | Start::Not => (read, Some(0)),
+                Start::Place(place) if reader[table].is_some_and(|s| s.aside) => (read, Heard::Aside(place.position)),
+                Start::Place(place) => (read, Heard::At(place.position)),
+                Start::Away(place) => (read, Heard::Away(place.position)),
+                Start::Never | Start::Lost | Start::Not => (read, Heard::At(0)),
             });
         }
         let now = self.site.note_readers(target, &noted, self.purge.heard()).await?;
@@ -397,7 +398,15 @@ impl LocalReceiver {
 
     async fn take_once(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
         let route = &self.route;
-        let terms = |mapping: &Mapping| match basis {
+        let mut forgetful = HashSet::new();
+        if basis == Basis::Written {
+            let tables = parcel.changes.iter().filter_map(|(at, _)| self.intakes[*at].as_ref().ok());
+            // What comes through a condition may have stood there for long.
+            let tables: Vec<u32> = tables.filter(|i| i.through.is_none()).map(|i| i.book.logged.n).collect();
+            forgetful = self.site.forgetful(self.connection.as_mut(), route.from.site.id, &tables).await?;
+        }
+        let terms = |mapping: &Mapping, n: u32| match basis {
+            Basis::Written if forgetful.contains(&n) => Terms::Again(mapping.rule, route.first_run),
             Basis::Written => Terms::Written(mapping.rule),
             Basis::Meeting => Terms::Meeting(route.first_run, route.from.site),
             Basis::Again => Terms::Again(mapping.rule, route.first_run),
@@ -405,8 +414,9 @@ impl LocalReceiver {
         };
         let mut incoming = Vec::with_capacity(parcel.changes.len());
         for (at, changes) in &parcel.changes {
-            let terms = terms(&route.tables[*at]);
-            incoming.push(Incoming { at: *at, intake: intake(&self.intakes, *at)?, changes, terms });
+            let intake = intake(&self.intakes, *at)?;
+            let terms = terms(&route.tables[*at], intake.book.logged.n);
+            incoming.push(Incoming { at: *at, intake, changes, terms });
         }
         let mut records = Records::new(&self.site, &route.sync, route.to_target);
         let target = self.connection.as_mut();
@@ -442,12 +452,14 @@ impl LocalReceiver {
         let columns: Vec<(Through, String)> =
             numbers.iter().map(|&(at, table)| (Through { site, table }, columns_of(&self.route.tables[at]))).collect();
         let widened = self.site.are_other_columns(target, &columns).await?;
+        let aside = tables_aside(target, &self.site, &self.route.sync).await?;
         let cursors = self.site.cursors(target, site.id, numbers.iter().map(|(_, table)| *table)).await?;
         let mut standing = vec![None; self.intakes.len()];
         for (((table, number), same), widened) in numbers.into_iter().zip(same).zip(widened) {
             let cursor = cursors.get(&number).filter(|_| same);
             let at = cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token }));
-            standing[table] = Some(Standing { number, at, widened, compared: false });
+            let aside = aside.contains(&self.route.tables[table].to.name.to_string());
+            standing[table] = Some(Standing { number, at, widened, compared: false, aside });
         }
         Ok(standing)
     }

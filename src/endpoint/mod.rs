@@ -93,6 +93,8 @@ pub struct Standing {
     pub widened: bool,
     /// Whether all rows were compared since it was told so ([`Start::Away`]).
     pub compared: bool,
+    /// Whether changes of it are set aside, or in a conflict that is open: they are asked for again.
+    pub aside: bool,
 }
 
 /// What the sending end makes of where the receiving end stands.
@@ -183,8 +185,9 @@ pub enum Basis {
     Written,
     /// The two ends meet for the first time: [`Route::first_run`] settles rows that differ.
     Meeting,
-    /// All rows are compared since deletions may be forgotten: as [`Self::Written`], but rows that may have been deleted at
-    /// the receiving end are settled as [`Self::Meeting`] says.
+    /// All rows are compared, and deletions may be forgotten: as [`Self::Written`], but rows that may have been deleted at the
+    /// receiving end are settled as [`Self::Meeting`] says. What the sender has never read, or was given up for, is taken
+    /// so in any case.
     Again,
     /// A person decided.
     Decided,

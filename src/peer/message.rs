@@ -582,18 +582,18 @@ impl From<WirePlace> for Place {
 
 /// [`Standing`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct WireStanding(u32, Option<(u32, WirePlace)>, bool, bool);
+pub struct WireStanding(u32, Option<(u32, WirePlace)>, bool, bool, bool);
 
 impl From<Standing> for WireStanding {
     fn from(standing: Standing) -> Self {
-        let Standing { number, at, widened, compared } = standing;
-        Self(number, at.map(|(epoch, place)| (epoch, place.into())), widened, compared)
+        let Standing { number, at, widened, compared, aside } = standing;
+        Self(number, at.map(|(epoch, place)| (epoch, place.into())), widened, compared, aside)
     }
 }
 
 impl From<WireStanding> for Standing {
-    fn from(WireStanding(number, at, widened, compared): WireStanding) -> Self {
-        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())), widened, compared }
+    fn from(WireStanding(number, at, widened, compared, aside): WireStanding) -> Self {
+        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())), widened, compared, aside }
     }
 }
 

@@ -179,7 +179,6 @@ pub async fn run_changes(ends: &mut Direction<'_>, begin: &Begin, options: &Chan
         places: starts.iter().enumerate().map(place).collect(),
         reports: route.tables.iter().map(report).collect(),
         error: None,
-        basis: if begin.compares.contains(&true) { Basis::Again } else { Basis::Written },
         // Where the two meet for the first time, rows that only the receiving end has stay.
         buried: starts.iter().map(|start| !matches!(start, Start::Place(_) | Start::Away(_))).collect(),
         // All rows are compared anyway.
@@ -228,8 +227,6 @@ struct Run<'a> {
     places: Vec<Place>,
     reports: Vec<TableReport>,
     error: Option<ErrorKind>,
-    /// How what is brought is settled: rows of whoever was away may have been deleted here.
-    basis: Basis,
     /// The tables of which no rows are to be asked for any more that went when they were emptied.
     buried: Vec<bool>,
     /// The tables of which no rows are to be looked for any more that were written unseen.
@@ -411,14 +408,14 @@ impl Run<'_> {
     /// Takes a parcel in while the one behind it is read; what comes of that holds only if this one was taken in.
     async fn take_in_and_read(&mut self, parcel: &Parcel, unfolded: bool) -> Step {
         let limits = self.limits();
-        let Self { from, to, basis, .. } = self;
+        let Self { from, to, .. } = self;
         let read = async {
             let folded = if unfolded { Some(from.fold_part(&parcel.places).await) } else { None };
             let reads = (parcel.more || unfolded) && !matches!(folded, Some(Err(_)));
             let next = if reads { Some(from.changes(&parcel.places, limits).await) } else { None };
             (folded, next)
         };
-        let (taken, (folded, next)) = tokio::join!(to.take(parcel, *basis), read);
+        let (taken, (folded, next)) = tokio::join!(to.take(parcel, Basis::Written), read);
         let taken = taken.map(|applied| self.count(parcel, &applied));
         Step { taken, folded, next }
     }

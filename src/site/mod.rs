@@ -24,7 +24,7 @@ pub use entries::{Entries, KeyId, Known, decode, key_id, read};
 pub use form::{FormColumn, Reformed};
 pub use install::{install, open, planned, remove};
 pub use purge::Purge;
-pub use readers::{Reader, ReaderState, Verdict};
+pub use readers::{Heard, Reader, ReaderState, Verdict};
 pub use shared::{Share, Through};
 pub use state::{Conflict, Quarantined, TableState, conflicts, discard, objects, quarantine, state};
 pub use watcher::Watcher;

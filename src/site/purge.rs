@@ -7,7 +7,7 @@
 //!
 //! Numbered [`super::Known::PARTED`] are no deletions: these stay.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,25 @@ impl Site {
         let keys = Batch::new(Arc::new(self.books.floors.project(&[0])), vec![numbers]);
         let found = target.lookup(&self.books.floors, &keys, RowLock::None).await?;
         Ok(floors(&found).into_iter().map(|(n, floor)| (n, floor.version.clock)).collect())
+    }
+
+    /// Those of these tables that have purged deletions of which this other site may not have heard: it does not read them,
+    /// or was given up.
+    pub async fn forgetful(&self, target: &mut dyn Lookup, of: u64, tables: &[u32]) -> Result<HashSet<u32>> {
+        let mut numbers = Column::default();
+        tables.iter().for_each(|n| numbers.push_int((*n).into()));
+        let keys = Batch::new(Arc::new(self.books.floors.project(&[0])), vec![numbers]);
+        let purged = floors(&target.lookup(&self.books.floors, &keys, RowLock::None).await?);
+        let purged = purged.into_iter().filter(|(_, floor)| floor.version.clock > Clock::ZERO);
+        let purged: Vec<(u32, i64)> = purged.map(|(n, floor)| (n, floor.position)).collect();
+        if purged.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let readers = self.readers(target).await?;
+        let heard = |(n, upto): &(u32, i64)| {
+            readers.iter().any(|r| r.site == of && r.table == *n && r.position.is_some_and(|at| at >= *upto))
+        };
+        Ok(purged.into_iter().filter(|one| !heard(one)).map(|(n, _)| n).collect())
     }
 }
 
@@ -122,7 +141,7 @@ impl Purge {
         let ripe = self.note_moment(site, target, now, last).await?;
         let silent = |reader: &ReaderState| now.saturating_sub(reader.at) > self.keep;
         let readers = site.readers(target).await?;
-        site.give_up(target, readers.iter().filter(|reader| silent(reader) && reader.position.is_some()), last).await?;
+        site.give_up(target, readers.iter().filter(|reader| silent(reader) && reader.position.is_some())).await?;
         let Some(ripe) = ripe else { return Ok(false) };
         // One that has no place at present is at the beginning.
         let held = |table: u32| {

@@ -37,10 +37,21 @@ pub struct ReaderState {
     pub table: u32,
     /// How far it is; `None` when it has to compare all rows first.
     pub position: Option<i64>,
-    /// The last number at the time at which it was given up.
+    /// How far it was when it was given up.
     pub given_up: Option<i64>,
     /// When it was last heard of, in microseconds since 1970 by this database's clock.
     pub at: i64,
+}
+
+/// What a reader says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It is here.
+    At(i64),
+    /// It is here, and has set changes aside: these are wanted as long as that lasts.
+    Aside(i64),
+    /// It is here, was given up, and has not compared all rows yet.
+    Away(i64),
 }
 
 /// What a reader's place tells.
@@ -70,15 +81,20 @@ struct Noted {
 }
 
 impl Noted {
-    /// The last number at the time at which it was given up: nothing is kept for it any more.
+    /// How far it was when it was given up: nothing is kept for it any more.
     fn given_up(&self) -> Option<i64> {
         given_up(self.position)
     }
+
+    /// How far it is, or was when it was given up.
+    fn upto(&self) -> i64 {
+        self.given_up().unwrap_or(self.position)
+    }
 }
 
-/// A place that says that its reader was given up when this was the last number.
-fn gone(last: i64) -> i64 {
-    -1 - last
+/// A place that says that its reader was given up there.
+fn gone(position: i64) -> i64 {
+    -1 - position
 }
 
 fn given_up(position: i64) -> Option<i64> {
@@ -97,7 +113,7 @@ impl Site {
                 (noted.reader_epoch, noted.epoch) == (i64::from(reader.site.epoch), i64::from(self.id.epoch))
             });
             verdicts.push(match cursor {
-                None if known.is_some_and(|noted| noted.position > 0) => Verdict::ReaderRestored,
+                None if known.is_some_and(|noted| noted.upto() > 0) => Verdict::ReaderRestored,
                 None => Verdict::Fits,
                 Some(cursor) => {
                     let place = (cursor.position, cursor.token);
@@ -117,11 +133,10 @@ impl Site {
             (Ordering::Greater, _) => Verdict::Superseded,
             (Ordering::Less, _) => Verdict::Lost,
             // What was noted with its place went when it was given up.
-            (Ordering::Equal, Some(noted)) if noted.given_up().is_some_and(|last| given || cursor.position <= last) => {
-                Verdict::Away
-            }
+            (Ordering::Equal, Some(Noted { position, .. })) if *position == gone(cursor.position) => Verdict::Away,
             (Ordering::Equal, _) if !given => Verdict::Restored,
-            (Ordering::Equal, Some(noted)) if noted.position > cursor.position => Verdict::ReaderRestored,
+            (Ordering::Equal, Some(noted)) if noted.upto() > cursor.position => Verdict::ReaderRestored,
+            (Ordering::Equal, Some(noted)) if noted.given_up().is_some() => Verdict::Away,
             (Ordering::Equal, Some(_)) => Verdict::Fits,
             (Ordering::Equal, None) => Verdict::Lost,
         }
@@ -169,14 +184,9 @@ impl Site {
     }
 
     /// Notes how far readers are, in a transaction of its own when any of them has moved, or was heard of for so long no
-    /// more; then forgets what no reader needs. `None` for one that was given up: it stays so until it has compared all
-    /// rows, or who dies meanwhile would pass for having done so. What the database's clock shows.
-    pub async fn note_readers(
-        &self,
-        target: &mut dyn Target,
-        readers: &[(Reader, Option<i64>)],
-        heard: i64,
-    ) -> Result<i64> {
+    /// more; then forgets what no reader needs. One that was given up stays so until it has compared all rows, or who dies
+    /// meanwhile would pass for having done so ([`Heard::Away`]). What the database's clock shows.
+    pub async fn note_readers(&self, target: &mut dyn Target, readers: &[(Reader, Heard)], heard: i64) -> Result<i64> {
         target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
         let stale = self.stale(target, readers, heard).await;
         target.rollback().await?;
@@ -213,15 +223,20 @@ impl Site {
     async fn stale(
         &self,
         target: &mut dyn Lookup,
-        readers: &[(Reader, Option<i64>)],
+        readers: &[(Reader, Heard)],
         heard: i64,
     ) -> Result<(Vec<(Reader, i64, bool)>, i64)> {
         let now = target.now().await?;
         let mut stale = Vec::new();
         let all = self.noted(target, readers.iter().map(|(reader, _)| *reader)).await?;
-        for &(reader, position) in readers {
+        for &(reader, said) in readers {
             let noted = all.get(&reader.number);
-            let Some(position) = position.or(noted.map(|noted| noted.position)) else { continue };
+            let position = match said {
+                Heard::At(position) => position,
+                Heard::Away(position) => gone(position),
+                // What it has set aside it still needs.
+                Heard::Aside(position) => noted.map_or(0, |noted| noted.upto().clamp(0, position)),
+            };
             let fresh = noted.is_some_and(|n| {
                 (n.reader_epoch, n.epoch, n.position)
                     == (i64::from(reader.site.epoch), i64::from(self.id.epoch), position)
@@ -288,13 +303,12 @@ impl Site {
         &self,
         target: &mut dyn Target,
         readers: impl Iterator<Item = &'a ReaderState>,
-        last: i64,
     ) -> Result<()> {
         let mut columns = vec![Column::default(); 3];
         for reader in readers {
             push_site(&mut columns[0], reader.site);
             columns[1].push_int(reader.number.into());
-            columns[2].push_int(gone(last));
+            columns[2].push_int(gone(reader.position.unwrap_or(0)));
         }
         let rows = Batch::new(Arc::new(self.books.readers.project(&[0, 1, 5])), columns);
         if rows.rows() > 0 {

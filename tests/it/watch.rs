@@ -249,7 +249,7 @@ async fn whoever_waits_finds_what_was_committed_and_nothing_else() {
         last += 1;
         assert!(!watcher.finds(last).await.expect("an answer"), "{engine:?}: it is known");
         // Where nothing comes, the wait is over when it has lasted.
-        let end = LocalEndpoint::new(&database, &CancellationToken::new());
+        let end = LocalEndpoint::new(&database, Duration::MAX, &CancellationToken::new());
         end.captured().await.expect("captured");
         assert_eq!(end.news(&names, last, Duration::from_millis(50)).await.expect("an answer"), last);
     }

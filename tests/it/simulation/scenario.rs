@@ -121,7 +121,7 @@ pub const ALL: usize = 1_000_000;
 const DAY: i64 = 86_400_000_000;
 const YEAR: i64 = DAY * 365;
 /// A run takes some seconds to half a minute.
-const KEEPS: [i64; 4] = [90 * DAY, 2_000_000, 4_000_000, 10_000_000];
+const KEEPS: [i64; 4] = [100 * YEAR, 2_000_000, 4_000_000, 10_000_000];
 const SKEWS: [i64; 6] = [0, 0, 3_600_000_000, -3_600_000_000, YEAR, -10 * YEAR];
 /// So much happens in a run, at least.
 pub const OPERATIONS_MIN: usize = 200;

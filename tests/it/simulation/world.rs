@@ -279,6 +279,10 @@ impl<'a> World<'a> {
                     && all.cell(*row, at - 1) == Cell::Int(epoch)
                     && matches!(all.cell(*row, at), Cell::Int(there) if there > position)
             };
+            let gone = |row: &usize| matches!(all.cell(*row, at), Cell::Int(there) if there < 0);
+            if (0..all.rows()).any(|row| gone(&row)) {
+                return Ok(());
+            }
             let ours = all.select((0..all.rows()).filter(ours).collect::<Vec<_>>().into_iter());
             let mut columns = ours.columns().to_vec();
             for (column, value) in [(Some(at), position), (book.column("token"), token)] {
