@@ -530,7 +530,9 @@ struct Looked {
 impl Looked {
     /// Between two looks, at least.
     const PAUSE: Duration = Duration::from_secs(1);
-    /// What a look costs is no more than this part of the time.
+    /// Between two looks, at most.
+    const PAUSE_MAX: Duration = Duration::from_secs(10);
+    /// What a look costs is no more than this part of the time, as long as that is not more often.
     const PART: u32 = 100;
 
     async fn new(source: &Held, target: &Held, plan: &Plan) -> Result<Self> {
@@ -541,7 +543,7 @@ impl Looked {
     }
 
     fn is_fresh(&self) -> bool {
-        self.at.elapsed() < (self.cost * Self::PART).max(Self::PAUSE)
+        self.at.elapsed() < (self.cost * Self::PART).clamp(Self::PAUSE, Self::PAUSE_MAX)
     }
 }
 

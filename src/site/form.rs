@@ -128,7 +128,9 @@ pub(super) async fn keep(target: &mut dyn Target, books: &Books, forms: &[(u32, 
 /// Keeps forms, in the open transaction; when a table was last doubted stays.
 async fn keep_forms(target: &mut dyn Target, books: &Books, forms: &[(u32, Form)]) -> Result<()> {
     let mut keys = Column::default();
-    forms.iter().for_each(|(n, _)| keys.push_int((*n).into()));
+    for (n, _) in forms {
+        keys.push_int((*n).into());
+    }
     let keys = Batch::new(Arc::new(books.forms.project(&[0])), vec![keys]);
     let found = target.lookup(&books.forms, &keys, RowLock::None).await?;
     let there: HashMap<i64, i64> = (0..found.rows())
