@@ -117,7 +117,12 @@ pub struct DiffOptions {
 /// # Errors
 /// As there.
 pub async fn diff_at_hand(a: &Arc<dyn Database>, b: &Arc<dyn Database>, options: &DiffOptions) -> Result<Diff> {
-    diff(&LocalEndpoint::new(a, Duration::MAX, &options.stop), &LocalEndpoint::new(b, Duration::MAX, &options.stop), options).await
+    diff(
+        &LocalEndpoint::new(a, Duration::MAX, &options.stop),
+        &LocalEndpoint::new(b, Duration::MAX, &options.stop),
+        options,
+    )
+    .await
 }
 
 /// Compares. Columns are those of A; each value of A is put into the form of B's column first.
@@ -256,7 +261,8 @@ pub async fn compare(
     options: &DiffOptions,
 ) -> Result<Vec<TableDiff>> {
     let product = |database: &Arc<dyn Database>| database.abilities().product.to_owned();
-    let ends = (LocalEndpoint::new(a, Duration::MAX, &options.stop), LocalEndpoint::new(b, Duration::MAX, &options.stop));
+    let ends =
+        (LocalEndpoint::new(a, Duration::MAX, &options.stop), LocalEndpoint::new(b, Duration::MAX, &options.stop));
     let mut out = Vec::with_capacity(plan.tables.len());
     for table in &plan.tables {
         let comparison = Comparison {

@@ -33,9 +33,9 @@ use crate::engine::Result;
 use crate::model::{Batch, BatchLimits, Site, Zone};
 
 pub use crate::capture::{Fault, Outcome};
+pub use crate::site::Purge;
 pub use comparand::LocalComparand;
 pub use comparison::{Comparand, Comparison, Counted, Followed, Half, Leaves};
-pub use crate::site::Purge;
 pub use local::{LocalReceiver, LocalSender};
 pub use mapping::{Filter, Mapping};
 pub use stamped::StampedSender;

@@ -291,11 +291,7 @@ fn logical_of(flavor: &Flavor, native: &str) -> LogicalType {
 fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef {
     let (_, name, native, default, extra, nullable, collation, expression, _, srid) = row;
     let is_json = native == "longtext" && json.contains(&name);
-    let logical = if is_json {
-        LogicalType::Json { binary: false }
-    } else {
-        logical_of(flavor, &native)
-    };
+    let logical = if is_json { LogicalType::Json { binary: false } } else { logical_of(flavor, &native) };
     let expression = expression.filter(|e| !e.is_empty());
     let generated = expression.is_some();
     let extra = extra.to_ascii_lowercase();
@@ -315,8 +311,12 @@ fn column(flavor: &Flavor, row: ColumnRow, json: &HashSet<String>) -> ColumnDef 
         Some(srid) if flavor.mariadb => (Some(format!("{REF_SYSTEM_ID}={srid}")), None),
         srid => (None, srid.map(|srid| format!("SRID {srid}"))),
     };
-    let words: Vec<String> =
-        first.into_iter().chain(words).chain(last).chain(extra.contains("invisible").then(|| "INVISIBLE".to_owned())).collect();
+    let words: Vec<String> = first
+        .into_iter()
+        .chain(words)
+        .chain(last)
+        .chain(extra.contains("invisible").then(|| "INVISIBLE".to_owned()))
+        .collect();
     let dialect = (!words.is_empty()).then(|| words.join(" "));
     ColumnDef {
         native: if is_json { "json".to_owned() } else { native_of(&native, &logical) },
