@@ -19,7 +19,7 @@ use crate::endpoint::{
 };
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{BatchLimits, Table, TableName, text_digest};
-use crate::site::{Site, Watcher, install, open};
+use crate::site::{Site, Watcher, install, lost, open};
 
 /// A site with the tables that it captures.
 #[derive(Debug, Clone)]
@@ -255,7 +255,7 @@ impl Endpoint for LocalEndpoint {
     }
 
     async fn lost(&self) -> Result<Vec<(TableName, Error)>> {
-        Ok(open(&self.database).await?.map_or_else(Vec::new, |site| site.lost))
+        lost(&self.database).await
     }
 
     fn database(&self) -> Option<&Arc<dyn Database>> {

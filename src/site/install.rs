@@ -50,6 +50,31 @@ pub async fn open(database: &Arc<dyn Database>) -> Result<Option<Site>> {
     Ok(Some(Site { lost, ..assemble(database, row, books, logged)? }))
 }
 
+/// The captured tables that cannot take part as they are, and why; none where capture is not installed, or only being so.
+///
+/// # Errors
+/// What the database says.
+pub async fn lost(database: &Arc<dyn Database>) -> Result<Vec<(TableName, Error)>> {
+    let books = Books::new(database.as_ref());
+    if database.describe(&books.tables.name).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut target = database.target().await?;
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let listed = target.scan(&books.tables, None, TABLES_MAX).await;
+    target.rollback().await?;
+    let listed = listed?;
+    let (numbers, names): (Vec<u32>, Vec<TableName>) =
+        (0..listed.rows()).map(|at| listed_table(&listed, at)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let tables = database.describe_all(&names).await?;
+    let fault = |((n, name), table): ((u32, TableName), Option<Table>)| {
+        let table =
+            table.ok_or_else(|| gone(database.as_ref(), &name)).and_then(|t| logged_table(database.as_ref(), n, t));
+        Some((name, table.err()?))
+    };
+    Ok(numbers.into_iter().zip(names).zip(tables).filter_map(fault).collect())
+}
+
 /// A missing table is an error and never an empty one.
 fn gone(database: &dyn Database, name: &TableName) -> Error {
     Error::new(

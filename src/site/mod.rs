@@ -22,7 +22,7 @@ pub use books::{Book, Books};
 pub use cursors::Cursor;
 pub use entries::{Entries, KeyId, Known, decode, key_id, read};
 pub use form::{FormColumn, Reformed};
-pub use install::{install, open, planned, remove};
+pub use install::{install, lost, open, planned, remove};
 pub use purge::Purge;
 pub use readers::{Heard, Reader, ReaderState, Verdict};
 pub use shared::{Share, Through};
