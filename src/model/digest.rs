@@ -35,7 +35,9 @@ impl RangeDigest {
     #[must_use]
     pub fn of(digests: &[Digest]) -> Self {
         let mut all = Self::default();
-        digests.iter().for_each(|digest| all.add(*digest));
+        for digest in digests {
+            all.add(*digest);
+        }
         all
     }
 }

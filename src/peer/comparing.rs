@@ -13,6 +13,7 @@ use super::message::{About, Preparing, Told, WireLimits, path};
 use super::remote::exchange;
 use super::session::{Answer, Session};
 use crate::capture::FittedBatch;
+use crate::compare::Buckets;
 use crate::endpoint::{Comparand, Comparison, Counted, Followed, Half, Leaves};
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Key, Table, Zone};
@@ -173,6 +174,10 @@ impl RemoteComparand {
     }
 }
 
+fn buckets(reader: &mut Reader<'_>) -> Read<Buckets> {
+    reader.buckets()
+}
+
 /// The other end may take its time, while this one is asked nothing.
 async fn keep_alive(link: Arc<Link>, database: String, half: u128, alive: CancellationToken) {
     loop {
@@ -224,7 +229,7 @@ impl Comparand for RemoteComparand {
     async fn count(&mut self) -> Result<Counted> {
         let answer = self.call(Comparing::Count, |_| {}).await?;
         let Told::Counted(unfit) = answer.told else { return Err(self.senseless()) };
-        Ok(Counted { buckets: self.read(&answer, |reader| reader.buckets())?, unfit })
+        Ok(Counted { buckets: self.read(&answer, buckets)?, unfit })
     }
 
     async fn pick(&mut self, buckets: &[bool]) -> Result<()> {

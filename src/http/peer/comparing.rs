@@ -121,7 +121,9 @@ async fn work(half: &mut LocalComparand, ask: Comparing, leaves: Option<Leaves>)
         }
         (Comparing::Pick(wanted), _) => {
             let mut buckets = vec![false; BUCKETS];
-            wanted.into_iter().for_each(|at| buckets.get_mut(at).into_iter().for_each(|bucket| *bucket = true));
+            for at in wanted.into_iter().filter(|&at| at < BUCKETS) {
+                buckets[at] = true;
+            }
             half.pick(&buckets).await?;
             Ok(Done::of(Told::Done))
         }
