@@ -110,6 +110,17 @@ fn what_the_target_changed_is_told_from_what_the_source_did() {
     assert_eq!(two.synced(), [0, 0, 0]);
 }
 
+/// Where no row says when it was written, all are read each time: what the target has changed stays.
+#[test]
+fn rows_without_any_stamp_overwrite_nothing() {
+    let two = Two::new(Engine::Sqlite, Engine::Sqlite, "tables: [parts]");
+    two.from.execute("INSERT INTO parts VALUES (1, 'bolt', NULL), (2, 'nut', NULL)");
+    assert_eq!(two.synced(), [2, 0, 0]);
+    two.to.execute("UPDATE parts SET name = 'own' WHERE id = 1");
+    assert_eq!(two.synced(), [0, 0, 0], "nothing new at the source");
+    assert_eq!(two.to.value("SELECT name FROM parts WHERE id = 1"), "own");
+}
+
 /// A stamp far in the future does not hide what is written after it.
 #[test]
 fn an_absurd_stamp_hides_nothing() {
