@@ -221,7 +221,7 @@ async fn fold_noted(site: &Site, all: &[Staged<'_>], target: &mut dyn Target) ->
         let lines = staged.noted(target).await.map_err(Fault::at(at))?;
         if lines.rows() > 0 {
             let mut noted = Noted::new(at, &intake.book, lines).map_err(Fault::at(at))?;
-            noted.add_gone(target).await.map_err(Fault::at(at))?;
+            noted.add_unnamed(target).await.map_err(Fault::at(at))?;
             written.push(noted);
         }
     }

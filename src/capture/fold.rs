@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Fault, Outcome};
-use crate::conflict::{Folded, Origin, Written, fold};
+use crate::conflict::{Folded, Origin, Written, anew, fold};
 use crate::engine::{ChangeLog, Error, ErrorKind, Looked, Result, RowLock, Target, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, row_digest};
 use crate::runtime::Failpoint;
@@ -65,7 +65,7 @@ pub async fn fold_part(site: &Site, tables: &[(usize, &Arc<Book>)], target: &mut
     target.begin(WriteOptions::default()).await?;
     let folded = async {
         for noted in &mut written {
-            noted.add_gone(target).await.map_err(|e| folding(e, &noted.book)).map_err(Fault::at(noted.at))?;
+            noted.add_unnamed(target).await.map_err(|e| folding(e, &noted.book)).map_err(Fault::at(noted.at))?;
         }
         fold_keys(site, &written, target).await?;
         for noted in &written {
@@ -108,7 +108,7 @@ pub async fn backlog(tables: &[(usize, &Arc<Book>)], target: &mut dyn Target) ->
             let log = &book.log.table;
             let Some(operation) = log.column(ChangeLog::OPERATION) else { continue };
             let operation = Arc::new(log.project(&[operation]));
-            for (operations, weight) in [("IU", 0), ("DT", 1), ("X", u64::MAX)] {
+            for (operations, weight) in [("IU", 0), ("DT", 1), ("X?", u64::MAX)] {
                 let mut column = Column::default();
                 operations.bytes().for_each(|letter| column.push_bytes(&[letter]));
                 let lines = target.count(log, &Batch::new(operation.clone(), vec![column])).await;
@@ -179,8 +179,9 @@ impl Noted {
         if self.lines.emptied.is_some() { u64::MAX } else { gone }
     }
 
-    /// Where the table was emptied at once, all rows that were known to stand there and do not are gone.
-    pub(crate) async fn add_gone(&mut self, target: &mut dyn Target) -> Result<()> {
+    /// What lines that name no row say of rows that are known: where the table was emptied at once, those that do not stand
+    /// there any more are gone; where rows were written unseen, those that are not what they were known to be were written.
+    pub(crate) async fn add_unnamed(&mut self, target: &mut dyn Target) -> Result<()> {
         let Some(wall) = self.lines.emptied else { return Ok(()) };
         let (book, mut above) = (self.book.clone(), i64::MIN);
         let named: HashSet<KeyId> = self.lines.noted.iter().map(|(id, _)| *id).collect();
@@ -193,8 +194,14 @@ impl Noted {
                 let known = decode(&book, &versions, row)?;
                 above = known.seq;
                 let id = key_id(&keys, row, &key);
-                if known.entry.digest.is_some() && !standing.contains_key(&id) && !named.contains(&id) {
-                    self.lines.push_gone(&keys, row, id, wall);
+                let stands = standing.get(&id).copied();
+                if named.contains(&id) || known.is_parted() || known.entry.digest == stands {
+                    continue;
+                }
+                if stands.is_none() {
+                    self.lines.push(&keys, row, id, Line::gone(wall));
+                } else if self.lines.doubted {
+                    self.lines.push(&keys, row, id, Line::UNSEEN);
                 }
             }
             if versions.rows() < ENTRIES {
@@ -218,6 +225,9 @@ pub(crate) async fn fold_keys(site: &Site, written: &[Noted], target: &mut dyn T
         if noted.lines.emptied.is_some() {
             site.set_emptied(target, noted.book.logged.n, first - 1).await.map_err(Fault::at(noted.at))?;
         }
+        if noted.lines.doubted {
+            site.set_doubted(target, noted.book.logged.n, first - 1).await.map_err(Fault::at(noted.at))?;
+        }
     }
     Ok(())
 }
@@ -225,23 +235,52 @@ pub(crate) async fn fold_keys(site: &Site, written: &[Noted], target: &mut dyn T
 /// Gives tombstones to those of these keys under which nothing stands and of which nothing is known: someone else has
 /// rows there that went when the table was emptied. In a transaction of its own.
 pub async fn bury(site: &Site, at: usize, book: &Arc<Book>, keys: &Batch, target: &mut dyn Target) -> Outcome<()> {
+    give(site, (at, book), keys, target, |known, stands, now| {
+        (known.is_none() && stands.is_none()).then(|| Line::gone(now))
+    })
+    .await
+}
+
+/// Gives what stands under these keys a new version, as old as can be: the other end has it otherwise, and nothing says
+/// who wrote it. Only to rows that nobody has written under capture, or to `all`. In a transaction of its own.
+pub async fn vouch(
+    site: &Site,
+    table: (usize, &Arc<Book>),
+    keys: &Batch,
+    all: bool,
+    target: &mut dyn Target,
+) -> Outcome<()> {
+    give(site, table, keys, target, |known, stands, _| {
+        let unwritten = known.is_none_or(|known| known.entry.version.is_base());
+        (stands.is_some() && (all || unwritten)).then_some(Line { anew: true, ..Line::UNSEEN })
+    })
+    .await
+}
+
+/// Takes those of these keys for noted of which `line` says what, by their entry, what stands there and the time.
+async fn give(
+    site: &Site,
+    (at, book): (usize, &Arc<Book>),
+    keys: &Batch,
+    target: &mut dyn Target,
+    line: impl Fn(Option<&Known>, Option<&Digest>, i64) -> Option<Line> + Send,
+) -> Outcome<()> {
     target.begin(WriteOptions::default()).await?;
-    let buried = async {
+    let given = async {
         let known = read(target, book, keys).await.map_err(Fault::at(at))?;
         let standing = digests(book, keys, target).await.map_err(Fault::at(at))?;
-        let wall = target.now().await?;
+        let now = target.now().await?;
         let mut noted = Noted { at, book: book.clone(), lines: Lines::none(book), taken: keys.select(0..0) };
         let all: Vec<usize> = (0..keys.columns().len()).collect();
-        let unknown = |id: &KeyId| !known.contains_key(id) && !standing.contains_key(id);
         for row in 0..keys.rows() {
             let id = key_id(keys, row, &all);
-            if unknown(&id) {
-                noted.lines.push_gone(keys, row, id, wall);
+            if let Some(line) = line(known.get(&id), standing.get(&id), now) {
+                noted.lines.push(keys, row, id, line);
             }
         }
         fold_keys(site, &[noted], target).await
     };
-    match buried.await {
+    match given.await {
         Ok(()) => Ok(target.commit().await?),
         Err(fault) => {
             // The connection may be what failed; dropping it rolls back too.
@@ -273,6 +312,8 @@ async fn fold_table(
         let entry = if line.ours_alone {
             // Loaded by rowferry without a version: it counts as older than any.
             seen.map_or_else(|| base(digest), |known| Some(known.entry.clone()))
+        } else if line.anew {
+            Some(anew(seen.map(|known| &known.entry), &told, origin))
         } else {
             match fold(seen.map(|known| &known.entry), &told, origin) {
                 Folded::Same => seen.map(|known| known.entry.clone()),
@@ -293,14 +334,24 @@ pub(super) fn fitting(room: usize, done: usize, bytes: usize) -> usize {
     bytes.checked_div(done).map_or(PIECE, |row| (room / row.max(1)).max(1))
 }
 
-/// Digests of the rows that stand under these keys. The rows themselves are not all in memory at once.
+/// Digests of the rows that stand under these keys.
 async fn digests(book: &Book, keys: &Batch, target: &mut dyn Target) -> Result<HashMap<KeyId, Digest>> {
+    digests_over(book, keys, &content(book), target).await
+}
+
+/// Digests over these columns of the rows that stand under these keys. The rows themselves are not all in memory at once.
+pub(super) async fn digests_over(
+    book: &Book,
+    keys: &Batch,
+    columns: &[usize],
+    target: &mut dyn Target,
+) -> Result<HashMap<KeyId, Digest>> {
     let (mut digests, mut done, mut bytes) = (HashMap::with_capacity(keys.rows()), 0, 0);
     while done < keys.rows() {
         let upto = keys.rows().min(done + fitting(ROWS_BYTES, done, bytes));
         let rows = target.lookup(&book.logged.table, &keys.select(done..upto), RowLock::None).await?;
         bytes += rows.size() + 1;
-        digests.extend(rows_by_key(book, &rows));
+        digests.extend(by_key(book, &rows, columns));
         done = upto;
     }
     Ok(digests)
@@ -313,7 +364,11 @@ fn base(digest: Option<Digest>) -> Option<Entry> {
 /// Digests of rows by their keys.
 pub(crate) fn rows_by_key(book: &Book, rows: &Batch) -> HashMap<KeyId, Digest> {
     let columns = content(book);
-    (0..rows.rows()).map(|row| (key_id(rows, row, &book.logged.key.columns), row_digest(rows, row, &columns))).collect()
+    by_key(book, rows, &columns).collect()
+}
+
+fn by_key<'a>(book: &'a Book, rows: &'a Batch, columns: &'a [usize]) -> impl Iterator<Item = (KeyId, Digest)> + 'a {
+    (0..rows.rows()).map(|row| (key_id(rows, row, &book.logged.key.columns), row_digest(rows, row, columns)))
 }
 
 /// The columns that make a row's content: what the database computes follows from the others.
@@ -334,6 +389,19 @@ pub(crate) struct Line {
     gone: bool,
     /// Nothing was noted but what rowferry itself wrote.
     ours_alone: bool,
+    /// What stands there gets a new version, whatever its entry says.
+    anew: bool,
+}
+
+impl Line {
+    const NONE: Self = Self { wall: i64::MIN, born: false, stood: false, gone: false, ours_alone: true, anew: false };
+    /// Of a row that was written nobody knows when.
+    const UNSEEN: Self = Self { wall: 0, stood: true, ours_alone: false, ..Self::NONE };
+
+    /// Of a key whose row went.
+    const fn gone(wall: i64) -> Self {
+        Self { wall, stood: true, gone: true, ours_alone: false, ..Self::NONE }
+    }
 }
 
 /// Lines of a log by their keys.
@@ -344,17 +412,19 @@ pub(crate) struct Lines {
     noted: Vec<(KeyId, Line)>,
     /// When the table was emptied at once, if it was.
     emptied: Option<i64>,
+    /// Whether rows were written unseen; the table counts as emptied too then, nobody knows when.
+    doubted: bool,
 }
 
 impl Lines {
     fn none(book: &Book) -> Self {
-        Self { keys: Batch::new(book.keys.clone(), book.no_keys()), noted: Vec::new(), emptied: None }
+        Self { keys: Batch::new(book.keys.clone(), book.no_keys()), noted: Vec::new(), emptied: None, doubted: false }
     }
 
-    /// Adds a key that is gone.
-    fn push_gone(&mut self, keys: &Batch, row: usize, id: KeyId, wall: i64) {
+    /// Adds a key.
+    fn push(&mut self, keys: &Batch, row: usize, id: KeyId, line: Line) {
         self.keys.append(&keys.select(std::iter::once(row)));
-        self.noted.push((id, Line { wall, born: false, stood: true, gone: true, ours_alone: false }));
+        self.noted.push((id, line));
     }
 
     /// Sorts the lines of a log by key.
@@ -369,8 +439,12 @@ impl Lines {
         let mut columns: Vec<Column> = book.no_keys();
         let mut places: HashMap<KeyId, usize> = HashMap::new();
         let mut found: Vec<(KeyId, Line)> = Vec::new();
-        let mut emptied = None;
+        let (mut emptied, mut doubted) = (None, false);
         for row in 0..lines.rows() {
+            if lines.cell(row, operation) == Cell::Bytes(b"?") {
+                (emptied, doubted) = (emptied.max(Some(0)), true);
+                continue;
+            }
             if lines.cell(row, operation) == Cell::Bytes(b"X") {
                 if let Cell::Int(micros) = lines.cell(row, wall) {
                     emptied = emptied.max(Some(micros));
@@ -386,7 +460,7 @@ impl Lines {
                 for (column, &c) in columns.iter_mut().zip(&key) {
                     column.push_cell(lines.cell(row, c));
                 }
-                found.push((id, Line { wall: i64::MIN, born: false, stood: false, gone: false, ours_alone: true }));
+                found.push((id, Line::NONE));
                 found.len() - 1
             });
             let line = &mut found[at].1;
@@ -400,6 +474,6 @@ impl Lines {
                 _ => {}
             }
         }
-        Ok(Self { keys: Batch::new(book.keys.clone(), columns), noted: found, emptied })
+        Ok(Self { keys: Batch::new(book.keys.clone(), columns), noted: found, emptied, doubted })
     }
 }

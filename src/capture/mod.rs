@@ -4,6 +4,7 @@
 mod fault;
 mod feed;
 mod fold;
+mod reform;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -18,8 +19,9 @@ use crate::model::{Batch, Cell, Column, Shift, Table, Value, fit};
 pub use fault::{Fault, Outcome};
 pub(crate) use feed::lines_of;
 pub use feed::{Changes, Read, Wanted, Which, changes, changes_of, deleted, written};
-pub use fold::{Backlog, Part, backlog, bury, fold_part, fold_tables};
+pub use fold::{Backlog, Part, backlog, bury, fold_part, fold_tables, vouch};
 pub(crate) use fold::{Noted, content, fold_keys};
+pub use reform::reform;
 
 /// A batch in the form of the receiving table.
 #[derive(Debug, Clone)]

@@ -93,16 +93,18 @@ async fn end_status(end: &End, site: Option<&Site>, output: &Output) -> Result<(
     let (mut rows, mut objects, mut complete) = (Vec::new(), Vec::new(), true);
     if let Some(site) = site {
         for table in site::state(site).await? {
-            let whole = table.missing.is_empty();
+            let whole = table.is_whole();
             complete &= whole;
-            let found = if whole {
-                "complete".to_owned()
-            } else {
-                format!("missing or switched off: {}; run 'rowferry capture install'", table.missing.join(", "))
+            let found = match &table.fault {
+                Some(fault) => fault.clone(),
+                None if whole => "complete".to_owned(),
+                None => {
+                    format!("missing or switched off: {}; run 'rowferry capture install'", table.missing.join(", "))
+                }
             };
             output.line(format!("  {}: log {}, lines not taken up: {}, {found}", table.table, table.n, table.unfolded));
             rows.push(json!({ "table": table.table.to_string(), "log": table.n, "complete": whole,
-                "missing": table.missing, "unfolded": table.unfolded }));
+                "missing": table.missing, "unfolded": table.unfolded, "fault": table.fault }));
         }
         objects = site::objects(site).await?;
         output.line(format!("  its own: {}", objects.join(", ")));

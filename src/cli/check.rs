@@ -10,7 +10,7 @@ use super::{Outcome, connect, sync};
 use crate::config::{Config, Direction, Endpoint, Mode, Sync};
 use crate::engine::{Error, Result};
 use crate::model::{ForeignKey, ForeignKeyAction};
-use crate::pipeline::Plan;
+use crate::pipeline::{Plan, TablePlan};
 use crate::site;
 
 pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Result<Outcome> {
@@ -48,6 +48,16 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
                 Ok((plans, capture)) => {
                     for plan in &plans {
                         print_tables(plan, output);
+                    }
+                    let refused: Vec<_> = plans.iter().flat_map(|plan| &plan.refused).collect();
+                    for (table, e) in &refused {
+                        output.line(format!("  {table}: {e}"));
+                    }
+                    for note in plans.iter().flat_map(|plan| &plan.tables).flat_map(unlike) {
+                        output.line(format!("       note: {note}"));
+                    }
+                    if let Some((table, e)) = refused.first() {
+                        first.get_or_insert(e.clone().context(format!("sync {}: table {table}", one.name)));
                     }
                     for end in &capture {
                         print_capture(end, output);
@@ -106,6 +116,33 @@ async fn plan_of(config: &Config, one: &Sync) -> Result<(Vec<Plan>, Vec<Captured
     Ok((plans, capture))
 }
 
+/// What of a table is other at the two ends of an incremental sync, so that it could surprise.
+fn unlike(plan: &TablePlan) -> Vec<String> {
+    let (source, target) = (&plan.source, &plan.target);
+    let mut notes = Vec::new();
+    let key = plan.key.iter().flat_map(|key| &key.columns);
+    for (a, b) in key.map(|&at| (&source.columns[at], &target.columns[at])) {
+        if a.binary_order != b.binary_order {
+            let folds = if a.binary_order { target } else { source };
+            notes.push(format!(
+                "{}: keys that differ only in case, accents or spaces are one in {} of {} and two at the other end: give \
+                 both the same collation, best one of bytes",
+                source.name, b.name, folds.name
+            ));
+        }
+    }
+    if !source.triggers.is_empty() && !plan.whole.triggers.is_empty() {
+        notes.push(format!(
+            "{}: both ends have triggers of their own ({}; {}); a column that both set on every write never comes to rest: \
+             leave it out under exclude, or drop one of them",
+            source.name,
+            source.triggers.join(", "),
+            plan.whole.triggers.join(", ")
+        ));
+    }
+    notes
+}
+
 /// What capture would be in a database.
 struct Captured {
     database: String,
@@ -118,6 +155,8 @@ struct Captured {
 }
 
 async fn captured(end: &End) -> Result<Captured> {
+    let tables: Vec<_> = end.tables.iter().cloned().collect();
+    let faults = end.database.capture_faults(&tables).await?;
     let logged = site::planned(&end.database, &end.tables.iter().cloned().collect::<Vec<_>>()).await?;
     let mut notes: Vec<String> =
         end.absent.iter().map(|table| format!("{table} is not there yet; it is captured once it is")).collect();
@@ -135,6 +174,14 @@ async fn captured(end: &End) -> Result<Captured> {
             format!("{}: a change of {} changes or deletes its rows too, which then travels", table.name, key.parent)
         }));
         tables.push((table.name.to_string(), log.triggers.clone()));
+    }
+    notes.extend(faults);
+    if let Some(site) = site::open(&end.database).await? {
+        for table in site::state(&site).await?.into_iter().filter(|table| !table.is_whole()) {
+            let missing =
+                format!("missing or switched off: {}; the next sync puts them back", table.missing.join(", "));
+            notes.push(format!("{}: {}", table.table, table.fault.unwrap_or(missing)));
+        }
     }
     Ok(Captured { database: end.name.clone(), by: "trigger", tables, notes })
 }

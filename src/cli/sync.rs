@@ -330,6 +330,7 @@ fn plan_options(sync: &Sync, known: &[TableName], (pull, force): (bool, bool)) -
         allow_loss: sync.allow_loss,
         force,
         count: true,
+        lasting: sync.mode == SyncMode::Incremental,
         ..PlanOptions::default()
     };
     for table in &sync.tables {

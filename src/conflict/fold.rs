@@ -55,6 +55,13 @@ pub fn fold(previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) ->
     if previous.is_some_and(|entry| entry.digest == written.digest) {
         return Folded::Same;
     }
+    Folded::New(anew(previous, written, origin))
+}
+
+/// What stands under a key as a write of this site, also where its entry says so already: whoever has it otherwise takes
+/// this for the newer.
+#[must_use]
+pub fn anew(previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) -> Entry {
     let above = previous.map_or(origin.floor, |entry| entry.version.clock);
     let version = origin.version(written.wall, above);
     let birth = match previous {
@@ -69,7 +76,7 @@ pub fn fold(previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) ->
     }
     vector.add(version);
     let columns = marks(previous, written, version);
-    Folded::New(Entry { version, birth, vector, digest: written.digest, columns })
+    Entry { version, birth, vector, digest: written.digest, columns }
 }
 
 /// A column that holds what it held keeps its mark, however often it was written.

@@ -33,6 +33,6 @@ mod tests;
 
 pub use decide::{Decision, Relation, decide, emptied, relation};
 pub use first_run::{FirstRun, Standing, first_run};
-pub use fold::{Folded, Origin, Written, fold};
+pub use fold::{Folded, Origin, Written, anew, fold};
 pub use part::part;
 pub use policy::{Policy, Rule, Side};

@@ -9,17 +9,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::mapping::shifts;
 use super::{
-    Basis, Current, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
-    Route, Sender, Standing, Start,
+    Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place,
+    Receiver, Resumed, Route, Sender, Standing, Start,
 };
 use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
     FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
-    fold_part, read as read_rows, written,
+    fold_part, fold_tables, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
-use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
-use crate::model::{Batch, BatchLimits, Table, TableName};
+use crate::engine::{
+    ChangeLog, Database, Error, ErrorKind, Looked, ReadRequest, Result, RowLock, Selection, Target, WriteOptions,
+};
+use crate::model::{Batch, BatchLimits, Cell, Column, DefaultValue, LogicalType, Table, TableName, parse};
 use crate::runtime::{Backoff, Failpoint, random};
 use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
 
@@ -142,17 +144,21 @@ impl LocalSender {
         tables.iter().map(|at| Ok((at.table, self.book(at.table)?.clone()))).collect()
     }
 
-    /// The tables that were emptied at once after the place given.
-    async fn emptied(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+    /// The tables that were emptied at once after the place given, or doubted.
+    async fn unnamed(&mut self, tables: &[Place]) -> Outcome<Folded> {
         let books = self.books_of(tables)?;
         self.connection.begin(POINT).await?;
-        let emptied = self.site.emptied(self.connection.as_mut()).await;
+        let (site, target) = (&self.site, self.connection.as_mut());
+        let noted = async { Ok::<_, Error>((site.emptied(target).await?, site.doubted(target).await?)) }.await;
         self.connection.rollback().await?;
-        let emptied = emptied?;
-        let since = |(place, (_, book)): &(&Place, &(usize, Arc<Book>))| {
-            emptied.get(&book.logged.n).is_some_and(|seq| *seq > place.position)
+        let (emptied, doubted) = noted?;
+        let since = |noted: &HashMap<u32, i64>| {
+            let later = |(place, (_, book)): &(&Place, &(usize, Arc<Book>))| {
+                noted.get(&book.logged.n).is_some_and(|seq| *seq > place.position)
+            };
+            tables.iter().zip(&books).filter(later).map(|(place, _)| place.table).collect()
         };
-        Ok(tables.iter().zip(&books).filter(since).map(|(place, _)| place.table).collect())
+        Ok(Folded { emptied: since(&emptied), doubted: since(&doubted), more: false, many_deletions: true })
     }
 
     fn book(&self, at: usize) -> Outcome<&Arc<Book>> {
@@ -229,9 +235,9 @@ impl Sender for LocalSender {
         Ok(Resumed::At(starts))
     }
 
-    async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+    async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded> {
         while self.fold_once(tables).await?.more {}
-        self.emptied(tables).await
+        self.unnamed(tables).await
     }
 
     async fn fold_part(&mut self, tables: &[Place]) -> Outcome<Folded> {
@@ -243,12 +249,12 @@ impl Sender for LocalSender {
         }
         if more && (many || !self.goes_in_parts(tables).await?) {
             self.in_parts = None;
-            return Ok(Folded { emptied: self.fold(tables).await?, more: false, many_deletions: true });
+            return self.fold(tables).await;
         }
         if !more {
             (self.in_parts, self.deletions) = (None, 0);
         }
-        Ok(Folded { emptied: self.emptied(tables).await?, more, many_deletions: many })
+        Ok(Folded { more, many_deletions: many, ..self.unnamed(tables).await? })
     }
 
     async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
@@ -256,6 +262,12 @@ impl Sender for LocalSender {
         let (keys, _) = own_keys(&self.site.database, &self.route, &self.route.tables[table], keys);
         let keys = Batch::new(book.keys.clone(), keys.into_columns());
         bury(&self.site, table, &book, &keys, self.connection.as_mut()).await
+    }
+
+    async fn vouch(&mut self, table: usize, keys: &Batch, all: bool) -> Outcome<()> {
+        let book = self.book(table)?.clone();
+        let keys = Batch::new(book.keys.clone(), keys.columns().to_vec());
+        vouch(&self.site, (table, &book), &keys, all, self.connection.as_mut()).await
     }
 
     async fn changes(&mut self, after: &[Place], limits: BatchLimits) -> Outcome<Parcel> {
@@ -336,6 +348,8 @@ pub struct LocalReceiver {
     route: Arc<Route>,
     connection: Box<dyn Target>,
     intakes: Vec<Result<Intake>>,
+    /// Whether nothing is doubted that has not been folded.
+    certain: bool,
 }
 
 impl LocalReceiver {
@@ -368,11 +382,46 @@ impl LocalReceiver {
             });
         }
         let (connection, route) = (site.database.target().await?, route.clone());
-        Ok(Self { connection, intakes, site: site.clone(), route })
+        Ok(Self { connection, intakes, site: site.clone(), route, certain: false })
     }
 
     fn intake(&self, at: usize) -> Outcome<&Intake> {
         intake(&self.intakes, at)
+    }
+
+    /// Folds tables of which rows were written unseen: what stands there passes for what it was otherwise. Not before both
+    /// ends have agreed who they are: a database that was restored gives out no versions under its old name.
+    async fn fold_doubted(&mut self) -> Outcome<()> {
+        let books: Vec<(usize, Arc<Book>)> = (self.intakes.iter().enumerate())
+            .filter_map(|(at, intake)| Some((at, intake.as_ref().ok()?.book.clone())))
+            .collect();
+        let logs: Vec<Looked> =
+            books.iter().map(|(_, book)| Looked { table: book.log.table.clone(), above: None }).collect();
+        self.connection.begin(POINT).await?;
+        let doubted = async {
+            let holding = self.connection.holding(&logs).await?;
+            let mut doubted = Vec::new();
+            for ((at, book), _) in books.iter().zip(&holding).filter(|(_, holds)| **holds) {
+                let mut nothing = book.no_keys();
+                nothing.iter_mut().for_each(Column::push_null);
+                let of_all = Batch::new(book.keys.clone(), nothing);
+                let lines = self.connection.lookup(&book.log.table, &of_all, RowLock::None).await?;
+                let operation = lines.table.column(ChangeLog::OPERATION);
+                let says = |row| operation.is_some_and(|at| lines.cell(row, at) == Cell::Bytes(b"?"));
+                if (0..lines.rows()).any(says) {
+                    doubted.push((*at, book));
+                }
+            }
+            Ok::<_, Error>(doubted)
+        }
+        .await;
+        self.connection.rollback().await?;
+        let doubted = doubted?;
+        if !doubted.is_empty() {
+            fold_tables(&self.site, &doubted, self.connection.as_mut()).await?;
+        }
+        self.certain = true;
+        Ok(())
     }
 
     async fn take_once(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
@@ -391,13 +440,15 @@ impl LocalReceiver {
         let applied = apply(&self.site, target, &incoming, &mut records).await?;
         records.write(target).await?;
         if !parcel.places.is_empty() {
-            let (mut conditions, mut cursors) = (Vec::new(), Vec::new());
+            let (mut conditions, mut cursors, mut columns) = (Vec::new(), Vec::new(), Vec::new());
             for &Place { table: at, position, token } in &parcel.places {
                 let (source, table) = (route.from.site, intake(&self.intakes, at)?.book.logged.n);
                 conditions.push((Through { site: source, table }, route.entering(at)));
+                columns.push((Through { site: source, table }, columns_of(&route.tables[at])));
                 cursors.push(Cursor { source, table, position, token });
             }
             self.site.set_conditions(target, &conditions).await?;
+            self.site.set_columns(target, &columns, false).await?;
             self.site.set_cursors(target, &cursors).await?;
         }
         Ok(applied)
@@ -415,12 +466,15 @@ impl LocalReceiver {
         // Whoever took it for another gave it another name: what it says of itself is not for its old one.
         self.site.itself(target).await?;
         let same = self.site.are_conditions(target, &conditions).await?;
+        let columns: Vec<(Through, String)> =
+            numbers.iter().map(|&(at, table)| (Through { site, table }, columns_of(&self.route.tables[at]))).collect();
+        let widened = self.site.are_other_columns(target, &columns).await?;
         let cursors = self.site.cursors(target, site.id, numbers.iter().map(|(_, table)| *table)).await?;
         let mut standing = vec![None; self.intakes.len()];
-        for ((table, number), same) in numbers.into_iter().zip(same) {
+        for (((table, number), same), widened) in numbers.into_iter().zip(same).zip(widened) {
             let cursor = cursors.get(&number).filter(|_| same);
             let at = cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token }));
-            standing[table] = Some(Standing { number, at });
+            standing[table] = Some(Standing { number, at, widened });
         }
         Ok(standing)
     }
@@ -433,6 +487,20 @@ impl LocalReceiver {
         self.connection.rollback().await?;
         found.map_err(Fault::at(at))
     }
+}
+
+/// Whether a value, in the form of a column of `to`, is what a row gets in that column of `table` that does not say.
+fn is_default(table: &Table, to: &Table, column: usize, value: Cell<'_>) -> bool {
+    let Some(DefaultValue::Literal(text)) = &table.columns[column].default else { return false };
+    let mut default = Column::default();
+    parse(&to.columns[column].logical, text, &mut default).is_ok() && default.cell(0) == value
+}
+
+/// The columns that are sent, as a text that tells them from others.
+fn columns_of(mapping: &Mapping) -> String {
+    let mut names: Vec<&str> = mapping.to.columns.iter().map(|column| column.name.as_str()).collect();
+    names.sort_unstable();
+    names.join("\0")
 }
 
 /// What the rows of a table refer to, by those of its columns that are synced.
@@ -481,10 +549,9 @@ impl Receiver for LocalReceiver {
         Ok(self.standing(table, &batch.select(fits.into_iter())).await?.rows() as u64)
     }
 
-    async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>> {
+    async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>> {
         let mapping = self.route.tables[table].clone();
-        if self.intake(table)?.through.is_some() {
-            // All of them, so that it is noted which rows are shared.
+        if how == Differing::Meeting && self.intake(table)?.through.is_some() {
             return Ok((0..rows.rows()).collect());
         }
         let FittedBatch { batch: rows, misfits } = fit_batch(rows.clone(), &self.intake(table)?.rows);
@@ -498,6 +565,21 @@ impl Receiver for LocalReceiver {
         let compared = compared_as(&mapping.from, &mapping.to, 0..mapping.to.columns.len());
         let differs = |row: &usize| {
             let there = places.get(&key_id(&rows, *row, key));
+            if how == Differing::Poorer {
+                let richer = |one: &(usize, LogicalType)| {
+                    let (c, equal) = (one.0, std::slice::from_ref(one));
+                    let other = |&there: &usize| {
+                        // What somebody wrote is more than what nobody did.
+                        let ours = &found.cell(there, c);
+                        let weaker = is_default(&mapping.from, &mapping.to, c, rows.cell(*row, c))
+                            && *ours != Cell::Null
+                            && !is_default(&mapping.to, &mapping.to, c, *ours);
+                        !weaker && !equal_rows(equal, &rows, *row, &found, there)
+                    };
+                    rows.cell(*row, c) != Cell::Null && there.is_some_and(other)
+                };
+                return !unfit.contains(row) && compared.iter().any(richer);
+            }
             unfit.contains(row) || there.is_none_or(|&there| !equal_rows(&compared, &rows, *row, &found, there))
         };
         Ok((0..rows.rows()).filter(differs).collect())
@@ -536,6 +618,9 @@ impl Receiver for LocalReceiver {
     }
 
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
+        if !self.certain {
+            self.fold_doubted().await?;
+        }
         for tried in 1.. {
             self.connection.begin(LABELLED).await?;
             match self.take_once(parcel, basis).await {
@@ -555,6 +640,23 @@ impl Receiver for LocalReceiver {
             }
         }
         Ok(Vec::new())
+    }
+
+    async fn settle(&mut self, tables: &[usize]) -> Result<()> {
+        let source = self.route.from.site;
+        let settled = tables.iter().filter_map(|&at| {
+            let table = self.intakes[at].as_ref().ok()?.book.logged.n;
+            Some((Through { site: source, table }, columns_of(&self.route.tables[at])))
+        });
+        let settled: Vec<(Through, String)> = settled.collect();
+        self.connection.begin(WriteOptions::default()).await?;
+        match self.site.set_columns(self.connection.as_mut(), &settled, true).await {
+            Ok(()) => self.connection.commit().await,
+            Err(e) => {
+                self.connection.rollback().await?;
+                Err(e)
+            }
+        }
     }
 
     async fn aside(&mut self, table: usize, limit: usize) -> Outcome<Batch> {
@@ -599,7 +701,7 @@ impl Receiver for LocalReceiver {
 }
 
 fn empty(table: &Arc<Table>) -> Batch {
-    Batch::new(table.clone(), vec![crate::model::Column::default(); table.columns.len()])
+    Batch::new(table.clone(), vec![Column::default(); table.columns.len()])
 }
 
 async fn pause(tried: u32) {

@@ -87,6 +87,9 @@ pub struct Standing {
     pub number: u32,
     /// Its place, with the epoch in which the sending site was then; `None`: it never read this table.
     pub at: Option<(u32, Place)>,
+    /// Whether other columns are sent than when all rows were last compared: what stands in those that are new has no
+    /// version of its own.
+    pub widened: bool,
 }
 
 /// What the sending end makes of where the receiving end stands.
@@ -101,8 +104,12 @@ pub enum Resumed {
 /// What came of a part of a fold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Folded {
-    /// Tables that were emptied at once.
+    /// Tables that were emptied at once after the place given: of their rows that are older than capture only the
+    /// receiving end knows the keys ([`Receiver::unversioned`]), which [`Sender::bury`] is to be told.
     pub emptied: Vec<usize>,
+    /// Tables of which rows were written unseen before they were all compared with what the receiving end has: of rows
+    /// older than capture only that shows which these are ([`Receiver::differing`]), which [`Sender::vouch`] is to be told.
+    pub doubted: Vec<usize>,
     /// Whether there is more to be folded.
     pub more: bool,
     /// Whether there may be a flood of deletions among what was folded: all of it is folded then.
@@ -172,6 +179,19 @@ pub enum Basis {
     Meeting,
 }
 
+/// Which rows count as other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Differing {
+    /// What is to be settled when the two ends meet: rows that are lacked, otherwise, or cannot be taken; where rows come
+    /// in through a condition all, so that it is noted which are shared.
+    Meeting,
+    /// Those that are lacked, otherwise or cannot be taken.
+    Any,
+    /// Those that are there and hold something else, or nothing, where the sender's hold something; a default is less than
+    /// what somebody wrote.
+    Poorer,
+}
+
 /// The end whose changes go out.
 #[async_trait]
 pub trait Sender: Send {
@@ -182,20 +202,22 @@ pub trait Sender: Send {
     /// or it is a copy. It goes on under another name then, and both ends have to be opened anew.
     async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed>;
 
-    /// Gives versions to what was written to these tables and is not yet among the changes. Comes back with those that
-    /// were emptied at once after the place given: of their rows that are older than capture only the receiving end knows
-    /// the keys ([`Receiver::unversioned`]), which [`Self::bury`] is to be told.
-    async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>>;
+    /// Gives versions to what was written to these tables and is not yet among the changes, all of it.
+    async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded>;
 
     /// As [`Self::fold`], but not more than one transaction takes, where the rest may follow while changes are read. What
     /// holds many deletions is folded whole, so that whoever looks for floods of them sees them all.
     async fn fold_part(&mut self, tables: &[Place]) -> Outcome<Folded> {
-        Ok(Folded { emptied: self.fold(tables).await?, more: false, many_deletions: true })
+        self.fold(tables).await
     }
 
     /// These are keys, in the receiver's form, of rows that were there before the table was emptied: those of which
     /// nothing is known here become deletions among the changes.
     async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()>;
+
+    /// These are keys, in the sender's form, of rows that the receiving end has otherwise or lacks: what stands here under
+    /// them counts as written here. Of rows that were never written under capture only, or of `all`.
+    async fn vouch(&mut self, table: usize, keys: &Batch, all: bool) -> Outcome<()>;
 
     /// What was written after these places, read at one point, in the order in which the site gave out its numbers over
     /// all tables, as far as the limits reach. The parcel's places are those of all tables asked for, none before the one
@@ -226,8 +248,8 @@ pub trait Receiver: Send {
     /// How many rows it has under these keys of the sender's; without keys, in all.
     async fn rows(&mut self, table: usize, keys: Option<&Batch>) -> Outcome<u64>;
 
-    /// Which of these rows of the sender's it lacks, has otherwise or cannot take.
-    async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>>;
+    /// Which of these rows of the sender's are other here.
+    async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>>;
 
     /// Keys of its rows that nobody has written since capture began, in the order of the key, of about `limit` rows after
     /// the last one of `after`; and where to go on, `None` at the end.
@@ -242,6 +264,9 @@ pub trait Receiver: Send {
     /// What became of the changes of each table, in their order. What it refuses goes to its quarantine; what someone
     /// else holds, or what has no parent yet, waits there.
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>>;
+
+    /// All rows of these tables were compared, with the columns that are sent now.
+    async fn settle(&mut self, tables: &[usize]) -> Result<()>;
 
     /// The keys of changes of this table that it has set aside from this sync, in its own form, those first that were
     /// tried longest ago, at most `limit`.

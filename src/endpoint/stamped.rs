@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::local::own_keys;
-use super::{Current, Fault, Keys, Outcome, Parcel, Place, Resumed, Route, Sender, Standing, Start};
+use super::{Current, Fault, Folded, Keys, Outcome, Parcel, Place, Resumed, Route, Sender, Standing, Start};
 use crate::capture::{Changes, FittedBatch, Reading, read as read_rows};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
 use crate::model::{Batch, BatchLimits, Clock, Entry, Vector, Version, moment, row_digest};
@@ -178,11 +178,15 @@ impl Sender for StampedSender {
         Ok(Resumed::At(reader.iter().map(start).collect()))
     }
 
-    async fn fold(&mut self, _tables: &[Place]) -> Outcome<Vec<usize>> {
-        Ok(Vec::new())
+    async fn fold(&mut self, _tables: &[Place]) -> Outcome<Folded> {
+        Ok(Folded::default())
     }
 
     async fn bury(&mut self, _table: usize, _keys: &Batch) -> Outcome<()> {
+        Ok(())
+    }
+
+    async fn vouch(&mut self, _table: usize, _keys: &Batch, _all: bool) -> Outcome<()> {
         Ok(())
     }
 

@@ -142,13 +142,30 @@ pub struct ChangeLog {
     pub install: Vec<String>,
     /// Names of the triggers that `install` makes.
     pub triggers: Vec<String>,
+    /// Statements that remove the triggers from wherever they stand, so that `install` can make them anew where they
+    /// belong; empty where it does so by itself. They may run again.
+    pub unhook: Vec<String>,
+    /// The statement that adds a line which says that rows were written unseen.
+    pub doubt: String,
     /// Statements that remove triggers and log without a trace. They may run again.
     pub remove: Vec<String>,
 }
 
+/// A table itself, whatever its name and its form.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Object {
+    /// A text that is another one once another table stands under its name, a trigger of ours on it is another, or it or a
+    /// partition of it came, went or was emptied, as far as the engine can tell.
+    pub which: String,
+    /// A text that is another one when the table was made anew with all its rows, which changes `which` too; empty where
+    /// that leaves `which` as it is.
+    pub made: String,
+}
+
 impl ChangeLog {
     /// Column: `I` a row was inserted under this key, `U` it was updated, `D` deleted, `T` it may be gone (a statement
-    /// that replaces rows touched it), `X` every row is gone (the key is NULL).
+    /// that replaces rows touched it), `X` every row is gone (the key is NULL), `?` any row may be another or gone (the
+    /// key is NULL).
     pub const OPERATION: &'static str = "_rowferry_op";
     /// Column: when, in microseconds since 1970 by the database's clock; of a type whose carrier is `Int`.
     pub const WALL: &'static str = "_rowferry_at";
@@ -271,6 +288,9 @@ pub trait Database: Send + Sync {
     }
     /// The statement that drops a table. Pure.
     fn drop_ddl(&self, name: &TableName) -> String;
+    /// The statements that give a column of one of our own tables another name or another type that holds its values.
+    /// None of them waits for a lock longer than a second. Pure.
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String>;
     /// Why a table, column or index of this name cannot be made here; `None`: it can. Pure.
     fn name_fault(&self, name: &str) -> Option<String>;
     /// Rows of `data` that a column here would change or refuse although they have its logical
@@ -289,8 +309,13 @@ pub trait Database: Send + Sync {
     /// # Errors
     /// `Unsupported` where writes to a table would go by unseen.
     fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>>;
+    /// What stands against capturing these tables with this account: a right that is missing, a setting of the server, a
+    /// table of another kind. One sentence each, which says what to do. Changes nothing.
+    async fn capture_faults(&self, tables: &[TableName]) -> Result<Vec<String>>;
     /// The triggers of rowferry's own that are in place and switched on, by name, sorted.
     async fn own_triggers(&self) -> Result<Vec<String>>;
+    /// Which table stands under each of these names; of one that is not there nothing is told.
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<Object>>;
     /// The lock of this name in this database and schema, which one holder among all processes has
     /// until it drops it or dies; `None` when another has it. It leaves nothing behind.
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>>;

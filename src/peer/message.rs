@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::apply::Applied;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
-use crate::endpoint::{Basis, End, Fault, Filter, Mapping, Outstanding, Place, Resumed, Route, Standing, Start};
+use crate::endpoint::{
+    Basis, Differing, End, Fault, Filter, Mapping, Outstanding, Place, Resumed, Route, Standing, Start,
+};
 use crate::engine::{Error, ErrorKind, Letters};
 use crate::model::{BatchLimits, Site, Table, TableName, Zone};
 use crate::pipeline::{Captured, ColumnChoice, Origin, PlanOptions};
@@ -79,6 +81,8 @@ pub enum Preparing {
     Capture(Vec<TableName>),
     /// What is captured.
     Captured,
+    /// A text that tells whether something of these tables is another.
+    Forms(Vec<TableName>),
     /// The last number that was given out, once it is above this one or one of these tables was written to; after so many
     /// milliseconds in any case.
     News(Vec<TableName>, i64, u64),
@@ -125,6 +129,7 @@ pub struct WireOptions {
     create: bool,
     allow_loss: bool,
     force: bool,
+    lasting: bool,
     renamed: Vec<(String, TableName)>,
     columns: Vec<(String, ColumnChoice)>,
 }
@@ -140,6 +145,7 @@ impl WireOptions {
             create: options.create,
             allow_loss: options.allow_loss,
             force: options.force,
+            lasting: options.lasting,
             renamed: options.renamed.clone().into_iter().collect(),
             columns: options.columns.clone().into_iter().collect(),
         }
@@ -161,6 +167,7 @@ impl WireOptions {
             create: self.create,
             allow_loss: self.allow_loss,
             force: self.force,
+            lasting: self.lasting,
             renamed: self.renamed.into_iter().collect(),
             columns: self.columns.into_iter().collect(),
             ..PlanOptions::default()
@@ -283,6 +290,9 @@ impl WireEnd {
 pub struct WireCaptured {
     end: WireEnd,
     tables: Vec<Table>,
+    lost: Vec<(TableName, WireKind, String)>,
+    doubted: Vec<TableName>,
+    dropped: Vec<(TableName, Vec<String>)>,
 }
 
 impl WireCaptured {
@@ -290,7 +300,14 @@ impl WireCaptured {
     #[must_use]
     pub fn of(captured: &Captured, opened: impl Fn(&TableName) -> bool) -> Self {
         let tables = captured.tables.iter().filter(|table| opened(&table.name)).map(|table| (**table).clone());
-        Self { tables: tables.collect(), end: WireEnd::of(&captured.end) }
+        let lost = captured.lost.iter().filter(|(table, _)| opened(table));
+        Self {
+            tables: tables.collect(),
+            lost: lost.map(|(table, e)| refused(table, e)).collect(),
+            doubted: captured.doubted.iter().filter(|table| opened(table)).cloned().collect(),
+            dropped: captured.dropped.iter().filter(|(table, _)| opened(table)).cloned().collect(),
+            end: WireEnd::of(&captured.end),
+        }
     }
 
     /// What is captured.
@@ -299,7 +316,14 @@ impl WireCaptured {
     /// `BadData` where it makes no sense.
     pub fn captured(self) -> Result<Captured, Error> {
         let tables = self.tables.into_iter().map(|table| super::guard::guarded(table).map(Into::into));
-        Ok(Captured { end: self.end.end()?, tables: tables.collect::<Result<_, Error>>()? })
+        let lost = self.lost.into_iter().map(|(table, kind, said)| (table, Error::new(kind.into(), said)));
+        Ok(Captured {
+            end: self.end.end()?,
+            tables: tables.collect::<Result<_, Error>>()?,
+            lost: lost.collect(),
+            doubted: self.doubted,
+            dropped: self.dropped,
+        })
     }
 }
 
@@ -466,6 +490,8 @@ pub enum Sending {
     Fold(Vec<WirePlace>),
     /// Keys follow.
     Bury(usize),
+    /// Keys follow; whether of all rows.
+    Vouch(usize, bool),
     /// What was written.
     Changes(Vec<WirePlace>, WireLimits),
     /// What was deleted.
@@ -491,11 +517,13 @@ pub enum Receiving {
     /// How many rows; whether keys follow.
     Rows(usize, bool),
     /// Rows follow.
-    Differing(usize),
+    Differing(usize, WireDiffering),
     /// Keys of rows that nobody has written; whether a key follows.
     Unversioned(usize, bool, usize),
     /// Changes of these tables follow.
     Take(Vec<usize>, Vec<WirePlace>, bool),
+    /// All rows of these tables were compared.
+    Settle(Vec<usize>),
     /// What was set aside.
     Aside(usize, usize),
     /// What people have to look at.
@@ -504,6 +532,36 @@ pub enum Receiving {
     Verify(Vec<usize>, Vec<usize>),
     /// It is not needed any more.
     Close,
+}
+
+/// [`Differing`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "as there")]
+pub enum WireDiffering {
+    Meeting,
+    Any,
+    Poorer,
+}
+
+impl From<Differing> for WireDiffering {
+    fn from(how: Differing) -> Self {
+        match how {
+            Differing::Meeting => Self::Meeting,
+            Differing::Any => Self::Any,
+            Differing::Poorer => Self::Poorer,
+        }
+    }
+}
+
+impl From<WireDiffering> for Differing {
+    fn from(how: WireDiffering) -> Self {
+        match how {
+            WireDiffering::Meeting => Self::Meeting,
+            WireDiffering::Any => Self::Any,
+            WireDiffering::Poorer => Self::Poorer,
+        }
+    }
 }
 
 /// [`Place`].
@@ -524,17 +582,17 @@ impl From<WirePlace> for Place {
 
 /// [`Standing`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct WireStanding(u32, Option<(u32, WirePlace)>);
+pub struct WireStanding(u32, Option<(u32, WirePlace)>, bool);
 
 impl From<Standing> for WireStanding {
     fn from(standing: Standing) -> Self {
-        Self(standing.number, standing.at.map(|(epoch, place)| (epoch, place.into())))
+        Self(standing.number, standing.at.map(|(epoch, place)| (epoch, place.into())), standing.widened)
     }
 }
 
 impl From<WireStanding> for Standing {
-    fn from(WireStanding(number, at): WireStanding) -> Self {
-        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())) }
+    fn from(WireStanding(number, at, widened): WireStanding) -> Self {
+        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())), widened }
     }
 }
 
@@ -579,8 +637,10 @@ pub enum Told {
     Done,
     /// See [`Resumed`]; none: the reader was restored.
     Resumed(Option<Vec<WireStart>>),
-    /// Tables.
-    Tables(Vec<usize>),
+    /// Rows that differ.
+    Differing(Vec<usize>),
+    /// Tables that were emptied, and that were doubted.
+    Folded(Vec<usize>, Vec<usize>),
     /// Changes of these tables follow; where the other end stands then, and whether there is more.
     Parcel(Vec<usize>, Vec<WirePlace>, bool),
     /// Keys follow.
@@ -712,6 +772,12 @@ kinds!(
     Interrupted
 );
 
+/// A table that does not fit, and why.
+#[must_use]
+pub fn refused(table: &TableName, error: &Error) -> (TableName, WireKind, String) {
+    (table.clone(), WireKind::of(error.kind), error.message().to_owned())
+}
+
 /// What preparing comes to.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -720,10 +786,12 @@ pub enum Prepared {
     Done,
     /// What rows come from.
     Origin(Box<WireOrigin>),
-    /// A plan; what is filled follows, one row for each table.
-    Plan(Vec<WirePlan>),
+    /// A plan; what is filled follows, one row for each table. Then the tables that do not fit, and why.
+    Plan(Vec<WirePlan>, Vec<(TableName, WireKind, String)>),
     /// What is captured.
     Captured(Box<WireCaptured>),
+    /// What [`Preparing::Forms`] asks.
+    Forms(String),
     /// The last number that was given out.
     News(i64),
     /// So many changes, and how long the oldest has waited, in microseconds.

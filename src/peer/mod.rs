@@ -26,6 +26,7 @@ pub use link::Link;
 pub use message::{
     About, Asked, Hello, MIME, Numbered, PROTOCOL, Prepared, Preparing, Receiving, Sending, Told, Welcome,
     WireCaptured, WireMapping, WireOptions, WireOrigin, WirePlace, WirePlan, WireRoute, WireStanding, basis, path,
+    refused,
 };
 pub use remote::RemoteEndpoint;
 pub use session::Piece;

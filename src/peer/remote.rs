@@ -122,7 +122,8 @@ impl Endpoint for RemoteEndpoint {
 
     async fn plan(&self, from: &Origin, options: &PlanOptions, make: bool) -> Result<Plan> {
         let origin = Box::new(WireOrigin::of(from.clone()));
-        let (Prepared::Plan(tables), body) = self.ask(Preparing::Plan(origin, WireOptions::of(options), make)).await?
+        let (Prepared::Plan(tables, refused), body) =
+            self.ask(Preparing::Plan(origin, WireOptions::of(options), make)).await?
         else {
             return Err(self.senseless());
         };
@@ -133,7 +134,8 @@ impl Endpoint for RemoteEndpoint {
             planned(table, values.into_columns()).ok_or_else(|| self.senseless())
         });
         let tables = tables.collect::<Result<Vec<_>>>()?;
-        Ok(Plan { tables, mode: options.mode, serial: false, notes: Vec::new(), noisy: None })
+        let refused = refused.into_iter().map(|(table, kind, said)| (table, Error::new(kind.into(), said))).collect();
+        Ok(Plan { tables, mode: options.mode, serial: false, notes: Vec::new(), noisy: None, refused })
     }
 
     async fn news(&self, tables: &[TableName], since: i64, longest: Duration) -> Result<i64> {
@@ -158,6 +160,21 @@ impl Endpoint for RemoteEndpoint {
             Prepared::Captured(captured) => self.named(captured.captured()?),
             _ => Err(self.senseless()),
         }
+    }
+
+    async fn forms(&self, tables: &[TableName]) -> Result<String> {
+        match self.ask(Preparing::Forms(tables.to_vec())).await?.0 {
+            Prepared::Forms(forms) => Ok(forms),
+            _ => Err(self.senseless()),
+        }
+    }
+
+    async fn lost(&self) -> Result<Vec<(TableName, Error)>> {
+        // Before anything was captured there is nothing that could be lost.
+        if self.welcome.site.is_none() {
+            return Ok(Vec::new());
+        }
+        Ok(self.captured().await?.lost)
     }
 
     fn database(&self) -> Option<&Arc<dyn Database>> {

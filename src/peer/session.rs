@@ -14,8 +14,8 @@ use super::message::{Numbered, Receiving, Sending, Told, WirePlace, WireStanding
 use crate::apply::Applied;
 use crate::capture::{FittedBatch, Reading, interrupted};
 use crate::endpoint::{
-    Basis, Current, Fault, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender,
-    Standing,
+    Basis, Current, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
+    Route, Sender, Standing,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Table};
@@ -197,16 +197,26 @@ impl Sender for RemoteSender {
         }
     }
 
-    async fn fold(&mut self, tables: &[Place]) -> Outcome<Vec<usize>> {
+    async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded> {
         let answer = self.call(Sending::Fold(tables.iter().map(|place| (*place).into()).collect()), |_| {}).await?;
+        let known = |tables: &[usize]| tables.iter().all(|&at| at < self.route.tables.len());
         match answer.told {
-            Told::Tables(emptied) if emptied.iter().all(|&at| at < self.route.tables.len()) => Ok(emptied),
+            Told::Folded(emptied, doubted) if known(&emptied) && known(&doubted) => {
+                Ok(Folded { emptied, doubted, more: false, many_deletions: true })
+            }
             _ => Err(self.session.senseless()),
         }
     }
 
     async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
         match self.call(Sending::Bury(table), |writer| writer.batch(keys)).await?.told {
+            Told::Done => Ok(()),
+            _ => Err(self.session.senseless()),
+        }
+    }
+
+    async fn vouch(&mut self, table: usize, keys: &Batch, all: bool) -> Outcome<()> {
+        match self.call(Sending::Vouch(table, all), |writer| writer.batch(keys)).await?.told {
             Told::Done => Ok(()),
             _ => Err(self.session.senseless()),
         }
@@ -392,9 +402,9 @@ impl Receiver for RemoteReceiver {
         }
     }
 
-    async fn differing(&mut self, table: usize, rows: &Batch) -> Outcome<Vec<usize>> {
-        match self.call(Receiving::Differing(table), |writer| writer.batch(rows)).await?.told {
-            Told::Tables(differing) if differing.iter().all(|&row| row < rows.rows()) => Ok(differing),
+    async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>> {
+        match self.call(Receiving::Differing(table, how.into()), |writer| writer.batch(rows)).await?.told {
+            Told::Differing(differing) if differing.iter().all(|&row| row < rows.rows()) => Ok(differing),
             _ => Err(self.session.senseless()),
         }
     }
@@ -427,6 +437,13 @@ impl Receiver for RemoteReceiver {
         match self.call(ask, behind).await?.told {
             Told::Taken(all) if all.len() == parcel.changes.len() => Ok(all.into_iter().map(applied).collect()),
             _ => Err(self.session.senseless()),
+        }
+    }
+
+    async fn settle(&mut self, tables: &[usize]) -> Result<()> {
+        match self.call(Receiving::Settle(tables.to_vec()), |_| {}).await?.told {
+            Told::Done => Ok(()),
+            _ => Err(self.session.senseless().into()),
         }
     }
 

@@ -13,12 +13,13 @@ use super::persist::{Claim, free, persist};
 use super::plan::{Origin, Plan, PlanOptions, check, matching_tables, plan_from};
 use super::run::{RunOptions, run};
 use crate::apply::Rejects;
+use crate::capture::reform;
 use crate::endpoint::{
     Comparand, Comparison, End, Half, LocalComparand, LocalReceiver, LocalSender, Receiver, Route, Sender,
 };
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
-use crate::model::{BatchLimits, Table, TableName};
-use crate::site::{Site, Watcher, install, open};
+use crate::model::{BatchLimits, Table, TableName, text_digest};
+use crate::site::{Site, Watcher, install, lost, open};
 
 /// A site with the tables that it captures.
 #[derive(Debug, Clone)]
@@ -27,13 +28,31 @@ pub struct Captured {
     pub end: End,
     /// The tables, each with all of its columns.
     pub tables: Vec<Arc<Table>>,
+    /// Captured tables that cannot take part as they are, and why.
+    pub lost: Vec<(TableName, Error)>,
+    /// Tables of which rows were just found to have been written unseen.
+    pub doubted: Vec<TableName>,
+    /// Columns that tables no longer have since they are captured.
+    pub dropped: Vec<(TableName, Vec<String>)>,
 }
 
 impl Captured {
     /// What a site captures.
     #[must_use]
     pub fn of(site: &Site) -> Self {
-        Self { end: End::of(site), tables: site.tables.iter().map(|book| book.logged.table.clone()).collect() }
+        Self {
+            end: End::of(site),
+            tables: site.tables.iter().map(|book| book.logged.table.clone()).collect(),
+            lost: site.lost.clone(),
+            doubted: site.doubted.clone(),
+            dropped: site.dropped.clone(),
+        }
+    }
+
+    /// Whether a table had this column and has it no more.
+    #[must_use]
+    pub fn has_dropped(&self, table: &TableName, column: &str) -> bool {
+        self.dropped.iter().any(|(of, columns)| of == table && columns.iter().any(|name| name == column))
     }
 
     /// A captured table.
@@ -69,6 +88,10 @@ pub trait Endpoint: Send + Sync {
     async fn capture(&self, tables: &[TableName]) -> Result<Captured>;
     /// What is captured; it may go on under another name since.
     async fn captured(&self) -> Result<Captured>;
+    /// The captured tables that cannot take part as they are, and why; none where nothing is captured yet.
+    async fn lost(&self) -> Result<Vec<(TableName, Error)>>;
+    /// A text that is another one once something of these tables is: columns, keys, triggers, the table itself.
+    async fn forms(&self, tables: &[TableName]) -> Result<String>;
     /// The database, where it is at hand.
     fn database(&self) -> Option<&Arc<dyn Database>>;
     /// The lock of this name at this end.
@@ -198,7 +221,11 @@ impl Endpoint for LocalEndpoint {
     }
 
     async fn capture(&self, tables: &[TableName]) -> Result<Captured> {
-        Ok(self.keep(install(&self.database, tables).await?))
+        let site = install(&self.database, tables).await?;
+        for reformed in &site.reformed {
+            reform(&site, reformed, self.database.target().await?.as_mut()).await?;
+        }
+        Ok(self.keep(site))
     }
 
     async fn captured(&self) -> Result<Captured> {
@@ -209,6 +236,20 @@ impl Endpoint for LocalEndpoint {
             )
         })?;
         Ok(self.keep(site))
+    }
+
+    async fn forms(&self, tables: &[TableName]) -> Result<String> {
+        if tables.is_empty() {
+            return Ok(String::new());
+        }
+        let described = self.database.describe_all(tables).await?;
+        let objects = self.database.objects(tables).await?;
+        let triggers = self.database.own_triggers().await?;
+        Ok(text_digest(&format!("{described:?} {objects:?} {triggers:?}")))
+    }
+
+    async fn lost(&self) -> Result<Vec<(TableName, Error)>> {
+        lost(&self.database).await
     }
 
     fn database(&self) -> Option<&Arc<dyn Database>> {

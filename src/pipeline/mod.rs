@@ -30,4 +30,4 @@ pub use progress::{Progress, TableProgress};
 pub use resolve::Keep;
 pub use run::{Report, RunOptions, TableReport, run};
 pub use stamped::StampedEndpoint;
-pub use sync::{ChangeOptions, Direction, agree, run_changes};
+pub use sync::{Agreed, ChangeOptions, Direction, agree, run_changes, widen};

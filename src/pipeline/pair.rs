@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ends::{Captured, Endpoint, LocalEndpoint};
 use super::owner::Owner;
-use super::plan::{ColumnChoice, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern};
+use super::plan::{ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern};
 use super::run::Report;
-use super::sync::{ChangeOptions, Direction, agree, run_changes};
+use super::sync::{Agreed, ChangeOptions, Direction, agree, run_changes, widen};
 use crate::conflict::{FirstRun, Policy, Rule, Side};
 use crate::endpoint::{Filter, Mapping, Receiver, Route, Sender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
@@ -103,6 +104,9 @@ pub struct Pair {
     pub(super) there: Plan,
     pub(super) back: Option<Plan>,
     pub(super) options: PairOptions,
+    /// Tables that cannot take part, by name at the source.
+    refused: Vec<(TableName, Error)>,
+    looked: Looked,
     /// Where both are at hand: no other process brings these two in step while this lives.
     owner: Option<Arc<Owner>>,
     /// Where a peer has one of them, nobody else does while these live: as long as a run takes.
@@ -130,6 +134,10 @@ impl Open {
         }
         if options.push {
             open.ways.push(Way::open(source, target, there, options, true, &mut open.refused).await?);
+        }
+        if !source.captured.doubted.is_empty() {
+            // What was written there unseen gets versions before others write over it.
+            open.ways.reverse();
         }
         Ok(open)
     }
@@ -177,26 +185,31 @@ impl Pair {
     /// # Errors
     /// Those of [`Self::between`].
     pub async fn beside(source: Arc<dyn Endpoint>, target: Arc<dyn Endpoint>, options: PairOptions) -> Result<Self> {
-        if options.pull
-            && let Some(Lacking { back, .. }) = lacking(source.as_ref(), target.as_ref(), &options.plan).await?
-        {
-            source.plan(&target.origin(&back).await?, &back, true).await?;
-        }
-        let forward = forward(&options);
-        let mut there = target.plan(&source.origin(&forward).await?, &forward, options.push).await?;
-        source.check(&mut there, false).await?;
-        let from = source.capture(&names(&there, |t| &t.source.name)).await?;
-        let to = target.capture(&names(&there, |t| &t.target.name)).await?;
-        let back = if options.pull {
-            let back = reversed(&from, &options.plan, &there);
-            let planned = plan_back(source.as_ref(), target.as_ref(), &back).await;
-            Some(planned.map_err(|e| if back.filters.is_empty() || !options.push { e } else { e.context(BOTH_WAYS) })?)
-        } else {
-            None
-        };
+        let Planned { there, back, from, to, refused } = plan_both(source.as_ref(), target.as_ref(), &options).await?;
         let source = Held { endpoint: source, captured: from };
         let target = Held { endpoint: target, captured: to };
-        Ok(Self { source, target, there, back, options, owner: None, turn: Vec::new(), open: None })
+        let looked = Looked::new(&source, &target, &there).await?;
+        Ok(Self { source, target, there, back, options, refused, looked, owner: None, turn: Vec::new(), open: None })
+    }
+
+    /// Plans anew where something of the tables is other than it was when this was last done.
+    async fn look_at_forms(&mut self) -> Result<()> {
+        if self.looked.is_fresh() {
+            return Ok(());
+        }
+        let now = Looked::new(&self.source, &self.target, &self.there).await?;
+        if now.forms == self.looked.forms {
+            self.looked = now;
+            return Ok(());
+        }
+        tracing::info!("sync {}: its tables are not what they were; it is planned anew", self.options.name);
+        self.open = None;
+        let planned = plan_both(self.source.endpoint.as_ref(), self.target.endpoint.as_ref(), &self.options).await?;
+        let Planned { there, back, from, to, refused } = planned;
+        (self.there, self.back, self.refused) = (there, back, refused);
+        (self.source.captured, self.target.captured) = (from, to);
+        self.looked = Looked::new(&self.source, &self.target, &self.there).await?;
+        Ok(())
     }
 
     /// Keeps other nodes from bringing these two in step. The name is the same from either end, and so is the end that it
@@ -327,11 +340,13 @@ impl Pair {
                 ),
             ));
         }
+        self.look_at_forms().await?;
         let mut open = match self.open.take() {
             Some(open) => open,
             None => Open::new((&self.source, &self.target), (&self.there, self.back.as_ref()), &self.options).await?,
         };
         let mut report = open.refused.clone();
+        self.refused.iter().for_each(|(table, e)| report.refuse(table, e.clone()));
         // Before anything moves: a database that was restored must not give out versions under its old name.
         let mut starts = Vec::with_capacity(open.ways.len());
         for way in &mut open.ways {
@@ -342,8 +357,11 @@ impl Pair {
             force: self.options.plan.force,
             stop: self.options.stop.clone(),
         };
-        for (way, starts) in open.ways.iter_mut().zip(&starts) {
-            report.join(run_changes(&mut way.ends(), starts, &options).await?);
+        for (way, agreed) in open.ways.iter_mut().zip(&starts) {
+            report.join(run_changes(&mut way.ends(), &agreed.starts, &options).await?);
+        }
+        if starts.iter().any(|agreed| !agreed.widened.is_empty()) && report.error.is_none() {
+            report.join(run_widened(&mut open.ways, &starts, &options).await?);
         }
         if report.error.is_none() {
             self.open = Some(open);
@@ -352,8 +370,192 @@ impl Pair {
     }
 }
 
+/// Whatever is needed of both ends.
+struct Planned {
+    there: Plan,
+    back: Option<Plan>,
+    from: Captured,
+    to: Captured,
+    refused: Vec<(TableName, Error)>,
+}
+
+async fn plan_both(source: &dyn Endpoint, target: &dyn Endpoint, options: &PairOptions) -> Result<Planned> {
+    let plan = PlanOptions { lasting: true, ..options.plan.clone() };
+    let (plan, mut refused) = without_lost(&plan, source.lost().await?, target.lost().await?);
+    let options = PairOptions { plan, ..options.clone() };
+    if options.plan.tables.is_empty() && !refused.is_empty() {
+        let nothing = Plan {
+            tables: Vec::new(),
+            mode: Mode::Full,
+            serial: false,
+            notes: Vec::new(),
+            noisy: None,
+            refused: Vec::new(),
+        };
+        let (from, to) = (source.capture(&[]).await?, target.capture(&[]).await?);
+        return Ok(Planned { there: nothing, back: None, from, to, refused });
+    }
+    if options.pull
+        && let Some(Lacking { back, .. }) = lacking(source, target, &options.plan).await?
+    {
+        source.plan(&target.origin(&back).await?, &back, true).await?;
+    }
+    let forward = forward(&options);
+    let mut there = target.plan(&source.origin(&forward).await?, &forward, options.push).await?;
+    refused.append(&mut there.refused);
+    source.check(&mut there, false).await?;
+    let from = source.capture(&names(&there, |t| &t.source.name)).await?;
+    let to = target.capture(&names(&there, |t| &t.target.name)).await?;
+    if options.push {
+        refuse(&mut there, &mut refused, |table| misfit((&from, &to), table, &options.plan.columns));
+    }
+    let mut back = None;
+    if options.pull && !there.tables.is_empty() {
+        let options_back = reversed(&from, &options.plan, &there);
+        let planned = plan_back(source, target, &options_back).await;
+        let both = !options_back.filters.is_empty() && options.push;
+        let mut planned = planned.map_err(|e| if both { e.context(BOTH_WAYS) } else { e })?;
+        let mut waiting = std::mem::take(&mut planned.refused);
+        refuse(&mut planned, &mut waiting, |table| misfit((&to, &from), table, &options_back.columns));
+        // One that cannot go one way goes neither way.
+        for (name, e) in waiting {
+            refuse(&mut there, &mut refused, |table| (table.target.name == name).then(|| e.clone()));
+        }
+        let refused = |table: &TablePlan| there.tables.iter().all(|t| t.target.name != table.source.name);
+        planned.tables.retain(|table| !refused(table));
+        back = Some(planned);
+    }
+    let plans = back.iter().chain([&there]);
+    for (table, note) in plans.flat_map(|plan| &plan.tables).flat_map(|t| t.notes.iter().map(move |note| (t, note))) {
+        if note.contains(" is left out until ") {
+            tracing::warn!("sync {}: table {}: {note}", options.name, table.source.name);
+        }
+    }
+    Ok(Planned { there, back, from, to, refused })
+}
+
+/// Takes tables out of a plan of which this says why they cannot go on.
+fn refuse(plan: &mut Plan, refused: &mut Vec<(TableName, Error)>, why: impl Fn(&TablePlan) -> Option<Error>) {
+    plan.tables.retain(|table| {
+        let why = why(table);
+        refused.extend(why.clone().map(|e| (table.source.name.clone(), e)));
+        why.is_none()
+    });
+}
+
+/// Why a table waits although the columns that both ends have fit: one that was synced is gone where rows arrive, or one
+/// seems to have been given another name.
+fn misfit(
+    (from, to): (&Captured, &Captured),
+    plan: &TablePlan,
+    choices: &BTreeMap<String, ColumnChoice>,
+) -> Option<Error> {
+    let (source, target) = (from.table(&plan.source.name)?, to.table(&plan.target.name)?);
+    let choice = choices.get(&source.name.to_string());
+    let chosen = |name: &String| {
+        choice.is_none_or(|c| c.only.as_ref().is_none_or(|only| only.contains(name)) && !c.exclude.contains(name))
+    };
+    let there = |name: &String| choice.and_then(|c| c.rename.get(name)).unwrap_or(name).clone();
+    let columns = source.columns.iter().filter(|c| !c.generated && plan.source.column(&c.name).is_none());
+    let left_out: Vec<&String> = columns.map(|column| &column.name).filter(|name| chosen(name)).collect();
+    let (from_label, to_label) = (&from.end.label, &to.end.label);
+    let sentence = if let Some(name) = left_out.iter().find(|name| to.has_dropped(&target.name, &there(name))) {
+        format!(
+            "column {name} was dropped in {to_label}, and {from_label} has it still: add it again, drop it there too, or \
+             name it under exclude"
+        )
+    } else {
+        let gone = target.columns.iter().map(|column| &column.name).find(|name| {
+            plan.target.column(name).is_none() && source.column(name).is_none() && from.has_dropped(&source.name, name)
+        });
+        let (gone, new) = (gone?, left_out.first()?);
+        format!(
+            "column {gone} is gone in {from_label}, and {new} is new there: give the table in {to_label} the same columns, \
+             or say under rename or exclude what goes where"
+        )
+    };
+    Some(Error::new(ErrorKind::SchemaMismatch, sentence))
+}
+
+/// Leaves out captured tables that cannot take part at one of the ends: one that is gone must not be made anew.
+fn without_lost(
+    options: &PlanOptions,
+    source: Vec<(TableName, Error)>,
+    target: Vec<(TableName, Error)>,
+) -> (PlanOptions, Vec<(TableName, Error)>) {
+    let at_source = |name: TableName| {
+        let told = options.renamed.iter().find(|(_, there)| there.name == name.name);
+        told.map_or(name, |(source, _)| TableName::new(source.clone()))
+    };
+    let target = target.into_iter().map(|(name, e)| (at_source(name), e));
+    let mut rest = options.clone();
+    let mut refused: Vec<(TableName, Error)> = Vec::new();
+    for (name, e) in source.into_iter().chain(target) {
+        let matches = |pattern: &String| matches_pattern(pattern, &name.name) || *pattern == exact_pattern(&name.name);
+        if !options.tables.iter().any(matches)
+            || options.exclude.iter().any(matches)
+            || refused.iter().any(|(other, _)| *other == name)
+        {
+            continue;
+        }
+        rest.tables.retain(|pattern| *pattern != exact_pattern(&name.name));
+        rest.exclude.push(exact_pattern(&name.name));
+        rest.filters.retain(|(table, _)| *table != name.name);
+        refused.push((name, e));
+    }
+    (rest, refused)
+}
+
+/// When it was last looked whether the tables are what they were.
+struct Looked {
+    /// Of both ends.
+    forms: [String; 2],
+    at: Instant,
+    cost: Duration,
+}
+
+impl Looked {
+    /// Between two looks, at least.
+    const PAUSE: Duration = Duration::from_secs(1);
+    /// Between two looks, at most.
+    const PAUSE_MAX: Duration = Duration::from_secs(10);
+    /// What a look costs is no more than this part of the time, as long as that is not more often.
+    const PART: u32 = 100;
+
+    async fn new(source: &Held, target: &Held, plan: &Plan) -> Result<Self> {
+        let started = Instant::now();
+        let (from, to) = (names(plan, |t| &t.source.name), names(plan, |t| &t.target.name));
+        let (from, to) = tokio::join!(source.endpoint.forms(&from), target.endpoint.forms(&to));
+        Ok(Self { forms: [from?, to?], at: Instant::now(), cost: started.elapsed() })
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < (self.cost * Self::PART).clamp(Self::PAUSE, Self::PAUSE_MAX)
+    }
+}
+
 /// A pair that turns out to be restored twice in one run has other troubles.
 const REOPENED_MAX: u32 = 4;
+
+/// Each end has the other's changes: what stands in columns that are new to the sync is brought, once.
+async fn run_widened(ways: &mut [Way], agreed: &[Agreed], options: &ChangeOptions) -> Result<Report> {
+    let mut report = Report::nothing();
+    for (way, Agreed { widened, .. }) in ways.iter_mut().zip(agreed) {
+        widen(&mut way.ends(), widened, options).await.map_err(|fault| fault.error)?;
+    }
+    for way in ways.iter_mut() {
+        let Agreed { starts, .. } = agree(&mut way.ends()).await?;
+        report.join(run_changes(&mut way.ends(), &starts, options).await?);
+    }
+    if report.error.is_none() {
+        for (way, Agreed { widened, .. }) in ways.iter_mut().zip(agreed) {
+            if !widened.is_empty() {
+                way.receiver.settle(widened).await?;
+            }
+        }
+    }
+    Ok(report)
+}
 
 /// Both ends of one direction.
 struct Way {

@@ -10,7 +10,7 @@ use super::ends::{Captured, Endpoint, LocalEndpoint};
 use super::plan::{Origin, Plan, PlanOptions};
 use crate::endpoint::{Comparand, Comparison, End, Half, Receiver, Route, Sender, StampedSender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
-use crate::model::{Site, TableName};
+use crate::model::{Site, TableName, text_digest};
 
 /// Whether there is something new is told by a round alone: this long after the last one.
 const LOOKS: Duration = Duration::from_secs(1);
@@ -84,7 +84,13 @@ impl Endpoint for StampedEndpoint {
             product: self.database.abilities().product.to_owned(),
             zone: self.database.zone().clone(),
         };
-        let captured = Captured { end, tables: described.into_iter().flatten().map(Arc::new).collect() };
+        let captured = Captured {
+            end,
+            tables: described.into_iter().flatten().map(Arc::new).collect(),
+            lost: Vec::new(),
+            doubted: Vec::new(),
+            dropped: Vec::new(),
+        };
         *self.captured.lock().unwrap_or_else(PoisonError::into_inner) = Some(captured.clone());
         Ok(captured)
     }
@@ -92,6 +98,14 @@ impl Endpoint for StampedEndpoint {
     async fn captured(&self) -> Result<Captured> {
         let captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner).clone();
         captured.ok_or_else(|| Error::new(ErrorKind::Protocol, "an end was used before its tables were looked at"))
+    }
+
+    async fn lost(&self) -> Result<Vec<(TableName, Error)>> {
+        Ok(Vec::new())
+    }
+
+    async fn forms(&self, tables: &[TableName]) -> Result<String> {
+        Ok(text_digest(&format!("{:?}", self.database.describe_all(tables).await?)))
     }
 
     fn database(&self) -> Option<&Arc<dyn Database>> {

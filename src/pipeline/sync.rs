@@ -10,7 +10,8 @@ use super::run::{Report, TableReport};
 use crate::apply::Applied;
 use crate::capture::interrupted;
 use crate::endpoint::{
-    Basis, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender, Start,
+    Basis, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route,
+    Sender, Start,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits};
@@ -48,15 +49,29 @@ pub struct Direction<'a> {
     pub route: &'a Route,
 }
 
+/// What both ends say before anything moves.
+#[derive(Debug, Clone)]
+pub struct Agreed {
+    /// Where each table goes on.
+    pub starts: Vec<Start>,
+    /// Tables that are sent with other columns than when all rows were last compared.
+    pub widened: Vec<usize>,
+}
+
 /// Where each table goes on.
 ///
 /// # Errors
 /// `CursorLost` when one of the two turned out to be a database that was restored: both have to be opened anew.
-pub async fn agree(ends: &mut Direction<'_>) -> Result<Vec<Start>> {
+pub async fn agree(ends: &mut Direction<'_>) -> Result<Agreed> {
     let mut standing = ends.to.cursors().await?;
     loop {
         match ends.from.resume(&standing).await? {
-            Resumed::At(starts) => return Ok(starts),
+            Resumed::At(starts) => {
+                let goes_on = |at: &usize| matches!(starts[*at], Start::Place(_));
+                let widened = |at: &usize| standing[*at].is_some_and(|standing| standing.widened) && goes_on(at);
+                let widened = (0..starts.len()).filter(widened).collect();
+                return Ok(Agreed { starts, widened });
+            }
             Resumed::ReaderRestored => {
                 let before = std::mem::replace(&mut standing, ends.to.cursors().await?);
                 // Another run may have gone on meanwhile.
@@ -73,6 +88,49 @@ pub async fn agree(ends: &mut Direction<'_>) -> Result<Vec<Start>> {
             }
         }
     }
+}
+
+/// Of tables that are sent with other columns than before: what stands in those that are new, and is other at the
+/// receiving end or not there, counts as written at the sending end. Both ends are to have each other's changes before. A
+/// change of the columns alone sends nothing.
+///
+/// # Errors
+/// What an end says.
+pub async fn widen(ends: &mut Direction<'_>, tables: &[usize], options: &ChangeOptions) -> Outcome<()> {
+    for &table in tables {
+        vouch(ends, table, (Differing::Poorer, true), options).await?;
+    }
+    Ok(())
+}
+
+/// Compares all rows: those that the receiving end has otherwise count as written at the sending end, where nobody has
+/// written them under capture, or `all`. They are changes then.
+async fn vouch(
+    ends: &mut Direction<'_>,
+    table: usize,
+    (how, all): (Differing, bool),
+    options: &ChangeOptions,
+) -> Outcome<()> {
+    let mut rows = ends.from.rows(table, options.limits).await?;
+    while let Some(batch) = rows.recv().await {
+        if options.stop.is_cancelled() {
+            return Err(interrupted().into());
+        }
+        let rows = batch.map_err(Fault::at(table))?.batch;
+        let differing = ends.to.differing(table, &rows, how).await?;
+        if !differing.is_empty() {
+            let keys = keys(ends.route, table, &rows).select(differing.into_iter());
+            ends.from.vouch(table, &keys, all).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The keys of rows that were sent.
+fn keys(route: &Route, table: usize, rows: &Batch) -> Batch {
+    let mapping = &route.tables[table];
+    let columns = mapping.key.columns.iter().map(|&at| rows.columns()[at].clone());
+    Batch::new(mapping.from_keys.clone(), columns.collect())
 }
 
 /// Brings the changes of one end to the other, all tables of the route together, each from where [`agree`] says; one
@@ -101,6 +159,8 @@ pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &C
         error: None,
         // Where the two meet for the first time, rows that only the receiving end has stay.
         buried: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
+        // All rows are compared anyway.
+        compared: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
     };
     let moved = run.bring_all(starts).await?;
     let outstanding = run.bring_all_aside().await?;
@@ -147,6 +207,8 @@ struct Run<'a> {
     error: Option<ErrorKind>,
     /// The tables of which no rows are to be asked for any more that went when they were emptied.
     buried: Vec<bool>,
+    /// The tables of which no rows are to be looked for any more that were written unseen.
+    compared: Vec<bool>,
 }
 
 impl Run<'_> {
@@ -207,12 +269,8 @@ impl Run<'_> {
     /// Gives versions to what was written, all of it or a part; whether there is more.
     async fn fold(&mut self, whole: bool) -> Result<bool> {
         loop {
-            let folded = if whole {
-                let emptied = self.from.fold(&self.places).await;
-                emptied.map(|emptied| Folded { emptied, more: false, many_deletions: true })
-            } else {
-                self.from.fold_part(&self.places).await
-            };
+            let folded =
+                if whole { self.from.fold(&self.places).await } else { self.from.fold_part(&self.places).await };
             match folded {
                 Ok(folded) => return self.folded(folded).await,
                 Err(fault) => self.leave_out(fault)?,
@@ -220,12 +278,21 @@ impl Run<'_> {
         }
     }
 
-    async fn folded(&mut self, Folded { emptied, more, .. }: Folded) -> Result<bool> {
+    async fn folded(&mut self, Folded { emptied, doubted, more, .. }: Folded) -> Result<bool> {
         for table in emptied {
             if std::mem::replace(&mut self.buried[table], true) {
                 continue;
             }
             if let Err(fault) = self.bury(table).await {
+                self.leave_out(fault)?;
+            }
+        }
+        for table in doubted {
+            if std::mem::replace(&mut self.compared[table], true) || !self.tables().contains(&table) {
+                continue;
+            }
+            let mut ends = Direction { from: &mut *self.from, to: &mut *self.to, route: self.route };
+            if let Err(fault) = vouch(&mut ends, table, (Differing::Any, false), self.options).await {
                 self.leave_out(fault)?;
             }
         }
@@ -385,11 +452,10 @@ impl Run<'_> {
         while let Some(batch) = rows.recv().await {
             self.go_on()?;
             let rows = batch.map_err(Fault::at(table))?.batch;
-            let differing = self.to.differing(table, &rows).await?;
+            let differing = self.to.differing(table, &rows, Differing::Meeting).await?;
             if !differing.is_empty() {
-                let columns = self.route.tables[table].key.columns.iter().map(|&at| rows.columns()[at].clone());
-                let keys = Batch::new(self.route.tables[table].from_keys.clone(), columns.collect());
-                self.bring(table, keys.select(differing.into_iter()), basis).await?;
+                let keys = keys(self.route, table, &rows).select(differing.into_iter());
+                self.bring(table, keys, basis).await?;
             }
         }
         Ok(())

@@ -51,6 +51,9 @@ pub struct Books {
     pub marks: Arc<Table>,
     /// Who reads this site's changes, and how far.
     pub readers: Arc<Table>,
+    /// The form in which each logged table was last found, and the number under which it was last told that rows were
+    /// written unseen, 0: never.
+    pub forms: Arc<Table>,
 }
 
 /// Changes that were set aside.
@@ -143,6 +146,11 @@ impl Books {
             ),
             quarantine: table("_rowferry_quarantine", aside(), 1),
             waiting: table("_rowferry_waiting", aside(), 1),
+            forms: table(
+                "_rowferry_forms",
+                vec![filled("n", NUMBER), filled("form", TEXT), filled("doubted", NUMBER)],
+                1,
+            ),
             shared: table(
                 "_rowferry_shared",
                 vec![filled("source", NAME), filled("n", NUMBER), filled("id", bytes(16)), filled("brought", NUMBER)],
@@ -153,10 +161,11 @@ impl Books {
 
     /// All of them, in the order in which they are made.
     #[must_use]
-    pub fn all(&self) -> [&Arc<Table>; 9] {
+    pub fn all(&self) -> [&Arc<Table>; 10] {
         [
             &self.site,
             &self.tables,
+            &self.forms,
             &self.marks,
             &self.readers,
             &self.cursors,

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::form::{Form, Reformed, keep, kept_forms};
 use super::{Book, Books, FORMAT, Site, SiteRow, read_row};
 use crate::engine::{
-    ChangeLog, Database, Error, ErrorKind, Lock, Logged, Result, RowLock, Target, WriteMode, WriteOptions,
+    ChangeLog, Database, Error, ErrorKind, Lock, Logged, Object, Result, RowLock, Target, WriteMode, WriteOptions,
 };
-use crate::model::{self, Batch, Cell, Column, Table, TableName, text_digest};
+use crate::model::{self, Batch, Cell, Column, ColumnDef, Table, TableName, text_digest};
 use crate::runtime::{Backoff, random};
 
 /// More tables than this are not logged in one database.
@@ -18,7 +19,7 @@ const LOCK_TRIES: u32 = 34;
 /// The site that a database is; `None` when capture was never installed there.
 ///
 /// # Errors
-/// `Unsupported` for the bookkeeping of a newer rowferry, `SchemaMismatch` for a logged table that is gone.
+/// `Unsupported` for the bookkeeping of a newer rowferry.
 pub async fn open(database: &Arc<dyn Database>) -> Result<Option<Site>> {
     let books = Books::new(database.as_ref());
     if database.describe(&books.site.name).await?.is_none() {
@@ -35,29 +36,62 @@ pub async fn open(database: &Arc<dyn Database>) -> Result<Option<Site>> {
             format!("the bookkeeping in {} is of a newer rowferry; use that one", database.label()),
         ));
     }
-    let mut logged = Vec::with_capacity(listed.rows());
+    let (mut logged, mut lost) = (Vec::with_capacity(listed.rows()), Vec::new());
     let (numbers, names): (Vec<u32>, Vec<TableName>) =
         (0..listed.rows()).map(|at| listed_table(&listed, at)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let tables = database.describe_all(&names).await?;
     for ((n, name), table) in numbers.into_iter().zip(names).zip(tables) {
-        let table = table.ok_or_else(|| {
-            Error::new(
-                ErrorKind::SchemaMismatch,
-                format!(
-                    "{name} was logged in {} and is gone; take it out with 'rowferry capture remove'",
-                    database.label()
-                ),
-            )
-        })?;
-        logged.push(logged_table(database.as_ref(), n, table)?);
+        match table.ok_or_else(|| gone(database.as_ref(), &name)).and_then(|t| logged_table(database.as_ref(), n, t)) {
+            Ok(table) => logged.push(table),
+            Err(e) => lost.push((name, e)),
+        }
     }
     logged.sort_by_key(|table| table.n);
-    Ok(Some(assemble(database, row, books, logged)?))
+    Ok(Some(Site { lost, ..assemble(database, row, books, logged)? }))
+}
+
+/// The captured tables that cannot take part as they are, and why; none where capture is not installed, or only being so.
+///
+/// # Errors
+/// What the database says.
+pub async fn lost(database: &Arc<dyn Database>) -> Result<Vec<(TableName, Error)>> {
+    let books = Books::new(database.as_ref());
+    if database.describe(&books.tables.name).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut target = database.target().await?;
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let listed = target.scan(&books.tables, None, TABLES_MAX).await;
+    target.rollback().await?;
+    let listed = listed?;
+    let (numbers, names): (Vec<u32>, Vec<TableName>) =
+        (0..listed.rows()).map(|at| listed_table(&listed, at)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let tables = database.describe_all(&names).await?;
+    let fault = |((n, name), table): ((u32, TableName), Option<Table>)| {
+        let table =
+            table.ok_or_else(|| gone(database.as_ref(), &name)).and_then(|t| logged_table(database.as_ref(), n, t));
+        Some((name, table.err()?))
+    };
+    Ok(numbers.into_iter().zip(names).zip(tables).filter_map(fault).collect())
+}
+
+/// A missing table is an error and never an empty one.
+fn gone(database: &dyn Database, name: &TableName) -> Error {
+    Error::new(
+        ErrorKind::SchemaMismatch,
+        format!(
+            "{name} was captured in {} and is gone; nothing is deleted elsewhere for that: put it back, or take it out of \
+             the sync",
+            database.label()
+        ),
+    )
 }
 
 /// Makes a database a site and logs these tables, besides those that it logs already.
 ///
-/// What is in place stays; what is missing is added, so that an installation that was interrupted is completed.
+/// What is in place stays; what is missing is added, so that an installation that was interrupted is completed. Where
+/// triggers were missing, switched off or on another table, or a table is another than it was, rows of it may have been
+/// written unseen: that is noted in its log ([`Site::doubted`]).
 pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Result<Site> {
     let _lock = lock(database).await?;
     let books = Books::new(database.as_ref());
@@ -78,27 +112,69 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
     let mut site = open(database).await?.ok_or_else(|| {
         Error::new(ErrorKind::Protocol, format!("the bookkeeping in {} vanished while it was made", database.label()))
     })?;
-    let mut logged: Vec<Logged> = site.tables.iter().map(|book| book.logged.clone()).collect();
-    add_tables(database, &mut logged, tables).await?;
-    let listed = listing_of(target.as_mut(), &books).await?;
-    let there = database.own_triggers().await?;
-    let row = SiteRow { id: site.id.id, epoch: site.id.epoch.into(), seq: 0, format: FORMAT };
-    site = assemble(database, row, books, logged)?;
-    for book in &site.tables {
-        make(database.as_ref(), target.as_mut(), &mut ours, &book.versions).await?;
-        let made = text_digest(&book.log.install.join(";"));
-        let before = listed.get(&book.logged.n);
-        // What is in place is left alone: its statements would wait for whoever has the table in a transaction, and the
-        // application behind them.
-        if before == Some(&made)
-            && book.log.triggers.iter().all(|name| there.contains(name))
-            && ours.contains(&book.log.table.name)
-        {
+    // Also of those that are gone, or get another, the numbers are taken.
+    let taken = listing_of(target.as_mut(), &books).await?.keys().max().copied().unwrap_or(0);
+    let mut rekeyed = BTreeSet::new();
+    for (n, kept) in kept_forms(target.as_mut(), &books).await? {
+        let Some(at) = site.tables.iter().position(|book| book.logged.n == n) else { continue };
+        let now = Form::of(&site.tables[at].logged, &Object::default());
+        // What is kept of a table that is not whole yet has no key.
+        if kept.key.is_empty() || kept.key == now.key {
             continue;
         }
-        for sql in &book.log.install {
-            target.execute(sql).await.map_err(|e| e.context(format!("capture of {}", book.logged.table.name)))?;
+        let name = site.tables[at].logged.table.name.clone();
+        let same = rekey(&site, at, &kept, &now, target.as_mut()).await;
+        // While a key column has another name than its triggers know, writes are noted or fail: none goes unseen.
+        if !same.map_err(|e| e.context(format!("capture of {name}")))? {
+            site.tables.remove(at);
+            ours = database.own_tables().await?;
+            rekeyed.insert(name);
         }
+    }
+    let mut logged: Vec<Logged> = site.tables.iter().map(|book| book.logged.clone()).collect();
+    let (lost, listed) = (std::mem::take(&mut site.lost), listing_of(target.as_mut(), &books).await?);
+    let wanted: Vec<TableName> =
+        tables.iter().chain(&rekeyed).filter(|name| lost.iter().all(|(lost, _)| lost != *name)).cloned().collect();
+    add_tables(database, &mut logged, &wanted, taken).await?;
+    let there = database.own_triggers().await?;
+    let row = SiteRow { id: site.id.id, epoch: site.id.epoch.into(), seq: 0, format: FORMAT };
+    site = Site { lost, ..assemble(database, row, books, logged)? };
+    let kept = kept_forms(target.as_mut(), &site.books).await?;
+    let names: Vec<TableName> = site.tables.iter().map(|book| book.logged.table.name.clone()).collect();
+    let mut now: Vec<Form> = forms_of(database.as_ref(), &site.tables, &names).await?;
+    let mut installed = Vec::new();
+    for (at, book) in site.tables.iter().enumerate() {
+        let (n, name) = (book.logged.n, &book.logged.table.name);
+        let made = text_digest(&book.log.install.join(";"));
+        let before = listed.get(&n);
+        let whole = book.log.triggers.iter().all(|name| there.contains(name))
+            && [&book.log.table.name, &book.versions.name].into_iter().all(|name| ours.contains(name));
+        let other = kept.get(&n).is_some_and(|form| form.is_of_another(&now[at]));
+        // A table that was never whole is only being installed.
+        let doubted = (before.is_some() && (!whole || other)) || rekeyed.contains(name);
+        // What is in place is left alone: its statements would wait for whoever has the table in a transaction, and the
+        // application behind them.
+        if before == Some(&made) && !doubted {
+            continue;
+        }
+        if doubted {
+            // Until it is noted in the log.
+            let unknown = Form { object: None, ..kept.get(&n).cloned().unwrap_or_default() };
+            keep(target.as_mut(), &site.books, &[(n, unknown)]).await?;
+        }
+        let run = async {
+            make(database.as_ref(), target.as_mut(), &mut ours, &book.versions).await?;
+            let unhook = book.log.unhook.iter().filter(|_| doubted);
+            for sql in unhook.chain(&book.log.install).chain(doubted.then_some(&book.log.doubt)) {
+                target.execute(sql).await?;
+            }
+            Ok(())
+        };
+        run.await.map_err(|e: Error| e.context(format!("capture of {name}")))?;
+        if doubted {
+            site.doubted.push(name.clone());
+        }
+        installed.push(at);
         // Last, so that a table that is listed has all that it needs.
         if before != Some(&made) {
             target.begin(WriteOptions::default()).await?;
@@ -114,7 +190,84 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
             target.commit().await?;
         }
     }
+    // Triggers that were just made are others.
+    let again: Vec<TableName> = installed.iter().map(|&at| names[at].clone()).collect();
+    let books: Vec<Arc<Book>> = installed.iter().map(|&at| site.tables[at].clone()).collect();
+    for (at, form) in installed.into_iter().zip(forms_of(database.as_ref(), &books, &again).await?) {
+        now[at] = form;
+    }
+    let mut changed: Vec<(u32, Form)> = Vec::new();
+    for (book, now) in site.tables.iter().zip(now) {
+        let (n, table, columns) = (book.logged.n, book.logged.table.name.clone(), now.columns.clone());
+        let form = now.after(kept.get(&n));
+        if !form.dropped.is_empty() {
+            site.dropped.push((table.clone(), form.dropped.clone()));
+        }
+        if form.columns != columns {
+            site.reformed.push(Reformed { table: table.clone(), before: form.columns.clone() });
+        }
+        if site.doubted.contains(&table) || kept.get(&n) != Some(&form) {
+            changed.push((n, form));
+        }
+    }
+    if !changed.is_empty() {
+        keep(target.as_mut(), &site.books, &changed).await?;
+    }
     Ok(site)
+}
+
+/// The forms in which these tables are.
+async fn forms_of(database: &dyn Database, books: &[Arc<Book>], names: &[TableName]) -> Result<Vec<Form>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let objects = database.objects(names).await?;
+    Ok(books.iter().zip(objects).map(|(book, object)| Form::of(&book.logged, &object)).collect())
+}
+
+/// Takes a table that was given another key in: where its columns have only other names or types, what is kept of its rows
+/// is kept; else it is captured as one that was never captured, under another number.
+async fn rekey(site: &Site, at: usize, kept: &Form, now: &Form, target: &mut dyn Target) -> Result<bool> {
+    let (database, book) = (site.database.clone(), site.tables[at].clone());
+    if let Some(changed) = kept.changed_key(now) {
+        for (old, place) in changed {
+            let to = &book.keys.columns[place];
+            for (table, nullable) in [(&book.log.table.name, true), (&book.versions.name, false)] {
+                let Some(there) = database.describe(table).await? else { continue };
+                // An earlier attempt may have come so far.
+                let from = if there.column(&old).is_some() { &old } else { &to.name };
+                let to = ColumnDef {
+                    nullable,
+                    default: None,
+                    generated: false,
+                    dialect: None,
+                    identity: None,
+                    ..to.clone()
+                };
+                for sql in database.alter_column_ddl(table, from, &to) {
+                    target.execute(&sql).await?;
+                }
+            }
+        }
+        return Ok(true);
+    }
+    let (n, name) = (book.logged.n, book.logged.table.name.clone());
+    if let Some(old) = remains(database.as_ref(), n, Some(name.clone())).await? {
+        for sql in database.change_logs(&[old])?.iter().flat_map(|log| &log.remove) {
+            target.execute(sql).await?;
+        }
+    }
+    if database.describe(&book.versions.name).await?.is_some() {
+        target.execute(&database.drop_ddl(&book.versions.name)).await?;
+    }
+    target.begin(WriteOptions::default()).await?;
+    for table in [&site.books.tables, &site.books.forms] {
+        let mut number = Column::default();
+        number.push_int(n.into());
+        target.write(WriteMode::Delete, &Batch::new(Arc::new(table.project(&[0])), vec![number])).await?;
+    }
+    target.commit().await?;
+    Ok(false)
 }
 
 /// What [`install`] would put in place for these tables, by table; changes nothing.
@@ -126,15 +279,20 @@ pub async fn planned(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
         Some(site) => site.tables.iter().map(|book| book.logged.clone()).collect(),
         None => Vec::new(),
     };
-    add_tables(database, &mut logged, tables).await?;
+    add_tables(database, &mut logged, tables, 0).await?;
     let logs = database.change_logs(&logged)?;
     let mut planned: Vec<_> = logged.into_iter().zip(logs).collect();
     planned.retain(|(logged, _)| tables.contains(&logged.table.name));
     Ok(planned)
 }
 
-/// Adds those that are not logged yet, each with a number of its own.
-async fn add_tables(database: &Arc<dyn Database>, logged: &mut Vec<Logged>, tables: &[TableName]) -> Result<()> {
+/// Adds those that are not logged yet, each with a number of its own above `taken`.
+async fn add_tables(
+    database: &Arc<dyn Database>,
+    logged: &mut Vec<Logged>,
+    tables: &[TableName],
+    taken: u32,
+) -> Result<()> {
     let mut known: BTreeSet<TableName> = logged.iter().map(|l| l.table.name.clone()).collect();
     let new: Vec<TableName> = tables.iter().filter(|name| known.insert((*name).clone())).cloned().collect();
     let described = database.describe_all(&new).await?;
@@ -142,7 +300,7 @@ async fn add_tables(database: &Arc<dyn Database>, logged: &mut Vec<Logged>, tabl
         let table = table.ok_or_else(|| {
             Error::new(ErrorKind::SchemaMismatch, format!("{} has no table {name} to capture", database.label()))
         })?;
-        let n = logged.iter().map(|l| l.n).max().unwrap_or(0) + 1;
+        let n = logged.iter().map(|l| l.n).max().unwrap_or(0).max(taken) + 1;
         logged.push(logged_table(database.as_ref(), n, table)?);
     }
     Ok(())
@@ -254,7 +412,9 @@ fn assemble(database: &Arc<dyn Database>, row: SiteRow, books: Books, logged: Ve
     let logs = database.change_logs(&logged)?;
     let tables =
         logged.into_iter().zip(logs).map(|(logged, log)| Arc::new(Book::new(database.as_ref(), logged, log))).collect();
-    Ok(Site { database: database.clone(), id: model::Site { id: row.id, epoch }, books: Arc::new(books), tables })
+    let (id, books) = (model::Site { id: row.id, epoch }, Arc::new(books));
+    let (lost, doubted, reformed, dropped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    Ok(Site { database: database.clone(), id, books, tables, lost, doubted, reformed, dropped })
 }
 
 fn logged_table(database: &dyn Database, n: u32, table: Table) -> Result<Logged> {

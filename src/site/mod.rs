@@ -7,6 +7,7 @@ mod books;
 mod cursors;
 mod emptied;
 mod entries;
+mod form;
 mod install;
 mod marks;
 mod readers;
@@ -19,7 +20,8 @@ use std::sync::Arc;
 pub use books::{Book, Books};
 pub use cursors::Cursor;
 pub use entries::{Entries, KeyId, Known, decode, key_id, read};
-pub use install::{install, open, planned, remove};
+pub use form::{FormColumn, Reformed};
+pub use install::{install, lost, open, planned, remove};
 pub use readers::{Reader, Verdict};
 pub use shared::{Share, Through};
 pub use state::{Conflict, Quarantined, TableState, conflicts, discard, objects, quarantine, state};
@@ -42,6 +44,14 @@ pub struct Site {
     pub books: Arc<Books>,
     /// One for each logged table, by number.
     pub tables: Vec<Arc<Book>>,
+    /// Logged tables that cannot take part as they are, and why.
+    pub lost: Vec<(model::TableName, Error)>,
+    /// Tables of which it was found, when this was installed, that rows may have been written unseen.
+    pub doubted: Vec<model::TableName>,
+    /// Tables of which it was found then that they have other columns.
+    pub reformed: Vec<Reformed>,
+    /// Columns that tables no longer have since they are captured.
+    pub dropped: Vec<(model::TableName, Vec<String>)>,
 }
 
 impl Site {

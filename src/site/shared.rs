@@ -29,6 +29,8 @@ pub enum Share {
 
 /// Where the condition itself stands: no key's digest in practice.
 const CONDITION: KeyId = Digest(0);
+/// Where it stands which columns came when all rows were last compared.
+const COLUMNS: KeyId = Digest(1);
 
 /// A condition as a number that tells it from others.
 fn number(condition: &str) -> i64 {
@@ -84,9 +86,46 @@ impl Site {
         target: &mut dyn Lookup,
         tables: &[(Through, Option<&str>)],
     ) -> Result<Vec<bool>> {
+        let noted = self.numbers(target, tables.iter().map(|(through, _)| *through), CONDITION).await?;
+        let same = |(through, condition): &(Through, Option<&str>)| {
+            noted.get(&through.table.into()).copied() == condition.map(number)
+        };
+        Ok(tables.iter().map(same).collect())
+    }
+
+    /// Which of these tables get other columns than when all their rows were last compared.
+    pub async fn are_other_columns(&self, target: &mut dyn Lookup, tables: &[(Through, String)]) -> Result<Vec<bool>> {
+        let noted = self.numbers(target, tables.iter().map(|(through, _)| *through), COLUMNS).await?;
+        let other = |(through, columns): &(Through, String)| {
+            noted.get(&through.table.into()).is_some_and(|noted| *noted != number(columns))
+        };
+        Ok(tables.iter().map(other).collect())
+    }
+
+    /// Notes the columns that these tables get, where none are noted yet, or `anew`.
+    pub async fn set_columns(&self, target: &mut dyn Target, tables: &[(Through, String)], anew: bool) -> Result<()> {
+        let noted = self.numbers(target, tables.iter().map(|(through, _)| *through), COLUMNS).await?;
+        for (through, columns) in tables {
+            match noted.get(&through.table.into()) {
+                Some(noted) if !anew || *noted == number(columns) => continue,
+                Some(_) => self.part_with(target, *through, &[COLUMNS]).await?,
+                None => {}
+            }
+            self.note_number(target, *through, COLUMNS, number(columns)).await?;
+        }
+        Ok(())
+    }
+
+    /// The numbers that stand there for these tables of one other site, by table.
+    async fn numbers(
+        &self,
+        target: &mut dyn Lookup,
+        tables: impl Iterator<Item = Through>,
+        what: KeyId,
+    ) -> Result<HashMap<i64, i64>> {
         let mut keys = vec![Column::default(); 3];
-        for (through, _) in tables {
-            push_key(&mut keys, *through, CONDITION);
+        for through in tables {
+            push_key(&mut keys, through, what);
         }
         let keys = Batch::new(Arc::new(self.books.shared.project(&[0, 1, 2])), keys);
         let found = target.lookup(&self.books.shared, &keys, RowLock::None).await?;
@@ -94,11 +133,16 @@ impl Site {
             (Cell::Int(table), Cell::Int(number)) => Some((table, number)),
             _ => None,
         };
-        let noted: HashMap<i64, i64> = (0..found.rows()).filter_map(noted).collect();
-        let same = |(through, condition): &(Through, Option<&str>)| {
-            noted.get(&through.table.into()).copied() == condition.map(number)
-        };
-        Ok(tables.iter().map(same).collect())
+        Ok((0..found.rows()).filter_map(noted).collect())
+    }
+
+    async fn note_number(&self, target: &mut dyn Target, through: Through, what: KeyId, value: i64) -> Result<()> {
+        let mut columns = self.share_keys(through, std::iter::once(what)).into_columns();
+        let mut column = Column::default();
+        column.push_int(value);
+        columns.push(column);
+        target.write(WriteMode::Insert, &Batch::new(self.books.shared.clone(), columns)).await?;
+        target.flush().await
     }
 
     /// Notes the conditions that the rows of these tables come through.
@@ -106,13 +150,9 @@ impl Site {
         let same = self.are_conditions(target, tables).await?;
         for (&(through, condition), _) in tables.iter().zip(same).filter(|(_, same)| !same) {
             self.part_with(target, through, &[CONDITION]).await?;
-            let Some(condition) = condition else { continue };
-            let mut columns = self.share_keys(through, std::iter::once(CONDITION)).into_columns();
-            let mut column = Column::default();
-            column.push_int(number(condition));
-            columns.push(column);
-            target.write(WriteMode::Insert, &Batch::new(self.books.shared.clone(), columns)).await?;
-            target.flush().await?;
+            if let Some(condition) = condition {
+                self.note_number(target, through, CONDITION, number(condition)).await?;
+            }
         }
         Ok(())
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Books, Site};
-use crate::engine::{Database, Error, ErrorKind, Result, RowLock, WriteMode, WriteOptions};
+use super::form::{Form, kept_forms};
+use super::{Book, Books, Site};
+use crate::engine::{Database, Error, ErrorKind, Object, Result, RowLock, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
 /// More records than this are not listed.
@@ -21,7 +22,23 @@ pub struct TableState {
     pub missing: Vec<String>,
     /// Lines of its log that no run has taken up yet.
     pub unfolded: u64,
+    /// Why rows of it may have been written unseen, or why it cannot take part, although nothing is missing.
+    pub fault: Option<String>,
 }
+
+impl TableState {
+    /// Whether all is as it should be.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.missing.is_empty() && self.fault.is_none()
+    }
+}
+
+/// What is said of a table that was given another key.
+const REKEYED: &str =
+    "its key is not the one that is captured; run 'rowferry capture install', or a sync, which does the same";
+/// What is said of a table that is not the one that was captured.
+const ANOTHER: &str = "it is another table than the one that was captured, or parts of it came, went or were emptied";
 
 /// How the capture of each logged table stands, by number.
 ///
@@ -33,7 +50,8 @@ pub async fn state(site: &Site) -> Result<Vec<TableState>> {
     let snapshot = database.snapshot().await?;
     let mut source = snapshot.source().await?;
     let mut tables = Vec::with_capacity(site.tables.len());
-    for book in &site.tables {
+    let found = forms_now(site).await?;
+    for (book, form) in site.tables.iter().zip(found) {
         let mut missing: Vec<String> = book.log.triggers.iter().filter(|t| !there.contains(*t)).cloned().collect();
         let mut unfolded = 0;
         if database.describe(&book.log.table.name).await?.is_some() {
@@ -44,9 +62,32 @@ pub async fn state(site: &Site) -> Result<Vec<TableState>> {
         if database.describe(&book.versions.name).await?.is_none() {
             missing.push(book.versions.name.name.clone());
         }
-        tables.push(TableState { table: book.logged.table.name.clone(), n: book.logged.n, missing, unfolded });
+        let fault = form.filter(|_| missing.is_empty()).map(str::to_owned);
+        tables.push(TableState { table: book.logged.table.name.clone(), n: book.logged.n, missing, unfolded, fault });
     }
+    let lost = site.lost.iter().map(|(table, e)| {
+        let fault = Some(e.message().to_owned());
+        TableState { table: table.clone(), n: 0, missing: Vec::new(), unfolded: 0, fault }
+    });
+    tables.extend(lost);
     Ok(tables)
+}
+
+/// What is to be said of the form of each captured table.
+async fn forms_now(site: &Site) -> Result<Vec<Option<&'static str>>> {
+    let database = &site.database;
+    if site.tables.is_empty() || database.describe(&site.books.forms.name).await?.is_none() {
+        return Ok(vec![None; site.tables.len()]);
+    }
+    let kept = kept_forms(database.target().await?.as_mut(), &site.books).await?;
+    let names: Vec<TableName> = site.tables.iter().map(|book| book.logged.table.name.clone()).collect();
+    let objects = database.objects(&names).await?;
+    let told = |(book, object): (&Arc<Book>, Object)| {
+        let now = Form::of(&book.logged, &object);
+        let kept = kept.get(&book.logged.n)?;
+        (kept.key != now.key).then_some(REKEYED).or_else(|| kept.is_of_another(&now).then_some(ANOTHER))
+    };
+    Ok(site.tables.iter().zip(objects).map(told).collect())
 }
 
 /// Names of the tables and triggers of rowferry's own that are in place, sorted.

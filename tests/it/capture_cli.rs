@@ -153,7 +153,8 @@ fn capture_that_is_damaged_is_removed_all_the_same() {
         pair.json(0, &["capture", "install"]);
         pair.a.execute("DROP TABLE gone");
         let status = pair.json(1, &["capture", "status"]);
-        assert!(status["databases"][0]["error"].as_str().unwrap().contains("gone was logged"), "{status}");
+        let tables = status["databases"][0]["tables"].to_string();
+        assert!(tables.contains("gone was captured") && tables.contains("is gone"), "{status}");
         // As an installation leaves it that dies before its last table is listed, and worse.
         pair.a.execute("DELETE FROM _rowferry_tables WHERE n = 3");
         pair.a.execute("DELETE FROM _rowferry_site");
@@ -272,4 +273,80 @@ fn check_names_a_table_whose_rows_cannot_be_told_apart() {
     let output = pair.run(&["check"]);
     assert_eq!(output.code, 2, "{output:?}");
     assert!(output.stderr.contains("has no key"), "{output:?}");
+}
+
+/// Notes of `check` for the first database of the first sync.
+fn check_notes(pair: &Ends) -> String {
+    pair.json(0, &["check"])["syncs"][0]["capture"][0]["notes"].to_string()
+}
+
+#[test]
+fn check_names_the_rights_that_capture_lacks() {
+    for engine in Engine::available() {
+        let pair = Ends::new(engine, PLAIN, "");
+        let user = format!("few_{}", pair.a.name());
+        let (make, words, drop) = match engine {
+            Engine::Sqlite => continue,
+            Engine::Postgres => (
+                format!(
+                    "CREATE ROLE {user} LOGIN; GRANT USAGE ON SCHEMA public TO {user}; GRANT SELECT ON t TO {user}"
+                ),
+                vec!["does not own t", "GRANT CREATE ON SCHEMA public"],
+                format!("DROP OWNED BY {user}; DROP ROLE {user}"),
+            ),
+            Engine::Mariadb | Engine::Mysql => (
+                format!(
+                    "CREATE USER {user}@'%'; GRANT SELECT, INSERT, UPDATE, DELETE ON {}.* TO {user}@'%'",
+                    pair.a.name()
+                ),
+                vec!["GRANT CREATE, DROP, TRIGGER ON", "log_bin_trust_function_creators", "GRANT PROCESS"],
+                format!("DROP USER {user}@'%'"),
+            ),
+        };
+        assert_eq!(check_notes(&pair), "[]", "{engine:?}: an administrator may all");
+        pair.a.execute(&make);
+        let config = pair.folder.path().join("rowferry.yaml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let (scheme, place) = (pair.a.url().split_once("://").unwrap().0, pair.a.url().split_once('@').unwrap().1);
+        std::fs::write(&config, text.replace(pair.a.url(), &format!("{scheme}://{user}@{place}"))).unwrap();
+        let notes = check_notes(&pair);
+        pair.a.execute(&drop);
+        for word in words {
+            assert!(notes.contains(word), "{engine:?}: {word}: {notes}");
+        }
+    }
+}
+
+#[test]
+fn check_names_what_a_rollback_leaves_and_what_the_ends_see_otherwise() {
+    for engine in [Engine::Mariadb, Engine::Mysql] {
+        if !Engine::available().contains(&engine) {
+            continue;
+        }
+        let pair = Ends::new(engine, PLAIN, "");
+        pair.a.execute("ALTER TABLE t ENGINE=MyISAM");
+        assert!(check_notes(&pair).contains("ALTER TABLE t ENGINE=InnoDB"), "{engine:?}");
+        pair.a.execute("DROP TABLE t; CREATE TABLE t (id VARCHAR(20) NOT NULL PRIMARY KEY, s VARCHAR(20)) COLLATE utf8mb4_general_ci");
+        pair.b.execute("DROP TABLE t; CREATE TABLE t (id VARCHAR(20) NOT NULL PRIMARY KEY, s VARCHAR(20))");
+        let told = pair.run(&["check"]).stdout;
+        assert!(told.contains("keys that differ only in case, accents or spaces are one in id of t"), "{told}");
+        pair.a.execute("CREATE TRIGGER mine BEFORE UPDATE ON t FOR EACH ROW SET NEW.s = 'x'");
+        pair.b.execute("CREATE TRIGGER theirs AFTER INSERT ON t BEGIN SELECT 1; END");
+        let told = pair.run(&["check"]).stdout;
+        assert!(told.contains("both ends have triggers of their own (mine; theirs)"), "{told}");
+    }
+}
+
+#[test]
+fn check_tells_of_capture_that_is_not_whole() {
+    for pair in Ends::on_all() {
+        pair.json(0, &["capture", "install"]);
+        let name = switch_off(&pair.a);
+        let notes = check_notes(&pair);
+        assert!(notes.contains(name) && notes.contains("missing or switched off"), "{notes}");
+        pair.a.execute("DROP TABLE t");
+        let status = pair.run(&["capture", "status"]);
+        assert_eq!(status.code, 1, "{status:?}");
+        assert!(status.stdout.contains("t was captured in") && status.stdout.contains("is gone"), "{status:?}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Every integration test, in one binary. `./test.sh` starts the servers that it needs.
 
+mod altered;
 mod application;
 mod capture_cli;
 mod change_log;
@@ -38,5 +39,6 @@ mod sync;
 mod tls;
 mod traps;
 mod types;
+mod unseen;
 mod waiting;
 mod watch;

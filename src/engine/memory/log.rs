@@ -32,11 +32,14 @@ fn change_log(logged: &Logged) -> ChangeLog {
     let key = logged.key.columns.iter().map(|&c| logged.table.columns[c].name.clone()).collect();
     let logged = logged.table.name.clone();
     let install = Statement::Log { table: logged.clone(), log: table.clone(), key };
+    let doubt = Statement::Doubt(logged.clone()).text();
     let remove = Statement::Unlog { table: logged, log: table.name.clone() };
     ChangeLog {
         triggers: vec![format!("{}_write", table.name)],
         table: Arc::new(table),
         install: vec![install.text()],
+        unhook: Vec::new(),
+        doubt,
         remove: vec![remove.text()],
     }
 }

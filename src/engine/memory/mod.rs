@@ -23,8 +23,8 @@ use async_trait::async_trait;
 use self::lock::Locks;
 use self::transaction::Store;
 use super::{
-    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Result, Snapshot, TableDdl,
-    Target,
+    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Object, Result, Snapshot,
+    TableDdl, Target,
 };
 use crate::model::{Column, ColumnDef, Table, TableName, Zone};
 
@@ -141,6 +141,11 @@ impl Database for Memory {
         types::Statement::Drop(name.clone()).text()
     }
 
+    fn alter_column_ddl(&self, _table: &TableName, _column: &str, _to: &ColumnDef) -> Vec<String> {
+        // Nobody changes a table's columns here.
+        Vec::new()
+    }
+
     fn name_fault(&self, _name: &str) -> Option<String> {
         None
     }
@@ -153,12 +158,24 @@ impl Database for Memory {
         Ok(log::change_logs(tables))
     }
 
+    async fn capture_faults(&self, _tables: &[TableName]) -> Result<Vec<String>> {
+        // Nobody has fewer rights than another here.
+        Ok(Vec::new())
+    }
+
     async fn own_triggers(&self) -> Result<Vec<String>> {
         let tables = self.store.committed();
         let logs = tables.values().filter_map(|held| held.trigger.as_ref());
         let mut names: Vec<String> = logs.map(|trigger| format!("{}_write", trigger.log)).collect();
         names.sort();
         Ok(names)
+    }
+
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<Object>> {
+        let tables = self.store.committed();
+        let log = |name| Some(tables.get(name)?.trigger.as_ref()?.log.to_string());
+        let object = |name| Object { which: log(name).unwrap_or_default(), made: String::new() };
+        Ok(names.iter().map(object).collect())
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {

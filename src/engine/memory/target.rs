@@ -90,7 +90,7 @@ impl Writer {
 fn tables_of(statement: &Statement) -> Vec<&TableName> {
     match statement {
         Statement::Create(made) => vec![&made.name],
-        Statement::Drop(name) | Statement::Empty(name) => vec![name],
+        Statement::Drop(name) | Statement::Empty(name) | Statement::Doubt(name) => vec![name],
         Statement::Log { table, log, .. } => vec![table, &log.name],
         Statement::Unlog { table, log } => vec![table, log],
     }
@@ -119,6 +119,11 @@ fn run(others: &Others<'_>, own: &mut Transaction, statement: &Statement, now: i
             own.set(others.committed, name, Some(held));
             if let Some(trigger) = trigger {
                 note(others, own, &trigger, (None, b'X'), now)?;
+            }
+        }
+        Statement::Doubt(name) => {
+            if let Some(trigger) = own.view(others.committed, name)?.trigger.clone() {
+                note(others, own, &trigger, (None, b'?'), now)?;
             }
         }
         Statement::Log { table: name, log, key } => {

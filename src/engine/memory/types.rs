@@ -36,6 +36,8 @@ pub(super) enum Statement {
         /// Names of the key's columns.
         key: Vec<String>,
     },
+    /// Notes that rows were written unseen.
+    Doubt(TableName),
     /// Notes them no longer, and drops the log. May run again.
     Unlog {
         /// The table that was logged.

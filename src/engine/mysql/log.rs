@@ -3,6 +3,8 @@
 //! A line has no number of an AUTO_INCREMENT: the application would read it back as its own, and cascades would hold up
 //! other writers. `UUID_SHORT()` with the time is a key that costs no lock; the time keeps servers of one number apart.
 
+use std::collections::HashMap;
+
 use mysql_async::prelude::Queryable as _;
 
 use super::Mysql;
@@ -11,7 +13,7 @@ use super::connect::{BRIEFLY, Flavor, LOCK_WAIT, SQL_MODE, connect, literal, quo
 use super::error::convert;
 use super::source::table_sql;
 use super::types::ddl;
-use crate::engine::{ChangeLog, Error, ErrorKind, Logged, Result};
+use crate::engine::{ChangeLog, Error, ErrorKind, Logged, Object, Result};
 use crate::model::{ColumnDef, Key, LogicalType, Table, TableName};
 
 /// The database's clock in microseconds since 1970, whatever zone the session is in.
@@ -203,11 +205,19 @@ pub(super) fn change_logs(database: &Mysql, tables: &[Logged]) -> Result<Vec<Cha
         install.push(format!("SELECT {} FROM {name} LIMIT 0", columns.join(", ")));
         install.extend(triggers.iter().flat_map(|t| t.install(flavor)));
         install.push(reset.clone());
-        let mut remove = vec![set.clone()];
-        remove.extend(triggers.iter().flat_map(|t| t.remove(flavor)));
+        let mut unhook = vec![set.clone()];
+        unhook.extend(triggers.iter().flat_map(|t| t.remove(flavor)));
+        let mut remove = unhook.clone();
         remove.extend([format!("DROP TABLE IF EXISTS {name}"), reset.clone()]);
+        unhook.push(reset.clone());
         let triggers = triggers.into_iter().map(|t| t.name).collect();
-        Ok(ChangeLog { triggers, install, remove, table: table.into() })
+        let doubt = format!(
+            "INSERT INTO {name} ({}, {}, {}) VALUES (UUID_SHORT(), {WALL}, '?')",
+            quote(LINE),
+            quote(ChangeLog::WALL),
+            quote(ChangeLog::OPERATION)
+        );
+        Ok(ChangeLog { triggers, install, unhook, doubt, remove, table: table.into() })
     };
     tables.iter().enumerate().map(change_log).collect()
 }
@@ -225,4 +235,68 @@ pub(super) async fn own_triggers(database: &Mysql) -> Result<Vec<String>> {
     let mut names: Vec<String> = names.into_iter().filter(|name| !name.ends_with(STAND_IN)).collect();
     names.sort();
     Ok(names)
+}
+
+/// Our triggers on each table, with the numbers that the storage engine gives to it and its partitions, for those who may
+/// see them (PROCESS): TRUNCATE changes nothing else. What copies a table gives it another number too, and another time.
+pub(super) async fn objects(database: &Mysql, names: &[TableName]) -> Result<Vec<Object>> {
+    let mut conn = connect(&database.settings, "READ COMMITTED").await?;
+    let mut of: HashMap<String, Vec<String>> = HashMap::new();
+    let triggers: Vec<(String, String)> = conn
+        .query(
+            "SELECT event_object_table, trigger_name FROM information_schema.triggers \
+             WHERE trigger_schema = DATABASE() AND trigger_name LIKE '\\_rowferry\\_%'",
+        )
+        .await
+        .map_err(convert)?;
+    for (table, trigger) in triggers.into_iter().filter(|(_, name)| !name.ends_with(STAND_IN)) {
+        of.entry(table).or_default().push(trigger);
+    }
+    let numbers = if database.flavor.mariadb { "innodb_sys_tables" } else { "innodb_tables" };
+    let numbers: Vec<(String, u64)> = match conn
+        .query(format!("SELECT name, table_id FROM information_schema.{numbers} WHERE name LIKE '%/%'"))
+        .await
+        .map_err(convert)
+    {
+        Err(e) if e.kind == ErrorKind::Denied => Vec::new(),
+        numbers => numbers?,
+    };
+    for (name, number) in numbers {
+        let Some((schema, table)) = name.split_once('/') else { continue };
+        // Partitions follow the table's name.
+        let table = table.split_once('#').map_or(table, |(table, _)| table);
+        if let (Some(schema), Some(table)) = (from_file_name(schema), from_file_name(table))
+            && schema == database.settings.database
+        {
+            of.entry(table).or_default().push(number.to_string());
+        }
+    }
+    let made: Vec<(String, String)> = conn
+        .query(
+            "SELECT table_name, CAST(coalesce(create_time, '') AS CHAR) FROM information_schema.tables \
+             WHERE table_schema = DATABASE()",
+        )
+        .await
+        .map_err(convert)?;
+    conn.disconnect().await.map_err(convert)?;
+    let made: HashMap<String, String> = made.into_iter().collect();
+    let object = |name: &TableName| {
+        let mut parts = of.get(&name.name).cloned().unwrap_or_default();
+        parts.sort();
+        Object { which: parts.join(" "), made: made.get(&name.name).cloned().unwrap_or_default() }
+    };
+    Ok(names.iter().map(object).collect())
+}
+
+/// A name that the server has turned into that of a file; `None` where letters are in it that it spells in ways of its
+/// own.
+fn from_file_name(name: &str) -> Option<String> {
+    let mut parts = name.split('@');
+    let mut out = parts.next()?.to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(4)?;
+        out.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?);
+        out.push_str(rest);
+    }
+    Some(out)
 }

@@ -9,6 +9,7 @@ mod keyless;
 mod log;
 mod lookup;
 mod rehearse;
+mod rights;
 mod source;
 mod target;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::connect::{Flavor, Settings};
 use super::{
-    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, OpenOptions, Result,
+    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Object, OpenOptions, Result,
     Snapshot, TableDdl, Target, earliest_reading,
 };
 use crate::model::{Column, ColumnDef, Table, TableName, Zone};
@@ -144,6 +145,15 @@ impl Database for Mysql {
         format!("DROP TABLE {}", source::table_sql(name))
     }
 
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String> {
+        let (table, column) = (source::table_sql(table), connect::quote(column));
+        vec![
+            format!("SET SESSION lock_wait_timeout = {}", connect::BRIEFLY),
+            format!("ALTER TABLE {table} CHANGE COLUMN {column} {}", types::column_sql(to, false, &mut Vec::new())),
+            format!("SET SESSION lock_wait_timeout = {}", connect::LOCK_WAIT),
+        ]
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
         if name.chars().count() > 64 {
             return Some("names here have 64 characters at most".to_owned());
@@ -168,8 +178,16 @@ impl Database for Mysql {
         log::change_logs(self, tables)
     }
 
+    async fn capture_faults(&self, tables: &[TableName]) -> Result<Vec<String>> {
+        rights::capture_faults(self, tables).await
+    }
+
     async fn own_triggers(&self) -> Result<Vec<String>> {
         log::own_triggers(self).await
+    }
+
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<Object>> {
+        log::objects(self, names).await
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {

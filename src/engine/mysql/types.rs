@@ -314,7 +314,7 @@ fn default_sql(column: &ColumnDef, left_out: &mut Vec<String>) -> Option<String>
 /// MariaDB's word for a geometry's system of reference, which stands at once behind the type.
 pub(super) const REF_SYSTEM_ID: &str = "REF_SYSTEM_ID";
 
-fn column_sql(column: &ColumnDef, numbered: bool, left_out: &mut Vec<String>) -> String {
+pub(super) fn column_sql(column: &ColumnDef, numbered: bool, left_out: &mut Vec<String>) -> String {
     let mut sql = format!("{} {}", quote(&column.name), column.native);
     if let Some(collation) = column.collation.as_ref().filter(|_| is_text(&column.logical)) {
         let charset = collation.split('_').next().unwrap_or_default();

@@ -13,7 +13,7 @@
 
 use super::types::{ident, literal, table_name};
 use super::{Postgres, error};
-use crate::engine::{ChangeLog, Logged, Result};
+use crate::engine::{ChangeLog, Logged, Object, Result};
 use crate::model::{ColumnDef, Key, LogicalType, Table, TableName};
 
 /// Labels what the transaction writes. The setting ends with it, and then reads as '' or not at all.
@@ -44,6 +44,13 @@ fn change_log(own: &str, logged: &Logged) -> ChangeLog {
     ChangeLog {
         install: vec![install(own, &name, logged)],
         triggers: ["delete", "insert", "key", "truncate", "update"].map(|what| trigger(what, n)).to_vec(),
+        unhook: Vec::new(),
+        doubt: format!(
+            "INSERT INTO {} (\"{}\", \"{}\") VALUES ('?', pg_catalog.clock_timestamp())",
+            table_name(own, &name),
+            ChangeLog::OPERATION,
+            ChangeLog::WALL
+        ),
         remove: vec![remove(&table_name(own, &name))],
         table: log_table(name, logged).into(),
     }
@@ -260,4 +267,24 @@ pub(super) async fn own_triggers(database: &Postgres) -> Result<Vec<String>> {
     let session = database.shared.session().await?;
     let rows = session.client.query(&sql, &[&database.shared.schema]).await.map_err(|e| error::from(&e))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Its own number, those of its partitions, and those of the triggers on them: a partition that left and came back has
+/// others.
+pub(super) async fn objects(database: &Postgres, names: &[TableName]) -> Result<Vec<Object>> {
+    let sql = "SELECT coalesce((SELECT c.oid::text || string_agg(concat(' ', r.relid, ':', \
+           (SELECT string_agg(t.oid::text, ',' ORDER BY t.oid) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
+            WHERE t.tgrelid = r.relid AND p.pronamespace = $1::text::regnamespace \
+            AND left(p.proname::text, 14) = '_rowferry_log_')), '' ORDER BY r.relid) \
+         FROM (SELECT c.oid AS relid UNION SELECT relid FROM pg_partition_tree(c.oid)) r), '') \
+       FROM unnest($2::text[], $3::text[]) WITH ORDINALITY w(schema, name, at) \
+       LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND c.relkind IN ('r', 'p')) \
+         ON n.nspname = w.schema AND c.relname = w.name ORDER BY w.at";
+    let own = &database.shared.schema;
+    let schema = |name: &TableName| if name.schema.is_empty() { own.clone() } else { name.schema.clone() };
+    let schemas: Vec<String> = names.iter().map(schema).collect();
+    let names: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
+    let session = database.shared.session().await?;
+    let rows = session.client.query(sql, &[&ident(own), &schemas, &names]).await.map_err(|e| error::from(&e))?;
+    Ok(rows.iter().map(|row| Object { which: row.get(0), made: String::new() }).collect())
 }

@@ -8,6 +8,7 @@ mod gate;
 mod log;
 mod lookup;
 mod rehearse;
+mod rights;
 mod source;
 mod target;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, OpenOptions, Result,
+    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Object, OpenOptions, Result,
     Snapshot, TableDdl, Target, earliest_reading,
 };
 use crate::model::{Column, ColumnDef, LogicalType, Table, TableName, Zone};
@@ -188,6 +189,23 @@ impl Database for Postgres {
         format!("DROP TABLE {}", types::table_name(&self.shared.schema, name))
     }
 
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String> {
+        let (table, name, native) = (types::table_name(&self.shared.schema, table), types::ident(&to.name), &to.native);
+        let rename = format!("ALTER TABLE {table} RENAME COLUMN {} TO {name};", types::ident(column));
+        let rename = if column == to.name { String::new() } else { rename };
+        let body = format!(
+            "DECLARE
+  waited CONSTANT text := current_setting('lock_timeout');
+BEGIN
+  PERFORM set_config('lock_timeout', '1s', true);
+  {rename}
+  ALTER TABLE {table} ALTER COLUMN {name} TYPE {native} USING {name}::{native};
+  PERFORM set_config('lock_timeout', waited, true);
+END"
+        );
+        vec![format!("DO {}", types::literal(&body))]
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
         // The server would cut a longer one without a word.
         if name.len() > 63 {
@@ -211,8 +229,16 @@ impl Database for Postgres {
         log::change_logs(self, tables)
     }
 
+    async fn capture_faults(&self, tables: &[TableName]) -> Result<Vec<String>> {
+        rights::capture_faults(self, tables).await.map_err(|e| self.lost(e))
+    }
+
     async fn own_triggers(&self) -> Result<Vec<String>> {
         log::own_triggers(self).await.map_err(|e| self.lost(e))
+    }
+
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<Object>> {
+        log::objects(self, names).await.map_err(|e| self.lost(e))
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {

@@ -14,7 +14,7 @@ use super::Sqlite;
 use super::ddl::{SAME_ENGINE, literal, quote};
 use super::error::during;
 use super::types::{Affinity, affinity};
-use crate::engine::{ChangeLog, Error, ErrorKind, Logged, Result};
+use crate::engine::{ChangeLog, Error, ErrorKind, Logged, Object, Result};
 use crate::model::{ColumnDef, Index, Key, LogicalType, Table, TableName};
 
 /// The log's own key.
@@ -53,6 +53,26 @@ pub(super) async fn own_triggers(database: &Sqlite) -> Result<Vec<String>> {
         .await
 }
 
+/// Triggers go along with a table that is renamed, and go with one that is dropped.
+pub(super) async fn objects(database: &Sqlite, names: &[TableName]) -> Result<Vec<Object>> {
+    let names = names.to_vec();
+    let sql = "SELECT lower(tbl_name), name FROM main.sqlite_master WHERE type = 'trigger' \
+               AND name LIKE '\\_rowferry\\_%' ESCAPE '\\' ORDER BY name COLLATE BINARY";
+    database
+        .catalogue
+        .call(move |conn| {
+            let rows = conn.prepare(sql).and_then(|mut s| s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect());
+            let rows: Vec<(String, String)> = rows.map_err(during("cannot list the triggers"))?;
+            let of = |name: &TableName| {
+                let own = rows.iter().filter(|(on, _)| *on == name.name.to_ascii_lowercase());
+                let which = own.map(|(_, trigger)| trigger.as_str()).collect::<Vec<_>>().join(" ");
+                Object { which, made: String::new() }
+            };
+            Ok(names.iter().map(of).collect())
+        })
+        .await
+}
+
 fn change_log(logged: &Logged) -> Result<ChangeLog> {
     let table = log_table(logged)?;
     let (name, logged_name) = (&table.name.name, quote(&logged.table.name.name));
@@ -87,7 +107,13 @@ fn change_log(logged: &Logged) -> Result<ChangeLog> {
         }
     }
     remove.push(format!("DROP TABLE IF EXISTS {}", quote(name)));
-    Ok(ChangeLog { table: table.into(), install, triggers, remove })
+    let doubt = format!(
+        "INSERT INTO {} ({}, {}) VALUES ('?', {NOTED})",
+        quote(name),
+        quote(ChangeLog::OPERATION),
+        quote(ChangeLog::WALL)
+    );
+    Ok(ChangeLog { install, triggers, unhook: Vec::new(), doubt, remove, table: table.into() })
 }
 
 /// The log as it is read: its own key, the key columns, what each line says besides.

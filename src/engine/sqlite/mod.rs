@@ -14,6 +14,7 @@ mod keyless;
 mod lock;
 mod log;
 mod lookup;
+mod rights;
 mod source;
 mod target;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use async_trait::async_trait;
 
 use self::connect::{Access, Settings, Worker};
 use crate::engine::{
-    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, OpenOptions, Result,
+    Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Object, OpenOptions, Result,
     Snapshot, TableDdl, Target, earliest_reading,
 };
 use crate::model::{Column, ColumnDef, Table, TableName, Zone};
@@ -147,6 +148,14 @@ impl Database for Sqlite {
         format!("DROP TABLE {}", ddl::quote_table(name))
     }
 
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String> {
+        // Values have types here, and columns only names.
+        let names = [column, &to.name].map(ddl::quote);
+        let renamed = column != to.name;
+        let sql = format!("ALTER TABLE {} RENAME COLUMN {} TO {}", ddl::quote_table(table), names[0], names[1]);
+        renamed.then_some(sql).into_iter().collect()
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
         if name.contains('\0') {
             return Some("SQLite's names cannot hold a NUL".to_owned());
@@ -174,8 +183,16 @@ impl Database for Sqlite {
         log::change_logs(tables)
     }
 
+    async fn capture_faults(&self, tables: &[TableName]) -> Result<Vec<String>> {
+        rights::capture_faults(self, tables).await
+    }
+
     async fn own_triggers(&self) -> Result<Vec<String>> {
         log::own_triggers(self).await
+    }
+
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<Object>> {
+        log::objects(self, names).await
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {

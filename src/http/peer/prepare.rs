@@ -39,6 +39,7 @@ pub(in super::super) async fn prepare(call: Call) -> Reply {
         }
         Preparing::Capture(tables) => here.capture(tables).await?,
         Preparing::Captured => here.told(LocalEndpoint::new(&database, &call.node.stop).captured().await),
+        Preparing::Forms(tables) => here.forms(tables).await?,
         Preparing::News(tables, since, wait) => here.news(tables, since, wait).await?,
         Preparing::Pending(read) => here.pending(read).await?,
         Preparing::Count(table) => here.count(&table).await?,
@@ -152,7 +153,8 @@ impl Here<'_> {
                     filter: table.filter.clone(),
                     notes: table.notes.clone(),
                 };
-                (Prepared::Plan(plan.tables.iter().map(table).collect()), Some(plan))
+                let refused = plan.refused.iter().map(|(table, e)| crate::peer::refused(table, e));
+                (Prepared::Plan(plan.tables.iter().map(table).collect(), refused.collect()), Some(plan))
             }
             Err(e) => (e.into(), None),
         })
@@ -163,6 +165,13 @@ impl Here<'_> {
             must_open(self.access, self.name, table)?;
         }
         Ok(self.told(self.endpoint().capture(&tables).await))
+    }
+
+    async fn forms(&self, tables: Vec<TableName>) -> Answered<Prepared> {
+        for table in &tables {
+            must_open(self.access, self.name, table)?;
+        }
+        Ok(self.endpoint().forms(&tables).await.map_or_else(Prepared::from, Prepared::Forms))
     }
 
     async fn news(&self, tables: Vec<TableName>, since: i64, wait: u64) -> Answered<Prepared> {

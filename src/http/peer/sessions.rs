@@ -454,10 +454,17 @@ impl Asked for Sending {
                 let standing = standings(&route, told)?;
                 end.resume(&standing).await.map(|resumed| Done::of(resumed.into())).map_err(Fault::from)
             }
-            Self::Fold(told) => end.fold(&places(&route, told)?).await.map(|tables| Done::of(Told::Tables(tables))),
+            Self::Fold(told) => {
+                let folded = end.fold(&places(&route, told)?).await;
+                folded.map(|folded| Done::of(Told::Folded(folded.emptied, folded.doubted)))
+            }
             Self::Bury(at) => {
                 let keys = reader.batch(&route.tables[table(&route, at)?].to_keys)?;
                 end.bury(at, &keys).await.map(|()| Done::of(Told::Done))
+            }
+            Self::Vouch(at, all) => {
+                let keys = reader.batch(&route.tables[table(&route, at)?].from_keys)?;
+                end.vouch(at, &keys, all).await.map(|()| Done::of(Told::Done))
             }
             Self::Changes(told, limits) => {
                 let parcel = end.changes(&places(&route, told)?, limits.into()).await;
@@ -532,10 +539,10 @@ impl Asked for Receiving {
                 let keys = if by_key { Some(reader.batch(&route.tables[table(&route, at)?].from_keys)?) } else { None };
                 end.rows(table(&route, at)?, keys.as_ref()).await.map(|rows| Done::of(Told::Count(rows)))
             }
-            Self::Differing(at) => {
+            Self::Differing(at, how) => {
                 let rows = reader.batch(&route.tables[table(&route, at)?].from)?;
-                let differing = end.differing(at, &rows).await;
-                differing.map(|differing| Done { rows: rows.rows(), ..Done::of(Told::Tables(differing)) })
+                let differing = end.differing(at, &rows, how.into()).await;
+                differing.map(|differing| Done { rows: rows.rows(), ..Done::of(Told::Differing(differing)) })
             }
             Self::Unversioned(at, after, limit) => {
                 let keys = &route.tables[table(&route, at)?].to_keys;
@@ -558,6 +565,12 @@ impl Asked for Receiving {
                 let rows = parcel.changes.iter().map(|(_, changes)| changes.entries.len()).sum();
                 let taken = end.take(&parcel, basis(meeting)).await;
                 taken.map(|applied| Done { rows, ..Done::of(Told::taken(&applied)) })
+            }
+            Self::Settle(tables) => {
+                for &at in &tables {
+                    table(&route, at)?;
+                }
+                end.settle(&tables).await.map_err(Fault::from).map(|()| Done::of(Told::Done))
             }
             Self::Aside(at, limit) => end.aside(table(&route, at)?, limit.min(LIMIT_MAX)).await.map(|keys| Done {
                 told: Told::Keys,

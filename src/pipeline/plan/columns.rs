@@ -46,6 +46,8 @@ pub(super) struct Chosen {
     pub fill: Vec<Value>,
     /// How many of the filled columns the source has too, and keeps to itself.
     own: Vec<bool>,
+    /// Names of columns that the choice names one by one.
+    named: Vec<String>,
 }
 
 impl Chosen {
@@ -56,7 +58,7 @@ impl Chosen {
     pub(super) fn new(whole: Table, choices: &BTreeMap<String, ColumnChoice>) -> Result<Self> {
         let Some(choice) = choices.get(&whole.name.to_string()) else {
             let there = renamed(&whole, choices);
-            return Ok(Self { there, table: whole, fill: Vec::new(), own: Vec::new() });
+            return Ok(Self { there, table: whole, fill: Vec::new(), own: Vec::new(), named: Vec::new() });
         };
         let table = choose_columns(&whole, choice)?;
         let known: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
@@ -90,7 +92,14 @@ impl Chosen {
             }));
             fill.push(value.clone());
         }
-        Ok(Self { table, there, fill, own })
+        let named = choice.only.iter().flatten().chain(choice.rename.keys()).cloned().collect();
+        Ok(Self { table, there, fill, own, named })
+    }
+
+    /// For each column that is read whether it may be left out until the target has it.
+    pub(super) fn may_wait(&self, lasting: bool) -> Vec<bool> {
+        let columns = self.table.columns.iter();
+        columns.map(|column| lasting && column.nullable && !self.named.contains(&column.name)).collect()
     }
 
     /// The filled columns as the target has them, each with its value.

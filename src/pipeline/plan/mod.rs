@@ -57,6 +57,9 @@ pub struct PlanOptions {
     pub columns: BTreeMap<String, ColumnChoice>,
     /// Whether rows are counted, which takes a read of each table or of an index.
     pub count: bool,
+    /// Whether the plan is one of many for an arrangement that lasts, while tables change: one that does not fit is left
+    /// out with its reason, and so is a column that may be NULL and that the target does not have yet.
+    pub lasting: bool,
 }
 
 /// What will happen to one table.
@@ -114,6 +117,8 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// Triggers that would run once more for what is written: they need to be accepted.
     pub noisy: Option<String>,
+    /// Tables that do not fit, by name at the source, where the others go on.
+    pub refused: Vec<(TableName, Error)>,
 }
 
 /// What is known of a database that rows come from, and of the tables that are meant: enough to plan for them wherever
@@ -239,7 +244,9 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
     let mut parents = parents(source.table_names, target, &tables).await?;
     let mut plans = Vec::with_capacity(tables.len());
     let mut there = existing(target, tables.iter().map(|(_, name)| name)).await?;
+    let mut refused = Vec::new();
     for (table, name) in tables {
+        let own = table.name.clone();
         let existing = there.remove(&name);
         if one_database && name == table.name {
             return Err(Error::new(
@@ -250,9 +257,17 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
                 ),
             ));
         }
-        let chosen = Chosen::new(table, &options.columns)?;
-        let mut plan =
-            plan_table(target, &chosen, &name, existing, &ours, (options.create, ends, &source.zone, &mut parents))?;
+        let plan = Chosen::new(table, &options.columns).and_then(|chosen| {
+            let terms = (options.create, options.lasting, ends, &source.zone, &mut parents);
+            plan_table(target, &chosen, &name, existing, &ours, terms)
+        });
+        let mut plan = match plan {
+            Err(e) if options.lasting && matches!(e.kind, ErrorKind::SchemaMismatch | ErrorKind::Unsupported) => {
+                refused.push((own, e));
+                continue;
+            }
+            plan => plan?,
+        };
         let name = plan.source.name.to_string();
         let told = options.filters.iter().find(|(n, _)| *n == name).map(|(_, filter)| filter);
         plan.filter = told.or_else(|| source.conditions.get(&name)).cloned();
@@ -288,7 +303,7 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
         ));
     }
     let serial = !silent && plans.iter().any(|p| !p.create && !p.target.foreign_keys.is_empty());
-    Ok(Plan { tables: plans, mode: options.mode, serial, notes: source.notes.clone(), noisy })
+    Ok(Plan { tables: plans, mode: options.mode, serial, notes: source.notes.clone(), noisy, refused })
 }
 
 /// Those tables of these names that are there.
@@ -328,7 +343,7 @@ fn plan_table(
     name: &TableName,
     existing: Option<Table>,
     ours: &BTreeSet<String>,
-    (may_create, ends, zone, parents): (bool, Ends, &Zone, &mut Parents),
+    (may_create, lasting, ends, zone, parents): (bool, bool, Ends, &Zone, &mut Parents),
 ) -> Result<TablePlan> {
     let source = &chosen.table;
     let Wanted { table: wanted, losses, notes } = shape::wanted(target, &chosen.there, name, ends, parents);
@@ -363,7 +378,7 @@ fn plan_table(
     let filled = chosen.filled(target, &have)?;
     notes.extend(filled.iter().map(|(column, _)| format!("{} of new rows is filled with a constant", column.name)));
     let sent = chosen.there.project(&(0..source.columns.len()).collect::<Vec<_>>());
-    let pairs = pair_columns(target.label(), &sent, &have, &mut notes)?;
+    let pairs = pair_columns(target.label(), &sent, &have, (&chosen.may_wait(lasting), &mut notes))?;
     refuse_lacking(&have, &pairs, &filled)?;
     let (from, to): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
     let (mut from_table, mut to_table) = (source.project(&from), have.project(&to));

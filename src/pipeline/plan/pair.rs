@@ -13,7 +13,7 @@ use crate::model::{Column, ColumnDef, Index, Key, LogicalType, Table, convertibl
 /// `SchemaMismatch` for a column that the second lacks, or that holds something else there; `target` is what people call
 /// the database of the second.
 pub fn paired(target: &str, first: &Table, second: &Table) -> Result<(Table, Table, Option<Key>)> {
-    let pairs = pair_columns(target, first, second, &mut Vec::new())?;
+    let pairs = pair_columns(target, first, second, (&[], &mut Vec::new()))?;
     let (from, to): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
     let (mut first, mut second) = (first.project(&from), second.project(&to));
     let key = agree_on_key(&mut first, &mut second);
@@ -36,12 +36,12 @@ pub fn agree_on_key(source: &mut Table, target: &mut Table) -> Option<Key> {
     key
 }
 
-/// Columns that both tables have, as positions; a column that only the source has is an error.
+/// Columns that both tables have, as positions; a column that only the source has is an error, unless it may wait.
 pub(super) fn pair_columns(
     target: &str,
     source: &Table,
     have: &Table,
-    notes: &mut Vec<String>,
+    (may_wait, notes): (&[bool], &mut Vec<String>),
 ) -> Result<Vec<(usize, usize)>> {
     let known: Vec<&str> = have.columns.iter().map(|c| c.name.as_str()).collect();
     let mut pairs: Vec<(usize, usize)> = Vec::new();
@@ -53,6 +53,10 @@ pub(super) fn pair_columns(
             if column.generated {
                 notes
                     .push(format!("{} is computed at the source and not at the target; it is not copied", column.name));
+                continue;
+            }
+            if may_wait.get(at) == Some(&true) {
+                notes.push(format!("column {} is left out until {target} has it too", column.name));
                 continue;
             }
             return Err(Error::new(

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rowferry::engine::memory::Memory;
 use rowferry::engine::{
-    Abilities, ChangeLog, Database, Lock, Logged, Lookup, MappedColumn, Result, RowLock, Snapshot, TableDdl, Target,
-    WriteMode, WriteOptions,
+    Abilities, ChangeLog, Database, Lock, Logged, Lookup, MappedColumn, Object, Result, RowLock, Snapshot, TableDdl,
+    Target, WriteMode, WriteOptions,
 };
 use rowferry::model::{Batch, Column, ColumnDef, Site, Table, TableName, Zone};
 use tokio::task::yield_now;
@@ -82,6 +82,10 @@ impl Database for Paced {
         self.memory.drop_ddl(name)
     }
 
+    fn alter_column_ddl(&self, table: &TableName, column: &str, to: &ColumnDef) -> Vec<String> {
+        self.memory.alter_column_ddl(table, column, to)
+    }
+
     fn name_fault(&self, name: &str) -> Option<String> {
         self.memory.name_fault(name)
     }
@@ -94,8 +98,16 @@ impl Database for Paced {
         self.memory.change_logs(tables)
     }
 
+    async fn capture_faults(&self, tables: &[TableName]) -> Result<Vec<String>> {
+        self.memory.capture_faults(tables).await
+    }
+
     async fn own_triggers(&self) -> Result<Vec<String>> {
         self.memory.own_triggers().await
+    }
+
+    async fn objects(&self, names: &[TableName]) -> Result<Vec<Object>> {
+        self.memory.objects(names).await
     }
 
     /// Anybody may bring a pair in step: what must hold holds though two do at once.
