@@ -239,31 +239,45 @@ fn reading(e: Error, book: &Book) -> Error {
     e.context(format!("reading the changes of {}", book.logged.table.name))
 }
 
-/// Reads what stands under these keys, with the entry of [`Entry::standing_at`] where a row has none. Also the places of those
-/// keys that have lines in the log or whose entry is of another content: they are left out, and can be read once
-/// they are folded.
+/// What stands under keys at one point.
+#[derive(Debug)]
+pub struct Now {
+    /// The rows, with the entry of [`Entry::standing_at`] where a row has none.
+    pub changes: Changes,
+    /// The places of those keys that have lines in the log or whose entry is of another content: they are left out, and
+    /// can be read once they are folded.
+    pub left_out: Vec<usize>,
+    /// The last number that the site had given out then, with what it noted with it; none: it has given out none.
+    pub last: Option<(i64, i64)>,
+}
+
+/// Reads what stands under these keys.
 pub async fn changes_of(
     site: &Site,
     (book, which): (&Book, Which<'_>),
     columns: &Arc<Table>,
     target: &mut dyn Target,
     keys: &Batch,
-) -> Result<(Changes, Vec<usize>)> {
+) -> Result<Now> {
     target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
     let read = async {
+        let last = site.last_number(target).await?;
+        let last = site.mark_at(target, last).await?;
         let known = read(target, book, keys).await?;
         let entry = |row| {
             let known = known.get(&key_id(keys, row, &places(book))).filter(|known| !known.is_parted());
             known.map(|known| known.entry.clone())
         };
-        standing(site, (book, which), columns, target, keys, (0..keys.rows()).map(entry).collect()).await
+        let found = (0..keys.rows()).map(entry).collect();
+        let (changes, left_out) = standing(site, (book, which), columns, target, keys, found).await?;
+        Ok(Now { changes, left_out, last })
     }
     .await;
     // The connection may be what failed; dropping it ends the transaction too.
     let ended = target.rollback().await;
-    let changes = read.map_err(|e: Error| e.context(format!("reading rows of {}", book.logged.table.name)))?;
+    let now = read.map_err(|e: Error| e.context(format!("reading rows of {}", book.logged.table.name)))?;
     ended?;
-    Ok(changes)
+    Ok(now)
 }
 
 async fn standing(

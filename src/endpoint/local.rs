@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::mapping::shifts;
 use super::{
-    Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place,
-    Receiver, Resumed, Route, Sender, Standing, Start,
+    Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Mark, Outcome, Outstanding, Parcel, Place,
+    Receiver, Resumed, Route, Sender, Standing, Standings, Start,
 };
 use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
-    FittedBatch, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
+    FittedBatch, Now, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
     fold_part, fold_tables, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
@@ -111,6 +111,18 @@ impl LocalSender {
         (reader, cursor)
     }
 
+    /// The reader as a whole, and what it has seen.
+    fn seen(&self, seen: Option<(u32, Mark)>) -> (Reader, Option<Cursor>) {
+        let table = Cursor::SEEN;
+        let cursor = seen.map(|(epoch, Mark { position, token })| Cursor {
+            source: crate::model::Site { id: self.site.id.id, epoch },
+            table,
+            position,
+            token,
+        });
+        (Reader { site: self.route.to.site, number: table, table }, cursor)
+    }
+
     /// Folds as much as one transaction takes.
     async fn fold_once(&mut self, tables: &[Place]) -> Outcome<Part> {
         let books = self.books_of(tables)?;
@@ -186,15 +198,16 @@ pub(super) fn own_keys(
 
 #[async_trait]
 impl Sender for LocalSender {
-    async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed> {
+    async fn resume(&mut self, reader: &Standings) -> Result<Resumed> {
         (self.in_parts, self.deletions) = (None, 0);
-        let (mut tables, mut readers) = (Vec::with_capacity(reader.len()), Vec::with_capacity(reader.len()));
-        for (table, (standing, book)) in reader.iter().zip(&self.books).enumerate() {
+        let (mut tables, mut readers) = (Vec::new(), Vec::new());
+        for (table, (standing, book)) in reader.tables.iter().zip(&self.books).enumerate() {
             // Without those that take no part at either end.
             let (Some(standing), Ok(book)) = (standing, book) else { continue };
             tables.push(table);
             readers.push(self.reader(standing, book));
         }
+        readers.push(self.seen(reader.seen));
         let target = self.connection.as_mut();
         target.begin(POINT).await?;
         let judged = async {
@@ -219,10 +232,15 @@ impl Sender for LocalSender {
         if worst(Verdict::ReaderRestored) {
             return Ok(Resumed::ReaderRestored);
         }
-        let mut starts = vec![Start::Not; reader.len()];
+        let mut starts = vec![Start::Not; reader.tables.len()];
         let mut noted = Vec::with_capacity(judged.len());
+        if let Some((whole, Some(cursor))) = readers.pop()
+            && cursor.source.epoch == self.site.id.epoch
+        {
+            noted.push((whole, cursor.position));
+        }
         for ((table, (read, _)), verdict) in tables.into_iter().zip(readers).zip(judged) {
-            let standing = reader[table].and_then(|standing| standing.at);
+            let standing = reader.tables[table].and_then(|standing| standing.at);
             starts[table] = match (standing, verdict) {
                 (None, _) => Start::Never,
                 (Some((_, place)), Verdict::Fits) => Start::Place(place),
@@ -292,6 +310,7 @@ impl Sender for LocalSender {
         Ok(Parcel {
             changes: tables.filter(|(_, changes)| !changes.entries.is_empty()).collect(),
             places: after.iter().map(place).collect(),
+            seen: (read.position > 0).then_some(Mark { position: read.position, token: read.token }),
             more: read.more,
         })
     }
@@ -315,11 +334,12 @@ impl Sender for LocalSender {
         let book = self.book(table)?.clone();
         let batch = Batch::new(book.keys.clone(), batch.into_columns());
         let which = which(&self.route, mapping, &book);
-        let (changes, left_out) =
+        let Now { changes, left_out, last } =
             changes_of(&self.site, (&book, which), &mapping.from, self.connection.as_mut(), &batch)
                 .await
                 .map_err(Fault::at(table))?;
-        Ok(Current { changes, left_out: left_out.into_iter().map(|row| fits[row]).collect() })
+        let seen = last.map(|(position, token)| Mark { position, token });
+        Ok(Current { changes, left_out: left_out.into_iter().map(|row| fits[row]).collect(), seen })
     }
 
     async fn rows(&mut self, table: usize, limits: BatchLimits) -> Outcome<Reading> {
@@ -439,8 +459,10 @@ impl LocalReceiver {
         let target = self.connection.as_mut();
         let applied = apply(&self.site, target, &incoming, &mut records).await?;
         records.write(target).await?;
+        let seen = |Mark { position, token }| Cursor { source: route.from.site, table: Cursor::SEEN, position, token };
+        let mut cursors: Vec<Cursor> = parcel.seen.map(seen).into_iter().collect();
         if !parcel.places.is_empty() {
-            let (mut conditions, mut cursors, mut columns) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut conditions, mut columns) = (Vec::new(), Vec::new());
             for &Place { table: at, position, token } in &parcel.places {
                 let (source, table) = (route.from.site, intake(&self.intakes, at)?.book.logged.n);
                 conditions.push((Through { site: source, table }, route.entering(at)));
@@ -449,13 +471,13 @@ impl LocalReceiver {
             }
             self.site.set_conditions(target, &conditions).await?;
             self.site.set_columns(target, &columns, false).await?;
-            self.site.set_cursors(target, &cursors).await?;
         }
+        self.site.set_cursors(target, &cursors).await?;
         Ok(applied)
     }
 
     /// As [`Receiver::cursors`], by the books. Under another condition than so far a table was not read at all.
-    async fn read_cursors(&mut self) -> Result<Vec<Option<Standing>>> {
+    async fn read_cursors(&mut self) -> Result<Standings> {
         let site = self.route.from.site;
         let numbers: Vec<(usize, u32)> = (self.intakes.iter().enumerate())
             .filter_map(|(at, intake)| Some((at, intake.as_ref().ok()?.book.logged.n)))
@@ -469,14 +491,17 @@ impl LocalReceiver {
         let columns: Vec<(Through, String)> =
             numbers.iter().map(|&(at, table)| (Through { site, table }, columns_of(&self.route.tables[at]))).collect();
         let widened = self.site.are_other_columns(target, &columns).await?;
-        let cursors = self.site.cursors(target, site.id, numbers.iter().map(|(_, table)| *table)).await?;
+        let cursors = (numbers.iter().map(|(_, table)| *table)).chain([Cursor::SEEN]);
+        let cursors = self.site.cursors(target, site.id, cursors).await?;
+        let seen = cursors.get(&Cursor::SEEN);
+        let seen = seen.map(|c| (c.source.epoch, Mark { position: c.position, token: c.token }));
         let mut standing = vec![None; self.intakes.len()];
         for (((table, number), same), widened) in numbers.into_iter().zip(same).zip(widened) {
             let cursor = cursors.get(&number).filter(|_| same);
             let at = cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token }));
             standing[table] = Some(Standing { number, at, widened });
         }
-        Ok(standing)
+        Ok(Standings { tables: standing, seen })
     }
 
     /// The rows that stand under keys in this end's own form, by the keys.
@@ -525,7 +550,7 @@ fn intake(intakes: &[Result<Intake>], at: usize) -> Outcome<&Intake> {
 
 #[async_trait]
 impl Receiver for LocalReceiver {
-    async fn cursors(&mut self) -> Result<Vec<Option<Standing>>> {
+    async fn cursors(&mut self) -> Result<Standings> {
         self.connection.begin(POINT).await?;
         let stood = self.read_cursors().await;
         self.connection.rollback().await?;

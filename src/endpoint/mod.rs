@@ -80,6 +80,25 @@ pub struct Place {
     pub token: i64,
 }
 
+/// The last of the numbers that a site had given out, and what it has noted with that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The number.
+    pub position: i64,
+    /// What the site has noted with it.
+    pub token: i64,
+}
+
+/// How far the receiving end says that it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standings {
+    /// With each table of the route; `None` for a table that takes no part there.
+    pub tables: Vec<Option<Standing>>,
+    /// Which of the sending site's writes it may have taken in, in any sync, and the epoch in which that site was then. No
+    /// cursor has to have passed them yet: a first run takes in rows before there is a cursor.
+    pub seen: Option<(u32, Mark)>,
+}
+
 /// How far the receiving end says that it is with one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -148,6 +167,8 @@ pub struct Parcel {
     pub changes: Vec<(usize, Changes)>,
     /// Where the receiving end stands once it has taken it in.
     pub places: Vec<Place>,
+    /// What the site had given out when this was read; none: nothing yet, or it gives out none.
+    pub seen: Option<Mark>,
     /// Whether the sender has more.
     pub more: bool,
 }
@@ -159,6 +180,16 @@ pub struct Current {
     pub changes: Changes,
     /// Rows of the keys asked for that cannot be told just now: they are being written. Fold, and ask again.
     pub left_out: Vec<usize>,
+    /// See [`Parcel::seen`].
+    pub seen: Option<Mark>,
+}
+
+impl Current {
+    /// As a parcel that moves no cursor.
+    #[must_use]
+    pub fn parcel(self, table: usize) -> Parcel {
+        Parcel { changes: vec![(table, self.changes)], places: Vec::new(), seen: self.seen, more: false }
+    }
 }
 
 /// Keys of rows that are asked for, with the columns of [`Mapping::from_keys`] or [`Mapping::to_keys`].
@@ -200,7 +231,7 @@ pub trait Sender: Send {
     ///
     /// `CursorLost` when the receiving end knows a later state of this site than this site: the database was restored,
     /// or it is a copy. It goes on under another name then, and both ends have to be opened anew.
-    async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed>;
+    async fn resume(&mut self, reader: &Standings) -> Result<Resumed>;
 
     /// Gives versions to what was written to these tables and is not yet among the changes, all of it.
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded>;
@@ -239,8 +270,8 @@ pub trait Sender: Send {
 /// The end that takes changes in.
 #[async_trait]
 pub trait Receiver: Send {
-    /// How far it has read the sender's changes of each table; `None` for a table that takes no part here.
-    async fn cursors(&mut self) -> Result<Vec<Option<Standing>>>;
+    /// How far it has read the sender's changes.
+    async fn cursors(&mut self) -> Result<Standings>;
 
     /// Its database was restored: it goes on under another name, and has to be opened anew.
     async fn renew(&mut self) -> Result<()>;

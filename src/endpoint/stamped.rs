@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::local::own_keys;
-use super::{Current, Fault, Folded, Keys, Outcome, Parcel, Place, Resumed, Route, Sender, Standing, Start};
+use super::{Current, Fault, Folded, Keys, Outcome, Parcel, Place, Resumed, Route, Sender, Standing, Standings, Start};
 use crate::capture::{Changes, FittedBatch, Reading, read as read_rows};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
 use crate::model::{Batch, BatchLimits, Clock, Entry, Vector, Version, moment, row_digest};
@@ -168,14 +168,14 @@ impl StampedSender {
 
 #[async_trait]
 impl Sender for StampedSender {
-    async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed> {
+    async fn resume(&mut self, reader: &Standings) -> Result<Resumed> {
         self.feed = None;
         let start = |standing: &Option<Standing>| match standing {
             None => Start::Not,
             Some(Standing { at: None, .. }) => Start::Never,
             Some(Standing { at: Some((_, place)), .. }) => Start::Place(*place),
         };
-        Ok(Resumed::At(reader.iter().map(start).collect()))
+        Ok(Resumed::At(reader.tables.iter().map(start).collect()))
     }
 
     async fn fold(&mut self, _tables: &[Place]) -> Outcome<Folded> {
@@ -222,10 +222,10 @@ impl Sender for StampedSender {
             if meant.rows() > 0 {
                 let changes = self.told(table, meant).await?;
                 self.feed = Some(feed);
-                return Ok(Parcel { changes: vec![(table, changes)], places, more: true });
+                return Ok(Parcel { changes: vec![(table, changes)], places, seen: None, more: true });
             }
         }
-        Ok(Parcel { changes: Vec::new(), places, more: false })
+        Ok(Parcel { changes: Vec::new(), places, seen: None, more: false })
     }
 
     async fn deleted(&mut self, after: Place, _limit: usize) -> Outcome<(Batch, Place)> {
@@ -243,7 +243,7 @@ impl Sender for StampedSender {
         let found = self.connection.lookup(&mapping.from, &keys, RowLock::None).await;
         self.connection.rollback().await?;
         let changes = self.told(table, found.map_err(Fault::at(table))?).await?;
-        Ok(Current { changes, left_out: Vec::new() })
+        Ok(Current { changes, left_out: Vec::new(), seen: None })
     }
 
     async fn rows(&mut self, table: usize, limits: BatchLimits) -> Outcome<Reading> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::apply::Applied;
 use crate::conflict::{FirstRun, Policy, Rule, Side};
 use crate::endpoint::{
-    Basis, Differing, End, Fault, Filter, Mapping, Outstanding, Place, Resumed, Route, Standing, Start,
+    Basis, Differing, End, Fault, Filter, Mapping, Mark, Outstanding, Place, Resumed, Route, Standing, Standings, Start,
 };
 use crate::engine::{Error, ErrorKind, Letters};
 use crate::model::{BatchLimits, Site, Table, TableName, Zone};
@@ -485,7 +485,7 @@ pub enum Sending {
     /// Opens it.
     Open(Box<About<WireRoute>>),
     /// Where the other end goes on.
-    Resume(Vec<Option<WireStanding>>),
+    Resume(WireStandings),
     /// Gives versions.
     Fold(Vec<WirePlace>),
     /// Keys follow.
@@ -521,7 +521,7 @@ pub enum Receiving {
     /// Keys of rows that nobody has written; whether a key follows.
     Unversioned(usize, bool, usize),
     /// Changes of these tables follow.
-    Take(Vec<usize>, Vec<WirePlace>, bool),
+    Take(Vec<usize>, Vec<WirePlace>, Option<WireMark>, bool),
     /// All rows of these tables were compared.
     Settle(Vec<usize>),
     /// What was set aside.
@@ -596,6 +596,40 @@ impl From<WireStanding> for Standing {
     }
 }
 
+/// [`Mark`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct WireMark(i64, i64);
+
+impl From<Mark> for WireMark {
+    fn from(Mark { position, token }: Mark) -> Self {
+        Self(position, token)
+    }
+}
+
+impl From<WireMark> for Mark {
+    fn from(WireMark(position, token): WireMark) -> Self {
+        Self { position, token }
+    }
+}
+
+/// [`Standings`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WireStandings(Vec<Option<WireStanding>>, Option<(u32, WireMark)>);
+
+impl From<Standings> for WireStandings {
+    fn from(Standings { tables, seen }: Standings) -> Self {
+        let tables = tables.into_iter().map(|standing| standing.map(Into::into)).collect();
+        Self(tables, seen.map(|(epoch, mark)| (epoch, mark.into())))
+    }
+}
+
+impl From<WireStandings> for Standings {
+    fn from(WireStandings(tables, seen): WireStandings) -> Self {
+        let tables = tables.into_iter().map(|standing| standing.map(Into::into)).collect();
+        Self { tables, seen: seen.map(|(epoch, mark)| (epoch, mark.into())) }
+    }
+}
+
 /// [`BatchLimits`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct WireLimits(usize, usize);
@@ -641,14 +675,14 @@ pub enum Told {
     Differing(Vec<usize>),
     /// Tables that were emptied, and that were doubted.
     Folded(Vec<usize>, Vec<usize>),
-    /// Changes of these tables follow; where the other end stands then, and whether there is more.
-    Parcel(Vec<usize>, Vec<WirePlace>, bool),
+    /// Changes of these tables follow; where the other end stands then, what it has seen, and whether there is more.
+    Parcel(Vec<usize>, Vec<WirePlace>, Option<WireMark>, bool),
     /// Keys follow.
     Deleted(WirePlace),
-    /// Changes follow; the keys that cannot be told just now.
-    Current(Vec<usize>),
+    /// Changes follow; the keys that cannot be told just now, and what the other end has seen then.
+    Current(Vec<usize>, Option<WireMark>),
     /// How far it is.
-    Cursors(Vec<Option<WireStanding>>),
+    Cursors(WireStandings),
     /// A number.
     Count(u64),
     /// Keys follow, and where to go on, if there is more.

@@ -25,7 +25,7 @@ pub use guard::guarded;
 pub use link::Link;
 pub use message::{
     About, Asked, Hello, MIME, Numbered, PROTOCOL, Prepared, Preparing, Receiving, Sending, Told, Welcome,
-    WireCaptured, WireMapping, WireOptions, WireOrigin, WirePlace, WirePlan, WireRoute, WireStanding, basis, path,
+    WireCaptured, WireMapping, WireOptions, WireOrigin, WirePlace, WirePlan, WireRoute, WireStandings, basis, path,
     refused,
 };
 pub use remote::RemoteEndpoint;

@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::codec::{Damaged, Nonce, Reader, Writer};
 use super::link::{Answered, Link, Pieces, nonce};
-use super::message::{Numbered, Receiving, Sending, Told, WirePlace, WireStanding, applied, path};
+use super::message::{Numbered, Receiving, Sending, Told, WirePlace, applied, path};
 use crate::apply::Applied;
 use crate::capture::{FittedBatch, Reading, interrupted};
 use crate::endpoint::{
     Basis, Current, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
-    Route, Sender, Standing,
+    Route, Sender, Standings,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Table};
@@ -185,9 +185,8 @@ impl Drop for RemoteSender {
 
 #[async_trait]
 impl Sender for RemoteSender {
-    async fn resume(&mut self, reader: &[Option<Standing>]) -> Result<Resumed> {
-        let reader = reader.iter().map(|standing| standing.map(WireStanding::from)).collect();
-        let answer = self.call(Sending::Resume(reader), |_| {}).await?;
+    async fn resume(&mut self, reader: &Standings) -> Result<Resumed> {
+        let answer = self.call(Sending::Resume(reader.clone().into()), |_| {}).await?;
         match answer.told {
             Told::Resumed(None) => Ok(Resumed::ReaderRestored),
             Told::Resumed(Some(starts)) if starts.len() == self.route.tables.len() => {
@@ -225,7 +224,7 @@ impl Sender for RemoteSender {
     async fn changes(&mut self, after: &[Place], limits: BatchLimits) -> Outcome<Parcel> {
         let ask = Sending::Changes(after.iter().map(|place| (*place).into()).collect(), limits.into());
         let answer = self.call(ask, |_| {}).await?;
-        let Told::Parcel(tables, at, more) = answer.told else { return Err(self.session.senseless()) };
+        let Told::Parcel(tables, at, seen, more) = answer.told else { return Err(self.session.senseless()) };
         let route = &self.route;
         let read = || {
             let mut reader = Reader::new(&answer.body)?;
@@ -235,7 +234,7 @@ impl Sender for RemoteSender {
                 changes.push((at, reader.changes(&mapping.from_keys, &mapping.from)?));
             }
             reader.end()?;
-            Ok(Parcel { changes, places: places(route, at)?, more })
+            Ok(Parcel { changes, places: places(route, at)?, seen: seen.map(Into::into), more })
         };
         read().map_err(self.session.damaged())
     }
@@ -253,7 +252,7 @@ impl Sender for RemoteSender {
             Keys::Received(keys) => (true, keys),
         };
         let answer = self.call(Sending::Current(table, received), |writer| writer.batch(keys)).await?;
-        let Told::Current(left_out) = answer.told else { return Err(self.session.senseless()) };
+        let Told::Current(left_out, seen) = answer.told else { return Err(self.session.senseless()) };
         let mapping = self.table(table);
         let read = || {
             let mut reader = Reader::new(&answer.body)?;
@@ -262,7 +261,7 @@ impl Sender for RemoteSender {
             if left_out.iter().any(|&row| row >= keys.rows()) { Err(Damaged) } else { Ok(changes) }
         };
         let changes = read().map_err(self.session.damaged())?;
-        Ok(Current { changes, left_out })
+        Ok(Current { changes, left_out, seen: seen.map(Into::into) })
     }
 
     async fn rows(&mut self, table: usize, limits: BatchLimits) -> Outcome<Reading> {
@@ -378,13 +377,11 @@ impl Drop for RemoteReceiver {
 
 #[async_trait]
 impl Receiver for RemoteReceiver {
-    async fn cursors(&mut self) -> Result<Vec<Option<Standing>>> {
-        match self.call(Receiving::Cursors, |_| {}).await?.told {
-            Told::Cursors(all) if all.len() == self.route.tables.len() => {
-                Ok(all.into_iter().map(|standing| standing.map(Into::into)).collect())
-            }
-            _ => Err(self.session.senseless().into()),
-        }
+    async fn cursors(&mut self) -> Result<Standings> {
+        let answer = self.call(Receiving::Cursors, |_| {}).await?;
+        let Told::Cursors(all) = answer.told else { return Err(self.session.senseless().into()) };
+        let all = Standings::from(all);
+        if all.tables.len() == self.route.tables.len() { Ok(all) } else { Err(self.session.senseless().into()) }
     }
 
     async fn renew(&mut self) -> Result<()> {
@@ -432,7 +429,7 @@ impl Receiver for RemoteReceiver {
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
         let tables = parcel.changes.iter().map(|(at, _)| *at).collect();
         let places = parcel.places.iter().map(|place| (*place).into()).collect();
-        let ask = Receiving::Take(tables, places, basis == Basis::Meeting);
+        let ask = Receiving::Take(tables, places, parcel.seen.map(Into::into), basis == Basis::Meeting);
         let behind = |writer: &mut Writer| parcel.changes.iter().for_each(|(_, changes)| writer.changes(changes));
         match self.call(ask, behind).await?.told {
             Told::Taken(all) if all.len() == parcel.changes.len() => Ok(all.into_iter().map(applied).collect()),

@@ -12,7 +12,7 @@ use super::sync::TRIES;
 use crate::apply::{Fill, Settled, image, key_of, row_of};
 use crate::capture::Changes;
 use crate::conflict::Origin;
-use crate::endpoint::{Basis, End, Keys, LocalReceiver, LocalSender, Mapping, Parcel, Place, Receiver, Route, Sender};
+use crate::endpoint::{Basis, Current, End, Keys, LocalReceiver, LocalSender, Mapping, Parcel, Place, Receiver, Route, Sender};
 use crate::engine::{Error, ErrorKind, Result, WriteOptions};
 use crate::model::{Batch, Clock, Entry, TableName, Vector};
 use crate::site::{Conflict, Site, key_id};
@@ -53,8 +53,8 @@ impl Pair {
         recorder.find(&conflict.table, &self.options.name)?;
         other.find(&recorder.mapping().to.name.to_string(), &self.options.name)?;
         let key = recorder.key(&conflict.key)?;
-        let here = recorder.current(&Keys::Sent(key.clone())).await?;
-        let there = other.current(&Keys::Received(key.clone())).await?;
+        let here = recorder.current(&Keys::Sent(key.clone())).await?.changes;
+        let there = other.current(&Keys::Received(key.clone())).await?.changes;
 
         let from_target = if open { keep == Keep::Target } else { at_target };
         let first_records = from_target == at_target;
@@ -75,14 +75,14 @@ impl Pair {
         second.take(first, now.clone()).await?;
 
         // What the first end's own triggers made of it is what both have now.
-        let (kept, lost) = (shown(&now), shown(if open { theirs } else { ours }));
+        let (kept, lost) = (shown(&now.changes), shown(if open { theirs } else { ours }));
         let (winner, source_image, target_image) = match keep {
             Keep::Source => ("source", &kept, &lost),
             Keep::Target => ("target", &lost, &kept),
         };
         let sync = &self.options.name;
         let settled = Settled { id: &conflict.id, sync, winner, source: source_image, target: target_image };
-        let other_key = other.current(&Keys::Received(key.clone())).await?.keys;
+        let other_key = other.current(&Keys::Received(key.clone())).await?.changes.keys;
         recorder.settle(&settled, &key).await?;
         other.settle(&settled, &other_key).await
     }
@@ -109,7 +109,7 @@ impl Pair {
         let keys = Batch::new(theirs.clone(), columns);
         let current = sender.current(&Keys::Received(keys)).await?;
         let mut receiver = LocalReceiver::open(&to, &sender.route).await?;
-        receiver.take(&parcel(sender.table, current), Basis::Written).await?;
+        receiver.take(&current.parcel(sender.table), Basis::Written).await?;
         Ok(())
     }
 
@@ -169,12 +169,12 @@ impl<'a> Seat<'a> {
     }
 
     /// What stands here under keys, with its versions.
-    async fn current(&mut self, keys: &Keys) -> Result<Changes> {
+    async fn current(&mut self, keys: &Keys) -> Result<Current> {
         for _ in 0..TRIES {
             self.sender.fold(&[Place { table: self.table, position: i64::MAX, token: 0 }]).await?;
             let current = self.sender.current(self.table, keys).await?;
             if current.left_out.is_empty() {
-                return Ok(current.changes);
+                return Ok(current);
             }
         }
         Err(written(&self.mapping().from.name))
@@ -224,24 +224,26 @@ impl<'a> Seat<'a> {
             ..(*self.route).clone()
         };
         let mut receiver = LocalReceiver::open(self.site, &Arc::new(own)).await?;
-        self.taken(&mut receiver, 0, change).await
+        let parcel = Parcel { changes: vec![(0, change)], places: Vec::new(), seen: None, more: false };
+        self.taken(&mut receiver, &parcel).await
     }
 
     /// Takes in what the other end sends.
-    async fn take(&self, other: &Seat<'_>, change: Changes) -> Result<()> {
+    async fn take(&self, other: &Seat<'_>, now: Current) -> Result<()> {
         let mut receiver = LocalReceiver::open(self.site, &other.route).await?;
-        self.taken(&mut receiver, other.table, change).await
+        self.taken(&mut receiver, &now.parcel(other.table)).await
     }
 
-    async fn taken(&self, receiver: &mut LocalReceiver, at: usize, change: Changes) -> Result<()> {
+    async fn taken(&self, receiver: &mut LocalReceiver, parcel: &Parcel) -> Result<()> {
+        let Some((at, change)) = parcel.changes.first() else { return Ok(()) };
         let table = &self.mapping().from.name;
         let id = |keys: &Batch, row| key_id(keys, row, &(0..keys.columns().len()).collect::<Vec<_>>());
         let key = id(&change.keys, 0);
-        let applied = receiver.take(&parcel(at, change), Basis::Written).await?;
+        let applied = receiver.take(parcel, Basis::Written).await?;
         if applied.iter().any(|a| a.conflicts > 0) {
             return Err(written(table));
         }
-        let aside = receiver.aside(at, ASIDE_MAX).await?;
+        let aside = receiver.aside(*at, ASIDE_MAX).await?;
         if (0..aside.rows()).any(|row| id(&aside, row) == key) {
             let message = format!("{table} refuses the row; 'rowferry quarantine list' says why");
             return Err(Error::new(ErrorKind::Constraint, message));
@@ -255,10 +257,6 @@ impl<'a> Seat<'a> {
         settled.write(connection.as_mut(), self.site, &self.mapping().from.name, key).await?;
         connection.commit().await
     }
-}
-
-fn parcel(table: usize, changes: Changes) -> Parcel {
-    Parcel { changes: vec![(table, changes)], places: Vec::new(), more: false }
 }
 
 /// The image of one row, null when there is none.

@@ -68,7 +68,7 @@ pub async fn agree(ends: &mut Direction<'_>) -> Result<Agreed> {
         match ends.from.resume(&standing).await? {
             Resumed::At(starts) => {
                 let goes_on = |at: &usize| matches!(starts[*at], Start::Place(_));
-                let widened = |at: &usize| standing[*at].is_some_and(|standing| standing.widened) && goes_on(at);
+                let widened = |at: &usize| standing.tables[*at].is_some_and(|standing| standing.widened) && goes_on(at);
                 let widened = (0..starts.len()).filter(widened).collect();
                 return Ok(Agreed { starts, widened });
             }
@@ -465,13 +465,14 @@ impl Run<'_> {
     /// may have met elsewhere.
     async fn bring(&mut self, table: usize, mut keys: Batch, basis: Basis) -> Outcome<()> {
         for _ in 0..TRIES {
-            let current = self.from.current(table, &Keys::Sent(keys.clone())).await?;
-            let parcel = Parcel { changes: vec![(table, current.changes)], places: Vec::new(), more: false };
+            let mut current = self.from.current(table, &Keys::Sent(keys.clone())).await?;
+            let left_out = std::mem::take(&mut current.left_out);
+            let parcel = current.parcel(table);
             self.take_in(&parcel, basis).await?;
-            if current.left_out.is_empty() {
+            if left_out.is_empty() {
                 return Ok(());
             }
-            keys = keys.select(current.left_out.into_iter());
+            keys = keys.select(left_out.into_iter());
             let place = self.places.iter().find(|place| place.table == table).copied();
             self.from.fold(place.as_slice()).await?;
         }
@@ -493,7 +494,7 @@ impl Run<'_> {
             }
             let current = self.from.current(table, &Keys::Received(aside)).await?;
             let read = current.changes.entries.len();
-            let parcel = Parcel { changes: vec![(table, current.changes)], places: Vec::new(), more: false };
+            let parcel = current.parcel(table);
             let held = self.take_in(&parcel, Basis::Written).await?;
             if held == 0 || read == 0 {
                 return Ok(());

@@ -20,6 +20,18 @@ pub struct Cursor {
     pub token: i64,
 }
 
+impl Cursor {
+    /// In place of a table's number: of all that was ever taken in from that site, whether or not a table's cursor has
+    /// passed it. What a first run or a second try brings has versions that no cursor has passed yet; a source that was
+    /// restored to before these is to be told from one that was not.
+    pub const SEEN: u32 = 0;
+
+    /// Whether this place, of the same site, is not before the other.
+    fn has_passed(&self, other: &Self) -> bool {
+        self.source.epoch == other.source.epoch && self.position >= other.position
+    }
+}
+
 impl Site {
     /// Where this site stands in the feed of `source`, whatever epoch that was in, by its own tables of these numbers;
     /// without those that never read it.
@@ -40,13 +52,14 @@ impl Site {
         Ok((0..found.rows()).filter_map(cursor).collect())
     }
 
-    /// Notes places in the feed of one site, in the open transaction.
+    /// Notes places in the feed of one site, in the open transaction. What was seen stays seen.
     pub async fn set_cursors(&self, target: &mut dyn Target, cursors: &[Cursor]) -> Result<()> {
         let Some(source) = cursors.first().map(|cursor| cursor.source.id) else { return Ok(()) };
         let there = self.cursors(target, source, cursors.iter().map(|cursor| cursor.table)).await?;
         for mode in [WriteMode::Update, WriteMode::Insert] {
             let of = cursors.iter().filter(|c| there.contains_key(&c.table) == (mode == WriteMode::Update));
-            let of: Vec<&Cursor> = of.collect();
+            let passed = |c: &&Cursor| there.get(&c.table).is_some_and(|there| there.has_passed(c));
+            let of: Vec<&Cursor> = of.filter(|c| c.table != Cursor::SEEN || !passed(c)).collect();
             if of.is_empty() {
                 continue;
             }

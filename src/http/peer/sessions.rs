@@ -20,12 +20,12 @@ use crate::capture::Reading;
 use crate::compare::Buckets;
 use crate::endpoint::{
     Current, Fault, Keys, Leaves, LocalReceiver, LocalSender, Outcome, Parcel, Place, Receiver as _, Route,
-    Sender as _, Standing,
+    Sender as _, Standings,
 };
 use crate::engine::{Database, Error, ErrorKind, Lock};
 use crate::model::Batch;
 use crate::peer::{
-    About, Damaged, MIME, Nonce, Numbered, Piece, Reader, Receiving, Sending, Told, WirePlace, WireRoute, WireStanding,
+    About, Damaged, MIME, Nonce, Numbered, Piece, Reader, Receiving, Sending, Told, WirePlace, WireRoute, WireStandings,
     Writer, basis,
 };
 use crate::runtime::random;
@@ -414,9 +414,9 @@ fn places(route: &Route, told: Vec<WirePlace>) -> Result<Vec<Place>, Damaged> {
 }
 
 /// How far the other end is with each table of the route.
-fn standings(route: &Route, told: Vec<Option<WireStanding>>) -> Result<Vec<Option<Standing>>, Damaged> {
-    let standing: Vec<Option<Standing>> = told.into_iter().map(|standing| standing.map(Into::into)).collect();
-    if standing.len() == route.tables.len() { Ok(standing) } else { Err(Damaged) }
+fn standings(route: &Route, told: WireStandings) -> Result<Standings, Damaged> {
+    let standing = Standings::from(told);
+    if standing.tables.len() == route.tables.len() { Ok(standing) } else { Err(Damaged) }
 }
 
 fn table(route: &Route, at: usize) -> Result<usize, Damaged> {
@@ -468,10 +468,11 @@ impl Asked for Sending {
             }
             Self::Changes(told, limits) => {
                 let parcel = end.changes(&places(&route, told)?, limits.into()).await;
-                parcel.map(|Parcel { changes, places, more }| {
+                parcel.map(|Parcel { changes, places, seen, more }| {
                     let (tables, changes): (Vec<usize>, Vec<_>) = changes.into_iter().unzip();
                     let rows = changes.iter().map(|changes| changes.entries.len()).sum();
-                    let told = Told::Parcel(tables, places.into_iter().map(WirePlace::from).collect(), more);
+                    let places = places.into_iter().map(WirePlace::from).collect();
+                    let told = Told::Parcel(tables, places, seen.map(Into::into), more);
                     Done { told, behind: Behind::Changes(changes), rows }
                 })
             }
@@ -490,8 +491,8 @@ impl Asked for Sending {
                 } else {
                     Keys::Sent(reader.batch(&mapping.from_keys)?)
                 };
-                end.current(at, &keys).await.map(|Current { changes, left_out }| Done {
-                    told: Told::Current(left_out),
+                end.current(at, &keys).await.map(|Current { changes, left_out, seen }| Done {
+                    told: Told::Current(left_out, seen.map(Into::into)),
                     rows: changes.entries.len(),
                     behind: Behind::Changes(vec![changes]),
                 })
@@ -530,9 +531,8 @@ impl Asked for Receiving {
         let done: Outcome<Done> = match self {
             Self::Open(_) | Self::Close => return Err(Damaged),
             Self::Cursors => {
-                end.cursors().await.map_err(Fault::from).map(|all| {
-                    Done::of(Told::Cursors(all.into_iter().map(|standing| standing.map(Into::into)).collect()))
-                })
+                let standings = end.cursors().await.map_err(Fault::from);
+                standings.map(|standings| Done::of(Told::Cursors(standings.into())))
             }
             Self::Renew => end.renew().await.map_err(Fault::from).map(|()| Done::of(Told::Done)),
             Self::Rows(at, by_key) => {
@@ -552,7 +552,7 @@ impl Asked for Receiving {
                     Done { told, rows: 0, behind: Behind::Batches(std::iter::once(keys).chain(next).collect()) }
                 })
             }
-            Self::Take(tables, told, meeting) => {
+            Self::Take(tables, told, seen, meeting) => {
                 let mut changes = Vec::with_capacity(tables.len().min(route.tables.len()));
                 for at in tables {
                     let mapping = &route.tables[table(&route, at)?];
@@ -561,7 +561,8 @@ impl Asked for Receiving {
                     }
                     changes.push((at, reader.changes(&mapping.from_keys, &mapping.from)?));
                 }
-                let parcel = Parcel { changes, places: places(&route, told)?, more: false };
+                let seen = seen.map(Into::into);
+                let parcel = Parcel { changes, places: places(&route, told)?, seen, more: false };
                 let rows = parcel.changes.iter().map(|(_, changes)| changes.entries.len()).sum();
                 let taken = end.take(&parcel, basis(meeting)).await;
                 taken.map(|applied| Done { rows, ..Done::of(Told::taken(&applied)) })

@@ -7,7 +7,7 @@ use rowferry::engine::memory::Backup;
 use rowferry::engine::{Database, Error, ErrorKind, WriteMode, WriteOptions};
 use rowferry::model::{Batch, BatchLimits, Cell, Column};
 use rowferry::pipeline::{Pair, PairOptions, PlanOptions, Preference, Report};
-use rowferry::site::{Books, open};
+use rowferry::site::{Books, Cursor, open};
 use tokio_util::sync::CancellationToken;
 
 use super::application::Application;
@@ -261,7 +261,9 @@ impl<'a> World<'a> {
             let at = book.column("position").expect("a column of ours");
             let epoch = i64::from(source.id.epoch);
             let ours = |row: &usize| {
+                // That all was seen is not forgotten: else who sends could be restored to before it, and nobody knew.
                 all.cell(*row, 0) == Cell::Bytes(name(whose).as_bytes())
+                    && all.cell(*row, 1) != Cell::Int(i64::from(Cursor::SEEN))
                     && all.cell(*row, at - 1) == Cell::Int(epoch)
                     && matches!(all.cell(*row, at), Cell::Int(there) if there > position)
             };
