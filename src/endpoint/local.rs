@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::mapping::shifts;
 use super::{
     Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Mark, Outcome, Outstanding, Parcel, Place,
-    Receiver, Resumed, Route, Sender, Standing, Standings, Start,
+    Receiver, Resumed, Route, Seen, Sender, Standing, Standings, Start,
 };
 use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
 use crate::capture::{
@@ -111,18 +111,6 @@ impl LocalSender {
         (reader, cursor)
     }
 
-    /// The reader as a whole, and what it has seen.
-    fn seen(&self, seen: Option<(u32, Mark)>) -> (Reader, Option<Cursor>) {
-        let table = Cursor::SEEN;
-        let cursor = seen.map(|(epoch, Mark { position, token })| Cursor {
-            source: crate::model::Site { id: self.site.id.id, epoch },
-            table,
-            position,
-            token,
-        });
-        (Reader { site: self.route.to.site, number: table, table }, cursor)
-    }
-
     /// Folds as much as one transaction takes.
     async fn fold_once(&mut self, tables: &[Place]) -> Outcome<Part> {
         let books = self.books_of(tables)?;
@@ -178,6 +166,37 @@ impl LocalSender {
     }
 }
 
+/// A reader of a site as a whole, and what it has seen.
+fn as_reader(site: &Site, reader: crate::model::Site, seen: Option<Seen>) -> (Reader, Option<Cursor>) {
+    let table = Cursor::SEEN;
+    let cursor = seen.map(|(epoch, Mark { position, token })| Cursor {
+        source: crate::model::Site { id: site.id.id, epoch },
+        table,
+        position,
+        token,
+    });
+    (Reader { site: reader, number: table, table }, cursor)
+}
+
+fn seen(cursor: &Cursor) -> Seen {
+    (cursor.source.epoch, Mark { position: cursor.position, token: cursor.token })
+}
+
+/// A site goes on under another name, since another has read what it does not have; says so.
+async fn renewed(site: &Site, target: &mut dyn Target, superseded: bool, reader: &str) -> Error {
+    let label = site.database.label();
+    match site.renew(target, superseded).await {
+        Err(e) => e,
+        Ok(()) => Error::new(
+            ErrorKind::CursorLost,
+            format!(
+                "{label} was restored, or is a copy of another database: {reader} has read changes that it does not have; \
+                 it goes on under another name, and all rows are compared"
+            ),
+        ),
+    }
+}
+
 /// The receiver's keys in the form that they have at the sender, and which of them: under what has none, no row stands.
 pub(super) fn own_keys(
     database: &Arc<dyn Database>,
@@ -207,7 +226,7 @@ impl Sender for LocalSender {
             tables.push(table);
             readers.push(self.reader(standing, book));
         }
-        readers.push(self.seen(reader.seen));
+        readers.push(as_reader(&self.site, self.route.to.site, reader.seen));
         let target = self.connection.as_mut();
         target.begin(POINT).await?;
         let judged = async {
@@ -219,15 +238,7 @@ impl Sender for LocalSender {
         let judged = judged?;
         let worst = |verdict| judged.contains(&verdict);
         if worst(Verdict::Restored) || worst(Verdict::Superseded) {
-            self.site.renew(target, worst(Verdict::Superseded)).await?;
-            return Err(Error::new(
-                ErrorKind::CursorLost,
-                format!(
-                    "{} was restored, or is a copy of another database: {} has read changes that it does not have; it goes \
-                     on under another name, and all rows are compared",
-                    self.route.from.label, self.route.to.label
-                ),
-            ));
+            return Err(renewed(&self.site, target, worst(Verdict::Superseded), &self.route.to.label).await);
         }
         if worst(Verdict::ReaderRestored) {
             return Ok(Resumed::ReaderRestored);
@@ -251,6 +262,14 @@ impl Sender for LocalSender {
         }
         self.site.note_readers(target, &noted).await?;
         Ok(Resumed::At(starts))
+    }
+
+    async fn seen(&mut self) -> Result<Option<Seen>> {
+        let target = self.connection.as_mut();
+        target.begin(POINT).await?;
+        let cursors = self.site.cursors(target, self.route.to.site.id, [Cursor::SEEN].into_iter()).await;
+        target.rollback().await?;
+        Ok(cursors?.get(&Cursor::SEEN).map(seen))
     }
 
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded> {
@@ -459,8 +478,8 @@ impl LocalReceiver {
         let target = self.connection.as_mut();
         let applied = apply(&self.site, target, &incoming, &mut records).await?;
         records.write(target).await?;
-        let seen = |Mark { position, token }| Cursor { source: route.from.site, table: Cursor::SEEN, position, token };
-        let mut cursors: Vec<Cursor> = parcel.seen.map(seen).into_iter().collect();
+        let all = |Mark { position, token }| Cursor { source: route.from.site, table: Cursor::SEEN, position, token };
+        let mut cursors: Vec<Cursor> = parcel.seen.map(all).into_iter().collect();
         if !parcel.places.is_empty() {
             let (mut conditions, mut columns) = (Vec::new(), Vec::new());
             for &Place { table: at, position, token } in &parcel.places {
@@ -493,8 +512,7 @@ impl LocalReceiver {
         let widened = self.site.are_other_columns(target, &columns).await?;
         let cursors = (numbers.iter().map(|(_, table)| *table)).chain([Cursor::SEEN]);
         let cursors = self.site.cursors(target, site.id, cursors).await?;
-        let seen = cursors.get(&Cursor::SEEN);
-        let seen = seen.map(|c| (c.source.epoch, Mark { position: c.position, token: c.token }));
+        let seen = cursors.get(&Cursor::SEEN).map(seen);
         let mut standing = vec![None; self.intakes.len()];
         for (((table, number), same), widened) in numbers.into_iter().zip(same).zip(widened) {
             let cursor = cursors.get(&number).filter(|_| same);
@@ -555,6 +573,21 @@ impl Receiver for LocalReceiver {
         let stood = self.read_cursors().await;
         self.connection.rollback().await?;
         stood
+    }
+
+    async fn judge(&mut self, seen: Seen) -> Result<()> {
+        let reader = as_reader(&self.site, self.route.from.site, Some(seen));
+        let target = self.connection.as_mut();
+        target.begin(POINT).await?;
+        let judged = self.site.judge(target, &[reader]).await;
+        target.rollback().await?;
+        match judged?.first() {
+            Some(verdict @ (Verdict::Restored | Verdict::Superseded)) => {
+                let superseded = *verdict == Verdict::Superseded;
+                Err(renewed(&self.site, target, superseded, &self.route.from.label).await)
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn renew(&mut self) -> Result<()> {

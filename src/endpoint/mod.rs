@@ -80,6 +80,10 @@ pub struct Place {
     pub token: i64,
 }
 
+/// Which of a site's writes another one may have taken in, in any sync: the epoch in which the site was then, and what it
+/// had given out.
+pub type Seen = (u32, Mark);
+
 /// The last of the numbers that a site had given out, and what it has noted with that one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
@@ -94,9 +98,9 @@ pub struct Mark {
 pub struct Standings {
     /// With each table of the route; `None` for a table that takes no part there.
     pub tables: Vec<Option<Standing>>,
-    /// Which of the sending site's writes it may have taken in, in any sync, and the epoch in which that site was then. No
-    /// cursor has to have passed them yet: a first run takes in rows before there is a cursor.
-    pub seen: Option<(u32, Mark)>,
+    /// What it has seen of the sending site. No cursor has to have passed that yet: a first run takes in rows before there
+    /// is a cursor.
+    pub seen: Option<Seen>,
 }
 
 /// How far the receiving end says that it is with one table.
@@ -233,6 +237,9 @@ pub trait Sender: Send {
     /// or it is a copy. It goes on under another name then, and both ends have to be opened anew.
     async fn resume(&mut self, reader: &Standings) -> Result<Resumed>;
 
+    /// What it has seen of the receiving site.
+    async fn seen(&mut self) -> Result<Option<Seen>>;
+
     /// Gives versions to what was written to these tables and is not yet among the changes, all of it.
     async fn fold(&mut self, tables: &[Place]) -> Outcome<Folded>;
 
@@ -272,6 +279,10 @@ pub trait Sender: Send {
 pub trait Receiver: Send {
     /// How far it has read the sender's changes.
     async fn cursors(&mut self) -> Result<Standings>;
+
+    /// What the sending end has seen of this site. Asked where changes go this way only, so that no [`Sender`] stands at
+    /// this end; `CursorLost` as in [`Sender::resume`].
+    async fn judge(&mut self, seen: Seen) -> Result<()>;
 
     /// Its database was restored: it goes on under another name, and has to be opened anew.
     async fn renew(&mut self) -> Result<()>;

@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::local::own_keys;
-use super::{Current, Fault, Folded, Keys, Outcome, Parcel, Place, Resumed, Route, Sender, Standing, Standings, Start};
+use super::{
+    Current, Fault, Folded, Keys, Outcome, Parcel, Place, Resumed, Route, Seen, Sender, Standing, Standings, Start,
+};
 use crate::capture::{Changes, FittedBatch, Reading, read as read_rows};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
 use crate::model::{Batch, BatchLimits, Clock, Entry, Vector, Version, moment, row_digest};
@@ -176,6 +178,10 @@ impl Sender for StampedSender {
             Some(Standing { at: Some((_, place)), .. }) => Start::Place(*place),
         };
         Ok(Resumed::At(reader.tables.iter().map(start).collect()))
+    }
+
+    async fn seen(&mut self) -> Result<Option<Seen>> {
+        Ok(None)
     }
 
     async fn fold(&mut self, _tables: &[Place]) -> Outcome<Folded> {

@@ -486,6 +486,8 @@ pub enum Sending {
     Open(Box<About<WireRoute>>),
     /// Where the other end goes on.
     Resume(WireStandings),
+    /// What it has seen of the other end.
+    Seen,
     /// Gives versions.
     Fold(Vec<WirePlace>),
     /// Keys follow.
@@ -512,6 +514,8 @@ pub enum Receiving {
     Open(Box<About<WireRoute>>),
     /// How far it is.
     Cursors,
+    /// What the other end has seen of it.
+    Judge(u32, WireMark),
     /// It was restored.
     Renew,
     /// How many rows; whether keys follow.
@@ -671,6 +675,8 @@ pub enum Told {
     Done,
     /// See [`Resumed`]; none: the reader was restored.
     Resumed(Option<Vec<WireStart>>),
+    /// What it has seen.
+    Seen(Option<(u32, WireMark)>),
     /// Rows that differ.
     Differing(Vec<usize>),
     /// Tables that were emptied, and that were doubted.

@@ -15,7 +15,7 @@ use crate::apply::Applied;
 use crate::capture::{FittedBatch, Reading, interrupted};
 use crate::endpoint::{
     Basis, Current, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
-    Route, Sender, Standings,
+    Route, Seen, Sender, Standings,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Table};
@@ -192,6 +192,13 @@ impl Sender for RemoteSender {
             Told::Resumed(Some(starts)) if starts.len() == self.route.tables.len() => {
                 Ok(Resumed::At(starts.into_iter().map(Into::into).collect()))
             }
+            _ => Err(self.session.senseless().into()),
+        }
+    }
+
+    async fn seen(&mut self) -> Result<Option<Seen>> {
+        match self.call(Sending::Seen, |_| {}).await?.told {
+            Told::Seen(seen) => Ok(seen.map(|(epoch, mark)| (epoch, mark.into()))),
             _ => Err(self.session.senseless().into()),
         }
     }
@@ -382,6 +389,13 @@ impl Receiver for RemoteReceiver {
         let Told::Cursors(all) = answer.told else { return Err(self.session.senseless().into()) };
         let all = Standings::from(all);
         if all.tables.len() == self.route.tables.len() { Ok(all) } else { Err(self.session.senseless().into()) }
+    }
+
+    async fn judge(&mut self, (epoch, mark): Seen) -> Result<()> {
+        match self.call(Receiving::Judge(epoch, mark.into()), |_| {}).await?.told {
+            Told::Done => Ok(()),
+            _ => Err(self.session.senseless().into()),
+        }
     }
 
     async fn renew(&mut self) -> Result<()> {

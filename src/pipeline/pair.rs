@@ -349,8 +349,9 @@ impl Pair {
         self.refused.iter().for_each(|(table, e)| report.refuse(table, e.clone()));
         // Before anything moves: a database that was restored must not give out versions under its old name.
         let mut starts = Vec::with_capacity(open.ways.len());
+        let alone = open.ways.len() == 1;
         for way in &mut open.ways {
-            starts.push(agree(&mut way.ends()).await?);
+            starts.push(agree(&mut way.ends(), alone).await?);
         }
         let options = ChangeOptions {
             limits: self.options.limits,
@@ -544,7 +545,7 @@ async fn run_widened(ways: &mut [Way], agreed: &[Agreed], options: &ChangeOption
         widen(&mut way.ends(), widened, options).await.map_err(|fault| fault.error)?;
     }
     for way in ways.iter_mut() {
-        let Agreed { starts, .. } = agree(&mut way.ends()).await?;
+        let Agreed { starts, .. } = agree(&mut way.ends(), false).await?;
         report.join(run_changes(&mut way.ends(), &starts, options).await?);
     }
     if report.error.is_none() {

@@ -12,7 +12,9 @@ use super::sync::TRIES;
 use crate::apply::{Fill, Settled, image, key_of, row_of};
 use crate::capture::Changes;
 use crate::conflict::Origin;
-use crate::endpoint::{Basis, Current, End, Keys, LocalReceiver, LocalSender, Mapping, Parcel, Place, Receiver, Route, Sender};
+use crate::endpoint::{
+    Basis, Current, End, Keys, LocalReceiver, LocalSender, Mapping, Parcel, Place, Receiver, Route, Sender,
+};
 use crate::engine::{Error, ErrorKind, Result, WriteOptions};
 use crate::model::{Batch, Clock, Entry, TableName, Vector};
 use crate::site::{Conflict, Site, key_id};

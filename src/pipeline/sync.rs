@@ -58,11 +58,15 @@ pub struct Agreed {
     pub widened: Vec<usize>,
 }
 
-/// Where each table goes on.
+/// Where each table goes on. Of a way that is `alone` the receiving end is asked too whether it was restored; where changes
+/// go back, their way asks.
 ///
 /// # Errors
 /// `CursorLost` when one of the two turned out to be a database that was restored: both have to be opened anew.
-pub async fn agree(ends: &mut Direction<'_>) -> Result<Agreed> {
+pub async fn agree(ends: &mut Direction<'_>, alone: bool) -> Result<Agreed> {
+    if alone && let Some(seen) = ends.from.seen().await? {
+        ends.to.judge(seen).await?;
+    }
     let mut standing = ends.to.cursors().await?;
     loop {
         match ends.from.resume(&standing).await? {
@@ -174,7 +178,7 @@ pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &C
         (report.open, report.quarantined, report.waiting) = (open, quarantined, waiting);
     }
     if moved {
-        agree(ends).await?;
+        agree(ends, false).await?;
     }
     let clean = error.is_none()
         && problems.is_empty()

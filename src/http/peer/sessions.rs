@@ -25,8 +25,8 @@ use crate::endpoint::{
 use crate::engine::{Database, Error, ErrorKind, Lock};
 use crate::model::Batch;
 use crate::peer::{
-    About, Damaged, MIME, Nonce, Numbered, Piece, Reader, Receiving, Sending, Told, WirePlace, WireRoute, WireStandings,
-    Writer, basis,
+    About, Damaged, MIME, Nonce, Numbered, Piece, Reader, Receiving, Sending, Told, WirePlace, WireRoute,
+    WireStandings, Writer, basis,
 };
 use crate::runtime::random;
 use crate::site;
@@ -454,6 +454,10 @@ impl Asked for Sending {
                 let standing = standings(&route, told)?;
                 end.resume(&standing).await.map(|resumed| Done::of(resumed.into())).map_err(Fault::from)
             }
+            Self::Seen => {
+                let seen = end.seen().await.map_err(Fault::from);
+                seen.map(|seen| Done::of(Told::Seen(seen.map(|(epoch, mark)| (epoch, mark.into())))))
+            }
             Self::Fold(told) => {
                 let folded = end.fold(&places(&route, told)?).await;
                 folded.map(|folded| Done::of(Told::Folded(folded.emptied, folded.doubted)))
@@ -533,6 +537,9 @@ impl Asked for Receiving {
             Self::Cursors => {
                 let standings = end.cursors().await.map_err(Fault::from);
                 standings.map(|standings| Done::of(Told::Cursors(standings.into())))
+            }
+            Self::Judge(epoch, mark) => {
+                end.judge((epoch, mark.into())).await.map_err(Fault::from).map(|()| Done::of(Told::Done))
             }
             Self::Renew => end.renew().await.map_err(Fault::from).map(|()| Done::of(Told::Done)),
             Self::Rows(at, by_key) => {
