@@ -235,11 +235,12 @@ async fn fold_noted(site: &Site, all: &[Staged<'_>], target: &mut dyn Target) ->
 }
 
 impl Staged<'_> {
-    /// The log's lines of the keys at hand; and where rows are to come, those that say that all rows went at once.
+    /// The log's lines of the keys at hand; and where no row stands under one of them, those that say that all rows went at
+    /// once.
     async fn noted(&self, target: &mut dyn Target) -> Result<Batch> {
         let book = &self.incoming.intake.book;
         let mut lines = lines_of(book, target, &self.fitted.keys).await?;
-        if self.fitted.changes.iter().any(|change| change.row.is_some() && !self.stands(change)) {
+        if self.fitted.changes.iter().any(|change| !self.stands(change)) {
             let mut nothing = book.no_keys();
             nothing.iter_mut().for_each(Column::push_null);
             let of_all = Batch::new(book.keys.clone(), nothing);

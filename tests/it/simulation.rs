@@ -203,3 +203,79 @@ fn rows_of_an_interrupted_first_run_are_no_conflict_in_the_next() {
 fn rows_that_went_at_once_do_not_come_back() {
     assert_holds(two(Shape::Unique, [&[(1, "one"), (2, "two")], &[]], &[(0, 0, Write::Empty)]));
 }
+
+const YEAR: i64 = 86_400_000_000 * 365;
+
+fn writes(site: usize, write: Write) -> Deed {
+    let operations = vec![Operation { after: 0, table: 0, write }];
+    Deed::Transaction { site, operations, open: 0, rolls_back: false }
+}
+
+fn one_way(turned: bool, dies_after: Option<usize>) -> Deed {
+    Deed::Sync { edge: 0, turned, push_only: true, dies_after }
+}
+
+/// These deeds, each when the one before is done. The first site's clock is years behind: what it writes upon a row of the
+/// other's has the same clock each time.
+fn in_turn(deeds: Vec<Deed>) -> Scenario {
+    let step = |(name, deed)| Step { name, deed, later: 1, turns: ALL };
+    let mut scenario = two(Shape::Unique, [&[], &[(1, "one")]], &[]);
+    (scenario.steps, scenario.skews) = (deeds.into_iter().enumerate().map(step).collect(), vec![-YEAR, 0]);
+    scenario.lone_writer = false;
+    scenario
+}
+
+/// A first run takes in versions before there is a cursor. It dies, the sender is restored to before it wrote these, and
+/// must not give them out again.
+#[test]
+fn a_sender_that_is_restored_after_a_first_run_died_goes_on_under_another_name() {
+    let dying = |turns| {
+        let deeds = vec![
+            writes(1, Write::Partial(1)),
+            one_way(true, None),
+            writes(1, Write::Partial(1)),
+            one_way(true, None),
+            Deed::Backup { site: 0 },
+            writes(0, Write::Partial(1)),
+            one_way(false, Some(turns)),
+            Deed::Restore { site: 0 },
+            writes(0, Write::Update(1, 6)),
+        ];
+        assert_holds(in_turn(deeds));
+    };
+    (1..120).for_each(dying);
+}
+
+/// The other end has read what a database had, changes go the other way only, and it is restored: what it then takes in must
+/// not pass for its own.
+#[test]
+fn a_receiver_that_is_restored_goes_on_under_another_name_where_it_never_sends() {
+    let both = Deed::Sync { edge: 0, turned: false, push_only: false, dies_after: None };
+    assert_holds(in_turn(vec![
+        writes(1, Write::Partial(1)),
+        both.clone(),
+        writes(1, Write::Partial(1)),
+        both.clone(),
+        Deed::Backup { site: 0 },
+        writes(0, Write::Partial(1)),
+        one_way(false, None),
+        Deed::Restore { site: 0 },
+        writes(0, Write::Update(1, 6)),
+        one_way(true, None),
+    ]));
+}
+
+/// A row went with all others at once, and a deletion of it that is older comes before that is folded.
+#[test]
+fn an_older_deletion_of_a_row_that_went_at_once_makes_no_tombstone_of_its_version() {
+    let both = Deed::Sync { edge: 0, turned: false, push_only: false, dies_after: None };
+    let mut scenario = in_turn(vec![
+        both,
+        writes(0, Write::Partial(1)),
+        writes(1, Write::Delete(1)),
+        writes(1, Write::Empty),
+        one_way(false, None),
+    ]);
+    scenario.skews = vec![YEAR, 0];
+    assert_holds(scenario);
+}
