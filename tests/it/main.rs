@@ -35,6 +35,7 @@ mod smoke;
 mod stamped;
 mod support;
 mod sync;
+mod target;
 mod tls;
 mod traps;
 mod types;
