@@ -8,6 +8,7 @@ use super::args::{Args, InitArgs};
 use super::output::Output;
 use crate::config::{self, BLANK};
 use crate::engine::{Error, ErrorKind, Result};
+use crate::runtime::owners_alone;
 
 pub(crate) fn run(args: &Args, init: &InitArgs, output: &Output) -> Result<Outcome> {
     if init.schema {
@@ -54,15 +55,15 @@ fn translate(from: &Path, path: &Path, output: &Output) -> Result<()> {
 /// Writes a file that is not there yet; it may hold passwords, so it is its owner's alone.
 fn write(path: &Path, text: &str) -> Result<()> {
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| {
-        let what = if e.kind() == std::io::ErrorKind::AlreadyExists {
-            format!("{} exists already and was left as it is", path.display())
-        } else {
-            format!("{} cannot be written: {e}", path.display())
-        };
-        Error::new(ErrorKind::Usage, what)
-    })
+    owners_alone(options.write(true).create_new(true))
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|e| {
+            let what = if e.kind() == std::io::ErrorKind::AlreadyExists {
+                format!("{} exists already and was left as it is", path.display())
+            } else {
+                format!("{} cannot be written: {e}", path.display())
+            };
+            Error::new(ErrorKind::Usage, what)
+        })
 }

@@ -26,7 +26,7 @@ use clap::{CommandFactory as _, Parser as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Error, ErrorKind};
-use crate::runtime::Failpoint;
+use crate::runtime::{Failpoint, asked_to_end};
 
 pub use args::Args;
 use args::Command;
@@ -170,29 +170,11 @@ fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let token = stop.clone();
     tokio::spawn(async move {
-        wait_for_signal().await;
+        asked_to_end().await;
         token.cancel();
         output::complain("stopping; once more to end at once");
-        wait_for_signal().await;
+        asked_to_end().await;
         std::process::exit(130);
     });
     stop
-}
-
-#[cfg(unix)]
-async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    if let Ok(mut term) = signal(SignalKind::terminate()) {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = term.recv() => {}
-        }
-    } else {
-        let _ = tokio::signal::ctrl_c().await;
-    }
-}
-
-#[cfg(not(unix))]
-async fn wait_for_signal() {
-    let _ = tokio::signal::ctrl_c().await;
 }

@@ -14,6 +14,7 @@ use crate::engine::{Error, ErrorKind, Result};
 use crate::http;
 use crate::peer::{Link, RemoteEndpoint};
 use crate::pipeline::matches_pattern;
+use crate::runtime::owners_alone;
 use crate::state::{State, new_key};
 
 pub(crate) async fn run(args: &Args, command: &PeersCommand, output: &Output) -> Result<Outcome> {
@@ -226,10 +227,7 @@ fn with_peer(text: &str, name: &str, entry: &str) -> Option<String> {
 fn write_private(path: &Path, text: &str) -> Result<()> {
     let failed = |e: std::io::Error| usage(format!("{} cannot be written: {e}", path.display()));
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(failed)?;
+    let mut file = owners_alone(options.write(true).create(true).truncate(true)).open(path).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
 }
 

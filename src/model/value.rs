@@ -202,12 +202,14 @@ pub mod temporal {
     /// `±HH[:MM]`; the second is the offset in seconds east where one is given.
     #[must_use]
     pub fn parse_timestamp(text: &str) -> Option<(i64, Option<i64>)> {
-        let Some(at) = text.find([' ', 'T']) else {
+        // Nearly always behind four digits of year.
+        let usual = (text.as_bytes().get(10) == Some(&b' ')).then_some(10);
+        let Some(at) = usual.or_else(|| text.find([' ', 'T'])) else {
             return Some((parse_date(text)?.checked_mul(DAY)?, None));
         };
         let day = parse_date(&text[..at])?;
         let rest = &text[at + 1..];
-        let (clock, offset) = if let Some(clock) = rest.strip_suffix('Z') {
+        let (clock, offset) = if let Some(clock) = rest.strip_suffix("+00:00").or_else(|| rest.strip_suffix('Z')) {
             (clock, Some(0))
         } else if let Some(sign_at) = rest.find(['+', '-']) {
             let (clock, zone) = rest.split_at(sign_at);

@@ -508,17 +508,12 @@ async fn verify_tables(target: &dyn Database, plan: &Plan, done: impl Fn(usize) 
     let mut tables: Vec<Arc<Table>> =
         plan.tables.iter().enumerate().filter(|(at, _)| done(*at)).map(|(_, t)| t.target.clone()).collect();
     if plan.mode == Mode::Mirror {
-        for name in target.tables(None).await? {
-            let planned = |n: &TableName| plan.tables.iter().any(|t| t.target.name == *n);
-            if planned(&name) {
-                continue;
-            }
-            if let Some(table) = target.describe(&name).await?
-                && table.foreign_keys.iter().any(|f| planned(&f.parent))
-            {
-                tables.push(Arc::new(table));
-            }
-        }
+        let planned: BTreeSet<&TableName> = plan.tables.iter().map(|t| &t.target.name).collect();
+        let mut others = target.tables(None).await?;
+        others.retain(|name| !planned.contains(name));
+        let others = target.describe_all(&others).await?.into_iter().flatten();
+        let refer = |table: &Table| table.foreign_keys.iter().any(|key| planned.contains(&key.parent));
+        tables.extend(others.filter(refer).map(Arc::new));
     }
     target.target().await?.verify(&tables).await
 }

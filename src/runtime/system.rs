@@ -1,4 +1,5 @@
-//! What differs between operating systems: files that only their owner reads, words to the service manager, signals.
+//! What differs between operating systems: files that only their owner reads, what tells files apart, words to the
+//! service manager, signals.
 
 use std::io;
 use std::path::Path;
@@ -9,16 +10,58 @@ use std::path::Path;
 /// # Errors
 /// What the system says.
 pub fn private_file(path: &Path) -> io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.append(true).create(true);
+    let file = owners_alone(std::fs::OpenOptions::new().append(true).create(true)).open(path)?;
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    drop(file);
+    Ok(())
+}
+
+/// A file that is made so is its owner's alone. On Windows it has the rights of its folder.
+pub fn owners_alone(options: &mut std::fs::OpenOptions) -> &mut std::fs::OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
+/// What tells a file from another that has taken its name since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    /// Where it is.
+    pub device: u64,
+    /// Its number there.
+    pub number: u64,
+}
+
+/// That of the file at this path, and how many names it has; `None` where there is no file or the system tells no such
+/// thing.
+#[must_use]
+pub fn file_id(path: &Path) -> Option<(FileId, u64)> {
     #[cfg(unix)]
     {
-        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-        let file = options.mode(0o600).open(path)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))
+        use std::os::unix::fs::MetadataExt as _;
+        let file = std::fs::metadata(path).ok()?;
+        Some((FileId { device: file.dev(), number: file.ino() }, file.nlink()))
     }
     #[cfg(not(unix))]
-    options.open(path).map(drop)
+    {
+        let _ = path;
+        None
+    }
+}
+
+/// Waits until the process is asked to end: by Ctrl-C, or by SIGTERM where there is such a thing.
+pub async fn asked_to_end() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    if let Ok(mut end) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = interrupt => {}
+            _ = end.recv() => {}
+        }
+        return;
+    }
+    let _ = interrupt.await;
 }
 
 /// Tells the service manager how it stands (`READY=1`, `STOPPING=1`), where `socket` is what it put into

@@ -36,6 +36,7 @@ mod smoke;
 mod stamped;
 mod support;
 mod sync;
+mod target;
 mod tls;
 mod traps;
 mod types;

@@ -107,6 +107,24 @@ fn products_are_named_only_in_their_engines() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What differs between systems stands in one place, so that the rest is the same on all of them.
+#[test]
+fn systems_are_told_apart_only_in_the_runtime() {
+    let mut wrong = Vec::new();
+    for (_, file, text) in sources().into_iter().filter(|(area, ..)| area != "runtime") {
+        for (number, line) in code(&text) {
+            let line = without_strings(line);
+            if ["os::unix", "os::linux", "signal::unix", "cfg(unix", "cfg(not(unix", "cfg(windows", "target_os"]
+                .iter()
+                .any(|w| line.contains(w))
+            {
+                wrong.push(format!("src/{}:{number}: {}", file.display(), line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_checks_see_what_they_look_for() {
     assert_eq!(used_areas("use crate::model::Batch;"), ["model"]);

@@ -1,7 +1,7 @@
 //! URLs, opening, and the thread that each connection lives on.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::during;
 use crate::engine::{Error, ErrorKind, Result};
+use crate::runtime::{FileId, file_id};
 
 /// What a URL says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,45 +125,34 @@ fn prepare(conn: &Connection, settings: &Settings, access: Access) -> rusqlite::
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// A connection on a thread of its own: SQLite's calls block. Dropping it interrupts what runs
-/// and closes the connection, which rolls back.
+/// A connection on a thread of its own: SQLite's calls block. Dropping it interrupts what runs, rolls back, and closes
+/// the connection or gives it back to its pool.
 pub(super) struct Worker {
+    handle: Handle,
+    settings: Arc<Settings>,
+    home: Option<Arc<Pool>>,
+}
+
+/// The way to a connection's thread, which ends when there is none left.
+#[derive(Clone)]
+struct Handle {
     jobs: mpsc::Sender<Job>,
     interrupt: Arc<InterruptHandle>,
-    settings: Arc<Settings>,
     /// The file that was opened.
     file: Option<FileId>,
 }
 
-/// What tells a file from another that has taken its name since.
-type FileId = (u64, u64);
-
-/// That of the file at this path; `None` where the system tells no such thing.
-fn file_id(path: &Path) -> Option<FileId> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
+/// What is the same for all paths that lead to one file, also where it has several names.
+pub(super) fn identity(path: &Path) -> String {
+    match file_id(path) {
+        Some((file, names)) if names > 1 => format!("file {} of device {}", file.number, file.device),
+        _ => std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string(),
     }
 }
 
-/// What is the same for all paths that lead to one file, also where it has several names.
-pub(super) fn identity(path: &Path) -> String {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        if let Ok(file) = std::fs::metadata(path)
-            && file.nlink() > 1
-        {
-            return format!("file {} of device {}", file.ino(), file.dev());
-        }
-    }
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+/// The file at this path.
+fn file_at(path: &Path) -> Option<FileId> {
+    file_id(path).map(|(file, _)| file)
 }
 
 impl Worker {
@@ -187,14 +177,14 @@ impl Worker {
             })
             .map_err(|e| Error::new(ErrorKind::Busy, format!("cannot start a thread for SQLite: {e}")))?;
         let interrupt = Arc::new(opened.await.map_err(|_| gone())??);
-        let file = file_id(&settings.path);
-        Ok(Self { jobs, interrupt, settings, file })
+        let file = file_at(&settings.path);
+        Ok(Self { handle: Handle { jobs, interrupt, file }, settings, home: None })
     }
 
     /// Whether the path still leads to the file that was opened: what is written to one that was put aside or replaced
     /// is lost.
     pub(super) fn same_file(&self) -> Result<()> {
-        if file_id(&self.settings.path) == self.file {
+        if file_at(&self.settings.path) == self.handle.file {
             return Ok(());
         }
         Err(Error::new(
@@ -218,19 +208,77 @@ impl Worker {
 
     /// Hands this to the connection's thread without waiting for it.
     pub(super) async fn spawn(&self, work: impl FnOnce(&mut Connection) + Send + 'static) -> Result<()> {
-        self.jobs.send(Box::new(work)).await.map_err(|_| gone())
+        self.handle.jobs.send(Box::new(work)).await.map_err(|_| gone())
     }
 
     /// Stops the statement that runs, if one does.
     pub(super) fn interrupt(&self) {
-        self.interrupt.interrupt();
+        self.handle.interrupt.interrupt();
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.interrupt.interrupt();
+        self.interrupt();
+        let Some(home) = &self.home else { return };
+        let mut idle = home.idle();
+        if idle.len() < IDLE && self.handle.jobs.try_send(Box::new(|conn| drop(leave(conn)))).is_ok() {
+            idle.push(self.handle.clone());
+        }
     }
+}
+
+/// Connections of one kind to one file. Whoever opens one has to read the whole schema, so that those that are no
+/// longer used are kept to be used again: many small tables would cost the square of their number otherwise.
+pub(super) struct Pool {
+    settings: Arc<Settings>,
+    access: Access,
+    idle: Mutex<Vec<Handle>>,
+}
+
+/// Connections that wait to be used again, at most.
+const IDLE: usize = 4;
+
+impl Pool {
+    /// With no connection yet.
+    pub(super) fn new(settings: Arc<Settings>, access: Access) -> Arc<Self> {
+        Arc::new(Self { settings, access, idle: Mutex::default() })
+    }
+
+    /// A connection as if it were new, which comes back when it is dropped.
+    pub(super) async fn worker(self: &Arc<Self>) -> Result<Worker> {
+        while let Some(handle) = self.take() {
+            let mut worker = Worker { handle, settings: self.settings.clone(), home: None };
+            if worker.same_file().is_ok() && worker.call(|conn| renew(conn)).await.is_ok() {
+                worker.home = Some(self.clone());
+                return Ok(worker);
+            }
+        }
+        let mut worker = Worker::start(self.settings.clone(), self.access).await?;
+        worker.home = Some(self.clone());
+        Ok(worker)
+    }
+
+    fn take(&self) -> Option<Handle> {
+        self.idle().pop()
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Handle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes back what a user of the connection has set.
+fn renew(conn: &Connection) -> Result<()> {
+    let failed = |e| during("cannot use a connection again")(e);
+    leave(conn).map_err(failed)?;
+    conn.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true).map(drop).map_err(failed)
+}
+
+/// Ends what is open: a connection that nobody uses holds neither a lock nor pages in memory.
+fn leave(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(if conn.is_autocommit() { "PRAGMA shrink_memory" } else { "ROLLBACK; PRAGMA shrink_memory" })
 }
 
 fn gone() -> Error {
@@ -252,5 +300,40 @@ mod tests {
         for bad in ["sqlite:", "sqlite::memory:", "sqlite:a?x=1", "sqlite:a?busy_timeout=soon"] {
             assert_eq!(parse_url(bad).unwrap_err().kind, ErrorKind::Usage, "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_as_if_it_were_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let settings = Arc::new(parse_url(&format!("sqlite:{}", path.display())).unwrap());
+        let make = || connect(&settings, Access::Create).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+        make();
+        let pool = Pool::new(settings.clone(), Access::Write);
+        let first = pool.worker().await.unwrap();
+        let leave_in_the_middle = |conn: &mut Connection| {
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+            conn.execute_batch("PRAGMA foreign_keys = OFF; BEGIN; INSERT INTO t VALUES (1)").unwrap();
+            Ok(())
+        };
+        first.call(leave_in_the_middle).await.unwrap();
+        drop(first);
+        assert_eq!(pool.idle().len(), 1);
+        let again = pool.worker().await.unwrap();
+        assert_eq!(pool.idle().len(), 0, "it is the same one");
+        let seen = |conn: &mut Connection| {
+            let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+            let triggers = conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER).unwrap();
+            Ok((conn.is_autocommit(), triggers, number("PRAGMA foreign_keys"), number("SELECT count(*) FROM t")))
+        };
+        assert_eq!(again.call(seen).await.unwrap(), (true, true, 1, 0));
+        let beside = pool.worker().await.unwrap();
+        drop((again, beside));
+        assert_eq!(pool.idle().len(), 2);
+        std::fs::rename(&path, folder.path().join("aside.db")).unwrap();
+        make();
+        let other = pool.worker().await.unwrap();
+        assert!(other.same_file().is_ok());
+        assert_eq!(pool.idle().len(), 0, "those of the file that was put aside are gone");
     }
 }

@@ -162,7 +162,7 @@ fn collect(statement: &mut Statement<'_>, table: &Arc<Table>, forms: &[Binder]) 
     while let Some(row) = rows.next().map_err(during(reading()))? {
         for (at, column) in table.columns.iter().enumerate() {
             let value = row.get_ref(at).map_err(during(reading()))?;
-            push(&mut columns[at], &column.logical, value);
+            push(&mut columns[at], &column.logical, &value);
             if let Some(binder) = forms.get(at) {
                 let cells = &columns[at];
                 if !binder.is_usual_form(cells.cell(cells.len() - 1), value) {

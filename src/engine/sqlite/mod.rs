@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::connect::{Access, Settings, Worker};
+use self::connect::{Access, Pool, Settings, Worker};
 use crate::engine::{
     Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Object, OpenOptions, Result,
     Snapshot, TableDdl, Target, earliest_reading,
@@ -38,6 +38,8 @@ pub struct Sqlite {
     settings: Arc<Settings>,
     version: String,
     catalogue: Worker,
+    readers: Arc<Pool>,
+    writers: Arc<Pool>,
     /// Whether the file was made by opening it.
     made: bool,
     zone: Zone,
@@ -64,6 +66,8 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Sqlite> {
     let made = options.create && !settings.path.exists();
     let catalogue = Worker::start(settings.clone(), access).await?;
     Ok(Sqlite {
+        readers: Pool::new(settings.clone(), Access::Read),
+        writers: Pool::new(settings.clone(), Access::Write),
         settings,
         version: format!("SQLite {}", rusqlite::version()),
         catalogue,
@@ -200,10 +204,10 @@ impl Database for Sqlite {
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        Ok(Box::new(source::FilePoint(self.settings.clone())))
+        Ok(Box::new(source::FilePoint(self.readers.clone())))
     }
 
     async fn target(&self) -> Result<Box<dyn Target>> {
-        Ok(Box::new(target::FileTarget::start(self.settings.clone()).await?))
+        Ok(Box::new(target::FileTarget::new(self.writers.worker().await?)))
     }
 }

@@ -10,7 +10,7 @@ use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, Statement};
 use tokio::sync::mpsc;
 
-use super::connect::{Access, Settings, Worker};
+use super::connect::{Pool, Worker};
 use super::ddl::{quote, quote_table};
 use super::error::{during, translate};
 use super::types::{Affinity, Binder, affinity, push};
@@ -21,12 +21,12 @@ use crate::model::{Batch, BatchBuilder, BatchLimits, Cell, Column, ColumnDef, Lo
 const QUOTING: Quoting = Quoting { escaping: "", backtick: true, bracket: true, dollar: false, hash: false };
 
 /// Each source has a connection and a point of its own.
-pub(super) struct FilePoint(pub Arc<Settings>);
+pub(super) struct FilePoint(pub Arc<Pool>);
 
 #[async_trait]
 impl Snapshot for FilePoint {
     async fn source(&self) -> Result<Box<dyn Source>> {
-        Ok(Box::new(FileSource { worker: Worker::start(self.0.clone(), Access::Read).await? }))
+        Ok(Box::new(FileSource { worker: self.0.worker().await? }))
     }
 }
 
@@ -282,8 +282,11 @@ fn run(conn: &Connection, request: &ReadRequest, out: &mpsc::Sender<Sent>, go: &
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next().map_err(failed)? {
         for (at, column) in table.columns.iter().enumerate() {
-            let value = row.get_ref(at).map_err(failed)?;
-            push(&mut builder.columns[at], &column.logical, value);
+            // Where it lies: to move as a whole what was just written in parts takes longer than to read it.
+            match row.get_ref(at) {
+                Ok(ref value) => push(&mut builder.columns[at], &column.logical, value),
+                Err(e) => return Err(failed(e)),
+            }
         }
         if !watch.key.is_empty() {
             watch.check(table, row, &builder.columns)?;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::connect::{Access, Settings, Worker};
+use super::connect::Worker;
 use super::ddl::{quote, quote_table};
 use super::error::during;
 use super::types::Binder;
@@ -33,10 +33,9 @@ pub(super) struct FileTarget {
 const HELD_BYTES: usize = 2 << 20;
 
 impl FileTarget {
-    /// Opens the file to write.
-    pub(super) async fn start(settings: Arc<Settings>) -> Result<Self> {
-        let worker = Worker::start(settings, Access::Write).await?;
-        Ok(Self { worker, begun: Vec::new(), indexes: Vec::new(), point: (0, 0), held: Vec::new(), held_bytes: 0 })
+    /// Writes over this connection.
+    pub(super) fn new(worker: Worker) -> Self {
+        Self { worker, begun: Vec::new(), indexes: Vec::new(), point: (0, 0), held: Vec::new(), held_bytes: 0 }
     }
 
     /// Writes what is held back.
@@ -209,12 +208,12 @@ fn write_alike(
         let shape = Shape::new(mode, table, given, if rows.len() < INSERT_ROWS { 1 } else { INSERT_ROWS })?;
         let mut statement = conn.prepare_cached(&shape.sql).map_err(failed)?;
         while rows.len() >= shape.rows && !rows.is_empty() {
-            let mut parameter = 0;
-            for row in rows.start..rows.start + shape.rows {
-                for &column in &shape.binds {
-                    parameter += 1;
-                    let stored = binders[column].stored(batch.cell(row, column), &mut scratch);
-                    statement.raw_bind_parameter(parameter, stored).map_err(failed)?;
+            // Column by column, as the values lie in memory.
+            for (n, &at) in shape.binds.iter().enumerate() {
+                let (column, binder) = (&batch.columns()[at], &binders[at]);
+                for row in 0..shape.rows {
+                    let stored = binder.stored(column.cell(rows.start + row), &mut scratch);
+                    statement.raw_bind_parameter(row * shape.binds.len() + n + 1, stored).map_err(failed)?;
                 }
             }
             affected += statement.raw_execute().map_err(failed)? as u64;

@@ -271,8 +271,8 @@ fn escape(value: ValueRef<'_>) -> Value {
 
 /// Appends a stored value: exactly when it is of the column's type in any of its usual forms, else
 /// as an escape.
-pub(super) fn push(column: &mut Column, logical: &LogicalType, value: ValueRef<'_>) {
-    let pushed = match value {
+pub(super) fn push(column: &mut Column, logical: &LogicalType, value: &ValueRef<'_>) {
+    let pushed = match *value {
         ValueRef::Null => {
             column.push_null();
             true
@@ -301,7 +301,7 @@ pub(super) fn push(column: &mut Column, logical: &LogicalType, value: ValueRef<'
         },
     };
     if !pushed {
-        column.push_escape(escape(value));
+        column.push_escape(escape(*value));
     }
 }
 
