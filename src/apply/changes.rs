@@ -13,10 +13,11 @@ use super::retry::{Retry, put};
 use super::sharing::{Sharing, What};
 use crate::capture::{Changes, Fault, FittedBatch, Noted, Outcome, Shape, fit_batch, fold_keys, lines_of};
 use crate::conflict::{
-    Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, emptied, first_run, fold, part,
+    Decision, FirstRun, Folded, Origin, Policy, Relation, Rule, Side, Standing, Written, decide, emptied, first_run,
+    fold, part,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
-use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, moment, row_digest};
+use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Mark, Table, Version, cell_digests, moment, row_digest};
 use crate::site::{Book, Entries, KeyId, Known, Site, Through, key_id, read};
 
 /// What a batch of changes did to a table.
@@ -81,7 +82,7 @@ pub enum Terms {
     /// They were written under capture.
     Written(Rule),
     /// The two ends meet for the first time: rows that differ are a conflict, though neither was written under capture.
-    Meeting(FirstRun),
+    Meeting(FirstRun, Rule),
 }
 
 impl Terms {
@@ -89,10 +90,13 @@ impl Terms {
     fn decide(self, local: Option<&Entry>, incoming: &Entry, stamps: [Option<i64>; 2], origin: &Origin) -> Decision {
         match self {
             Self::Written(rule) => decide(local, incoming, rule, origin),
-            Self::Meeting(rule) => {
+            Self::Meeting(first, rule) => {
                 let [ours, theirs] = stamps;
-                let local = local.map(|entry| Standing { entry, stamp: ours });
-                first_run(local, Standing { entry: incoming, stamp: theirs }, rule, origin)
+                let standing = local.map(|entry| Standing { entry, stamp: ours });
+                let met = first_run(standing, Standing { entry: incoming, stamp: theirs }, first, origin);
+                // They met elsewhere: what is merged column by column then is not all in one of the two.
+                let merges = rule.policy == Policy::MergeColumns && met.relation != Relation::Conflict;
+                if merges { decide(local, incoming, rule, origin) } else { met }
             }
         }
     }
@@ -292,8 +296,7 @@ impl Staged<'_> {
                 records.settle(key, decision.row);
             } else if let Some(local) = local.as_ref().filter(|_| records.is_open(key)) {
                 // A person decides: until then both sides keep theirs, whatever is written to them.
-                decision.row = Side::Local;
-                decision.changed = false;
+                (decision.row, decision.columns, decision.changed) = (Side::Local, None, false);
                 decision.entry = local.clone();
                 if let Some(sharing) = &mut self.sharing {
                     sharing.keep(change.id);
@@ -308,7 +311,39 @@ impl Staged<'_> {
             }
             self.decisions.push(decision);
         }
+        self.merge_rows();
         Ok(())
+    }
+
+    /// Makes the rows of which some columns are the local ones: they are written as the others that win.
+    fn merge_rows(&mut self) {
+        let Fitted { rows, changes, .. } = &mut self.fitted;
+        let content = self.incoming.intake.content();
+        let mut merged = vec![Column::default(); rows.columns().len()];
+        let before = rows.rows();
+        for (change, decision) in changes.iter_mut().zip(&mut self.decisions) {
+            let (Some(sides), Some(row)) = (&decision.columns, change.row) else { continue };
+            let Some(&there) = self.standing.places.get(&change.id) else { continue };
+            let mut of_content = content.iter().zip(sides).peekable();
+            for (at, column) in merged.iter_mut().enumerate() {
+                let side = of_content.next_if(|(content, _)| **content == at).map(|(_, side)| *side);
+                let own = self.standing.rows.table.column(&rows.table.columns[at].name);
+                column.push_cell(match own.filter(|_| side == Some(Side::Local)) {
+                    Some(own) => self.standing.rows.cell(there, own),
+                    None => rows.cell(row, at),
+                });
+            }
+            (decision.row, change.row) = (Side::Incoming, Some(before + merged[0].len() - 1));
+        }
+        if merged[0].is_empty() {
+            return;
+        }
+        rows.append(&Batch::new(rows.table.clone(), merged));
+        for (change, decision) in changes.iter().zip(&mut self.decisions) {
+            if let (Some(_), Some(row)) = (&decision.columns, change.row) {
+                decision.entry.digest = Some(row_digest(rows, row, &content));
+            }
+        }
     }
 
     fn wins(&self) -> impl Iterator<Item = &Change> {
@@ -454,6 +489,12 @@ impl Staged<'_> {
 }
 
 impl Intake {
+    /// The columns of the changes' rows that make their content.
+    fn content(&self) -> Vec<usize> {
+        let columns = &self.rows.table.columns;
+        (0..columns.len()).filter(|&at| !columns[at].generated).collect()
+    }
+
     /// Positions of the synced columns in the table, in the order of the rows' columns.
     fn synced(&self) -> Vec<usize> {
         let whole = &self.book.logged.table;
@@ -470,7 +511,8 @@ impl Intake {
         let keys = by_name(&keys, &self.book.keys);
         let FittedBatch { batch: rows, misfits: unfit_rows } = fit_batch(changes.rows.clone(), &self.rows);
         let key: Vec<usize> = (0..keys.columns().len()).collect();
-        let content: Vec<usize> = (0..rows.columns().len()).filter(|&c| !rows.table.columns[c].generated).collect();
+        let content = self.content();
+        let marked = |entry: &Entry| self.book.marked.is_some() && entry.columns.len() == self.rows.table.columns.len();
         let mut out = Fitted { keys, rows, changes: Vec::new(), misfits: Vec::new() };
         for (at, known) in changes.entries.iter().enumerate() {
             let row = changes.row_of[at];
@@ -485,7 +527,12 @@ impl Intake {
             }
             let left = changes.left[at];
             let digest = row.map(|row| row_digest(&out.rows, row, &content));
-            let entry = Entry { digest, ..known.clone() };
+            // The digests are those of the values in the form that they have here.
+            let columns = row.filter(|_| marked(known)).map(|row| {
+                let digests = cell_digests(&out.rows, row, &content).into_iter().zip(&content);
+                digests.map(|(digest, &at)| Mark { digest, ..known.columns[at] }).collect()
+            });
+            let entry = Entry { digest, columns: columns.unwrap_or_default(), ..known.clone() };
             out.changes.push(Change { id: key_id(&out.keys, at, &key), at, row, entry, left });
         }
         out
@@ -551,12 +598,26 @@ impl Intake {
 
     /// The local entry, its digest that of the synced columns.
     fn local(&self, known: Option<&Known>, standing: &Held, id: KeyId) -> Option<Entry> {
-        let digest = standing.places.get(&id).map(|&row| row_digest(&standing.rows, row, &self.synced()));
+        let (row, synced) = (standing.places.get(&id), self.synced());
+        let digest = row.map(|&row| row_digest(&standing.rows, row, &synced));
+        let columns = row.filter(|_| self.book.marked.is_some()).map(|&row| {
+            let marks = known.map_or(&[][..], |known| &known.entry.columns);
+            let places = self.places(&synced).into_iter().zip(cell_digests(&standing.rows, row, &synced));
+            let version = |place: usize| marks.get(place).map_or(Version::BASE, |mark| mark.version);
+            places.map(|(place, digest)| Mark { version: version(place), digest }).collect()
+        });
+        let columns = columns.unwrap_or_default();
         match (known, digest) {
-            (Some(known), digest) => Some(Entry { digest, ..known.entry.clone() }),
-            (None, Some(digest)) => Some(Entry::standing_at(self.site.id, digest)),
+            (Some(known), digest) => Some(Entry { digest, columns, ..known.entry.clone() }),
+            (None, Some(digest)) => Some(Entry { columns, ..Entry::standing_at(self.site.id, digest) }),
             (None, None) => None,
         }
+    }
+
+    /// The places of these columns of the table among those that have marks.
+    fn places(&self, columns: &[usize]) -> Vec<usize> {
+        let whole = crate::capture::content(&self.book);
+        columns.iter().filter_map(|at| whole.binary_search(at).ok()).collect()
     }
 
     /// Writes the entries that changed, each with the digest of what now stands.
@@ -577,9 +638,16 @@ impl Intake {
         let first = self.site.take_numbers(target, settled.len()).await?;
         let (mut new, mut changed) = (Entries::new(&self.book), Entries::new(&self.book));
         for (row, (change, decision)) in settled.iter().enumerate() {
-            let digest =
-                |columns: &[usize]| found.places.get(&change.id).map(|&at| row_digest(&found.rows, at, columns));
-            let entry = as_it_stands(decision.entry.clone(), digest(&synced), digest(&whole), origin);
+            let at = found.places.get(&change.id).copied();
+            let digest = |columns: &[usize]| at.map(|at| row_digest(&found.rows, at, columns));
+            let digests = |columns: &[usize]| match at.filter(|_| self.book.marked.is_some()) {
+                Some(at) => cell_digests(&found.rows, at, columns),
+                None => Vec::new(),
+            };
+            let mut entry = as_it_stands(decision.entry.clone(), (digest(&synced), &digests(&synced)), origin);
+            entry.digest = digest(&whole);
+            let before = known.get(&change.id).map(|known| &known.entry);
+            entry.columns = marks(&entry, before, &self.places(&synced), &digests(&whole));
             let seq = first + i64::try_from(row).unwrap_or(0);
             let batch = if known.contains_key(&change.id) { &mut changed } else { &mut new };
             batch.push(&keys, row, &Known { entry, seq });
@@ -623,13 +691,29 @@ fn by_name(batch: &Batch, table: &Arc<Table>) -> Batch {
 
 /// The entry of a row that was written. What the target's own triggers made of it is a new version of this site, or two
 /// sites would hold different rows under one version.
-fn as_it_stands(mut entry: Entry, synced: Option<Digest>, whole: Option<Digest>, origin: &Origin) -> Entry {
-    let written = Written { wall: origin.now, born: false, digest: synced, columns: &[] };
-    if let Folded::New(other) = fold(Some(&entry), &written, origin) {
-        entry = other;
+fn as_it_stands(entry: Entry, (digest, columns): (Option<Digest>, &[Digest]), origin: &Origin) -> Entry {
+    let written = Written { wall: origin.now, born: false, digest, columns };
+    match fold(Some(&entry), &written, origin) {
+        Folded::New(other) => other,
+        Folded::Same => entry,
     }
-    entry.digest = whole;
-    entry
+}
+
+/// The marks of a row that was written, by the digests of its values: those of the columns that are synced, which stand at
+/// these places, as its entry says; of the others those that they had `before`.
+fn marks(entry: &Entry, before: Option<&Entry>, synced: &[usize], digests: &[Digest]) -> Vec<Mark> {
+    let whole = if entry.version.is_base() { Version::BASE } else { entry.version };
+    let version = |(at, digest): (usize, &Digest)| {
+        let told = synced.iter().position(|place| *place == at).and_then(|at| entry.columns.get(at));
+        match (told, before.and_then(|before| before.columns.get(at))) {
+            (Some(told), Some(before)) if before.version <= told.version => told.version,
+            (_, Some(before)) if before.digest == *digest => before.version,
+            // A row that won as a whole won in each of its columns.
+            (_, Some(_)) | (None, None) => whole,
+            (Some(told), None) => told.version,
+        }
+    };
+    digests.iter().enumerate().map(|one| Mark { version: version(one), digest: *one.1 }).collect()
 }
 
 impl Applied {

@@ -4,6 +4,7 @@
 mod fault;
 mod feed;
 mod fold;
+mod marks;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -20,6 +21,7 @@ pub(crate) use feed::lines_of;
 pub use feed::{Changes, Read, Wanted, Which, changes, changes_of, deleted, written};
 pub use fold::{Backlog, Part, backlog, bury, fold_part, fold_tables};
 pub(crate) use fold::{Noted, content, fold_keys};
+pub use marks::keep_marks;
 
 /// A batch in the form of the receiving table.
 #[derive(Debug, Clone)]

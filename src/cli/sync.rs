@@ -210,13 +210,7 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
     };
     if sync.mode == SyncMode::Incremental {
         ends::notices(sync)?;
-        if sync.conflict == Conflict::MergeColumns {
-            return unsupported("conflict: merge-columns");
-        }
         for table in &sync.tables {
-            if table.conflict == Conflict::MergeColumns {
-                return unsupported(&format!("conflict: merge-columns (table {})", table.source));
-            }
             if matches!(table.ids, Some(Ids::Ranges)) {
                 return unsupported(&format!("ids: ranges (table {})", table.source));
             }
@@ -369,8 +363,8 @@ fn preference(conflict: Conflict) -> Preference {
         Conflict::TargetWins => Preference::Target,
         Conflict::Manual => Preference::Manual,
         Conflict::KeepExisting => Preference::Keep,
-        // What merges columns is refused before.
-        Conflict::LastWriteWins | Conflict::MergeColumns => Preference::Later,
+        Conflict::MergeColumns => Preference::Columns,
+        Conflict::LastWriteWins => Preference::Later,
     }
 }
 

@@ -17,6 +17,8 @@
 //! - *A version that is known is content that is known.* One version may stand for different merges. What is looked up
 //!   are the writes that the columns are of; and two rows of one version may be in conflict.
 
+use std::cmp::Ordering;
+
 use super::decide::{higher, later_born, preferred};
 use super::{Decision, Origin, Relation, Side};
 use crate::model::{Entry, Mark, Version};
@@ -85,14 +87,23 @@ fn clashes(local: &Entry, incoming: &Entry) -> bool {
         || local.columns.iter().zip(&incoming.columns).any(clash)
 }
 
-/// Each column with the mark and the value of its later write.
+/// Each column with the mark and the value of its later write. Where nobody wrote it, and yet the two differ, it goes with
+/// the row that knows of the other, else with the later: so it went when the two rows first met.
 fn join_columns(relation: Relation, local: &Entry, incoming: &Entry) -> Decision {
     let (row, mut entry) = higher(local, incoming);
+    let unwritten = match relation {
+        Relation::Known => Side::Local,
+        Relation::Newer => Side::Incoming,
+        _ => row,
+    };
     let both = local.columns.iter().zip(&incoming.columns);
-    let side =
-        |(ours, theirs): (&Mark, &Mark)| if theirs.version > ours.version { Side::Incoming } else { Side::Local };
-    entry.columns =
-        both.clone().map(|(ours, theirs)| if theirs.version > ours.version { *theirs } else { *ours }).collect();
+    let side = |(ours, theirs): (&Mark, &Mark)| match theirs.version.cmp(&ours.version) {
+        Ordering::Greater => Side::Incoming,
+        Ordering::Equal if theirs.digest != ours.digest => unwritten,
+        _ => Side::Local,
+    };
+    let mark = |(ours, theirs)| if side((ours, theirs)) == Side::Incoming { *theirs } else { *ours };
+    entry.columns = both.clone().map(mark).collect();
     let differ = both.clone().filter(|(ours, theirs)| ours.digest != theirs.digest);
     let sides: Vec<Side> = differ.map(side).collect();
     let all = |one: Side| sides.iter().all(|side| *side == one);

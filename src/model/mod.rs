@@ -14,7 +14,7 @@ mod zone;
 
 pub use batch::{Batch, BatchBuilder, BatchLimits, Cell, Column, VarBytes};
 pub use canonical::{cell_order, decimal_parts};
-pub use digest::{Digest, RangeDigest, equal_cells, row_digest, row_digests, text_digest};
+pub use digest::{Digest, RangeDigest, cell_digests, equal_cells, row_digest, row_digests, text_digest};
 pub use fit::{Misfit, convertible, fit};
 pub use name::TableName;
 pub use table::{

@@ -75,8 +75,8 @@ pub enum Preparing {
     Check(Vec<Asked>),
     /// A plan for what comes from there.
     Plan(Box<WireOrigin>, WireOptions, bool),
-    /// Captures tables.
-    Capture(Vec<TableName>),
+    /// Captures tables; of some of them it keeps marks of the columns.
+    Capture(Vec<TableName>, Vec<TableName>),
     /// What is captured.
     Captured,
     /// The last number that was given out, once it is above this one or one of these tables was written to; after so many

@@ -146,8 +146,8 @@ impl Endpoint for RemoteEndpoint {
         }
     }
 
-    async fn capture(&self, tables: &[TableName]) -> Result<Captured> {
-        match self.ask(Preparing::Capture(tables.to_vec())).await?.0 {
+    async fn capture(&self, tables: &[TableName], merged: &[TableName]) -> Result<Captured> {
+        match self.ask(Preparing::Capture(tables.to_vec(), merged.to_vec())).await?.0 {
             Prepared::Captured(captured) => self.named(captured.captured()?),
             _ => Err(self.senseless()),
         }

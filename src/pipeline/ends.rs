@@ -13,6 +13,7 @@ use super::persist::{Claim, free, persist};
 use super::plan::{Origin, Plan, PlanOptions, check, matching_tables, plan_from};
 use super::run::{RunOptions, run};
 use crate::apply::Rejects;
+use crate::capture::keep_marks;
 use crate::endpoint::{
     Comparand, Comparison, End, Half, LocalComparand, LocalReceiver, LocalSender, Receiver, Route, Sender,
 };
@@ -65,8 +66,9 @@ pub trait Endpoint: Send + Sync {
     /// The last number that the site has given out, once it is above `since` or one of these captured tables was written
     /// to; after `longest` in any case. With [`i64::MIN`] at once.
     async fn news(&self, tables: &[TableName], since: i64, longest: Duration) -> Result<i64>;
-    /// Captures these tables, besides those that are captured already.
-    async fn capture(&self, tables: &[TableName]) -> Result<Captured>;
+    /// Captures these tables, besides those that are captured already; of those that are `merged`, with marks of their
+    /// columns.
+    async fn capture(&self, tables: &[TableName], merged: &[TableName]) -> Result<Captured>;
     /// What is captured; it may go on under another name since.
     async fn captured(&self) -> Result<Captured>;
     /// The database, where it is at hand.
@@ -197,8 +199,8 @@ impl Endpoint for LocalEndpoint {
         }
     }
 
-    async fn capture(&self, tables: &[TableName]) -> Result<Captured> {
-        Ok(self.keep(install(&self.database, tables).await?))
+    async fn capture(&self, tables: &[TableName], merged: &[TableName]) -> Result<Captured> {
+        Ok(self.keep(keep_marks(install(&self.database, tables).await?, merged).await?))
     }
 
     async fn captured(&self) -> Result<Captured> {

@@ -21,6 +21,8 @@ use crate::model::{BatchLimits, Site, Table, TableName, tells_moments};
 pub enum Preference {
     /// The higher version.
     Later,
+    /// Of each column the higher version.
+    Columns,
     /// The sync's source.
     Source,
     /// The sync's target.
@@ -88,12 +90,20 @@ pub struct PairOptions {
     pub conflict: Preference,
     /// Tables of which the sync says something else, by name at the source.
     pub tables: BTreeMap<String, TableTerms>,
-    /// How rows are settled that differ when the two meet for the first time. Not [`Preference::Later`].
+    /// How rows are settled that differ when the two meet for the first time: a side, or [`Preference::Manual`].
     pub first_run: Preference,
     /// Bounds of a batch.
     pub limits: BatchLimits,
     /// Asked to stop.
     pub stop: CancellationToken,
+}
+
+impl PairOptions {
+    /// What holds for a table, by its name at the source.
+    fn terms(&self, name: &TableName) -> TableTerms {
+        let all = TableTerms { conflict: self.conflict, one_row: false, stamp: Stamp::UpdatedAt };
+        self.tables.get(&name.to_string()).cloned().unwrap_or(all)
+    }
 }
 
 /// Both ends with all that they need in place.
@@ -185,8 +195,14 @@ impl Pair {
         let forward = forward(&options);
         let mut there = target.plan(&source.origin(&forward).await?, &forward, options.push).await?;
         source.check(&mut there, false).await?;
-        let from = source.capture(&names(&there, |t| &t.source.name)).await?;
-        let to = target.capture(&names(&there, |t| &t.target.name)).await?;
+        let captured = |plan: &Plan, name: fn(&TablePlan) -> &TableName| {
+            let merges = |table: &&TablePlan| options.terms(&table.source.name).conflict == Preference::Columns;
+            (names(plan, name), plan.tables.iter().filter(merges).map(|table| name(table).clone()).collect::<Vec<_>>())
+        };
+        let (tables, merged) = captured(&there, |t| &t.source.name);
+        let from = source.capture(&tables, &merged).await?;
+        let (tables, merged) = captured(&there, |t| &t.target.name);
+        let to = target.capture(&tables, &merged).await?;
         let back = if options.pull {
             let back = reversed(&from, &options.plan, &there);
             let planned = plan_back(source.as_ref(), target.as_ref(), &back).await;
@@ -392,13 +408,10 @@ fn names(plan: &Plan, name: impl Fn(&super::TablePlan) -> &TableName) -> Vec<Tab
 pub(super) fn route(from: &Captured, to: &Captured, plan: &Plan, options: &PairOptions, push: bool) -> (Route, Report) {
     // Seen from who takes in: the sync's source sends when it is pushed.
     let side = |sync_source: bool| if sync_source == push { Side::Incoming } else { Side::Local };
-    let terms = |name: &TableName| {
-        let all = TableTerms { conflict: options.conflict, one_row: false, stamp: Stamp::UpdatedAt };
-        options.tables.get(&name.to_string()).cloned().unwrap_or(all)
-    };
     let rule = |terms: &TableTerms| {
         let policy = match terms.conflict {
             Preference::Later => Policy::LastWriteWins,
+            Preference::Columns => Policy::MergeColumns,
             Preference::Source => Policy::Prefer(side(true)),
             Preference::Target => Policy::Prefer(side(false)),
             Preference::Manual => Policy::Manual,
@@ -410,7 +423,7 @@ pub(super) fn route(from: &Captured, to: &Captured, plan: &Plan, options: &PairO
         Preference::Source => FirstRun::Prefer(side(true)),
         Preference::Target => FirstRun::Prefer(side(false)),
         Preference::Keep => FirstRun::Prefer(Side::Local),
-        Preference::Later | Preference::Manual => FirstRun::Manual,
+        Preference::Later | Preference::Columns | Preference::Manual => FirstRun::Manual,
     };
     let mut report = Report::nothing();
     let mut tables = Vec::with_capacity(plan.tables.len());
@@ -419,7 +432,7 @@ pub(super) fn route(from: &Captured, to: &Captured, plan: &Plan, options: &PairO
         let (whole_from, whole_to) = (whole(from, &table.source), whole(to, &table.target));
         let name = if push { &table.source.name } else { &table.target.name };
         let ends = ((&*whole_from, &table.source), (&*whole_to, &table.target));
-        let terms = terms(name);
+        let terms = options.terms(name);
         let (source, target) = if push { (ends.0.1, ends.1.1) } else { (ends.1.1, ends.0.1) };
         let mapping = Mapping::new(ends.0, ends.1, table.fill.clone(), rule(&terms))
             .and_then(|mapping| Ok((mapping, terms.stamp.place(source, target)?)));

@@ -14,7 +14,7 @@ use crate::capture::Changes;
 use crate::conflict::Origin;
 use crate::endpoint::{Basis, End, Keys, LocalReceiver, LocalSender, Mapping, Parcel, Place, Receiver, Route, Sender};
 use crate::engine::{Error, ErrorKind, Result, WriteOptions};
-use crate::model::{Batch, Clock, Entry, TableName, Vector};
+use crate::model::{Batch, Clock, Digest, Entry, Mark, TableName, Vector};
 use crate::site::{Conflict, Site, key_id};
 
 /// Changes set aside that are looked through for one.
@@ -198,9 +198,11 @@ impl<'a> Seat<'a> {
             vector.join(&entry.vector);
         }
         vector.add(version);
+        let mark = Mark { version, digest: Digest::default() };
         Ok(Changes {
             keys,
-            entries: vec![Entry { version, birth, vector, digest: None, columns: Vec::new() }],
+            // The row is kept as a whole.
+            entries: vec![Entry { version, birth, vector, digest: None, columns: vec![mark; rows.columns().len()] }],
             row_of: vec![(rows.rows() > 0).then_some(0)],
             left: vec![false],
             rows,

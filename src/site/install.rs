@@ -12,6 +12,8 @@ use crate::runtime::{Backoff, random};
 
 /// More tables than this are not logged in one database.
 pub(super) const TABLES_MAX: usize = 100_000;
+/// The place in the list of logged tables of what is noted of their marks.
+const MARKED: usize = 5;
 /// About fifteen seconds.
 const LOCK_TRIES: u32 = 34;
 
@@ -52,7 +54,9 @@ pub async fn open(database: &Arc<dyn Database>) -> Result<Option<Site>> {
         logged.push(logged_table(database.as_ref(), n, table)?);
     }
     logged.sort_by_key(|table| table.n);
-    Ok(Some(assemble(database, row, books, logged)?))
+    let marked = (0..listed.rows()).filter(|&at| listed.cell(at, MARKED) != Cell::Bytes(b""));
+    let marked = marked.map(|at| Ok(listed_table(&listed, at)?.0)).collect::<Result<BTreeSet<u32>>>()?;
+    Ok(Some(assemble(database, row, books, logged)?.with_marks(&marked)))
 }
 
 /// Makes a database a site and logs these tables, besides those that it logs already.
@@ -83,7 +87,8 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
     let listed = listing_of(target.as_mut(), &books).await?;
     let there = database.own_triggers().await?;
     let row = SiteRow { id: site.id.id, epoch: site.id.epoch.into(), seq: 0, format: FORMAT };
-    site = assemble(database, row, books, logged)?;
+    let marked = site.tables.iter().filter(|book| book.marked.is_some()).map(|book| book.logged.n).collect();
+    site = assemble(database, row, books, logged)?.with_marks(&marked);
     for book in &site.tables {
         make(database.as_ref(), target.as_mut(), &mut ours, &book.versions).await?;
         let made = text_digest(&book.log.install.join(";"));
@@ -285,8 +290,9 @@ async fn listing_of(target: &mut dyn Target, books: &Books) -> Result<BTreeMap<u
 }
 
 fn listing(books: &Books, logged: &Logged, made: &str) -> Batch {
-    let mut columns = vec![Column::default(); 5];
+    let mut columns = vec![Column::default(); 6];
     columns[4].push_int(0);
+    columns[MARKED].push_bytes(b"");
     columns[0].push_int(logged.n.into());
     columns[1].push_bytes(logged.table.name.schema.as_bytes());
     columns[2].push_bytes(logged.table.name.name.as_bytes());

@@ -4,6 +4,7 @@
 //! is committed, backed up and lost together with the rows that it is about.
 
 mod books;
+mod columns;
 mod cursors;
 mod emptied;
 mod entries;
