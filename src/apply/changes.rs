@@ -265,9 +265,10 @@ impl Staged<'_> {
             alive && !standing.places.contains_key(&change.id)
         };
         intake.refuse_newcomers(target, &fitted.keys, fitted.changes.iter().filter(came).map(|c| c.at)).await?;
+        let columns = intake.columns();
         for change in &fitted.changes {
             let known = self.known.get(&change.id);
-            let local = intake.local(known.filter(|known| !known.is_parted()), standing, change.id);
+            let local = intake.local(known.filter(|known| !known.is_parted()), standing, change.id, &columns);
             // What was here when its row left comes back from others that got it from here.
             let returns = |known: &Known| known.is_parted() && known.entry.vector.holds(change.entry.version);
             if self.sharing.is_none() && known.is_some_and(returns) {
@@ -495,10 +496,14 @@ impl Intake {
         (0..columns.len()).filter(|&at| !columns[at].generated).collect()
     }
 
-    /// Positions of the synced columns in the table, in the order of the rows' columns.
-    fn synced(&self) -> Vec<usize> {
-        let whole = &self.book.logged.table;
-        self.rows.table.columns.iter().filter(|c| !c.generated).filter_map(|c| whole.column(&c.name)).collect()
+    /// The columns of the table that its digests and marks are of.
+    fn columns(&self) -> Columns {
+        let table = &self.book.logged.table;
+        let synced = self.rows.table.columns.iter().filter(|c| !c.generated).filter_map(|c| table.column(&c.name));
+        let (synced, whole) = (synced.collect::<Vec<_>>(), crate::capture::content(&self.book));
+        let told = whole.iter().map(|at| synced.iter().position(|synced| synced == at)).collect();
+        let places = synced.iter().filter_map(|at| whole.binary_search(at).ok()).collect();
+        Columns { synced, whole, told, places }
     }
 
     /// Whether the table has columns that are not synced.
@@ -596,28 +601,23 @@ impl Intake {
         [of(&standing.rows, standing.places.get(&change.id).copied()), of(rows, change.row)]
     }
 
-    /// The local entry, its digest that of the synced columns.
-    fn local(&self, known: Option<&Known>, standing: &Held, id: KeyId) -> Option<Entry> {
-        let (row, synced) = (standing.places.get(&id), self.synced());
-        let digest = row.map(|&row| row_digest(&standing.rows, row, &synced));
-        let columns = row.filter(|_| self.book.marked.is_some()).map(|&row| {
-            let marks = known.map_or(&[][..], |known| &known.entry.columns);
-            let places = self.places(&synced).into_iter().zip(cell_digests(&standing.rows, row, &synced));
-            let version = |place: usize| marks.get(place).map_or(Version::BASE, |mark| mark.version);
-            places.map(|(place, digest)| Mark { version: version(place), digest }).collect()
+    /// The local entry, its digest and its marks those of the synced columns.
+    fn local(&self, known: Option<&Known>, standing: &Held, id: KeyId, columns: &Columns) -> Option<Entry> {
+        let Columns { synced, places, .. } = columns;
+        let row = standing.places.get(&id);
+        let digest = row.map(|&row| row_digest(&standing.rows, row, synced));
+        let marks = row.filter(|_| self.book.marked.is_some()).map(|&row| {
+            let known = known.map_or(&[][..], |known| &known.entry.columns);
+            let version = |place: usize| known.get(place).map_or(Version::BASE, |mark| mark.version);
+            let digests = cell_digests(&standing.rows, row, synced).into_iter();
+            digests.zip(places).map(|(digest, place)| Mark { version: version(*place), digest }).collect()
         });
-        let columns = columns.unwrap_or_default();
+        let columns = marks.unwrap_or_default();
         match (known, digest) {
             (Some(known), digest) => Some(Entry { digest, columns, ..known.entry.clone() }),
             (None, Some(digest)) => Some(Entry { columns, ..Entry::standing_at(self.site.id, digest) }),
             (None, None) => None,
         }
-    }
-
-    /// The places of these columns of the table among those that have marks.
-    fn places(&self, columns: &[usize]) -> Vec<usize> {
-        let whole = crate::capture::content(&self.book);
-        columns.iter().filter_map(|at| whole.binary_search(at).ok()).collect()
     }
 
     /// Writes the entries that changed, each with the digest of what now stands.
@@ -634,7 +634,7 @@ impl Intake {
         }
         let keys = keys.select(settled.iter().map(|(change, _)| change.at));
         let found = self.find(target, &keys).await?;
-        let (synced, whole) = (self.synced(), crate::capture::content(&self.book));
+        let Columns { synced, whole, told, .. } = self.columns();
         let first = self.site.take_numbers(target, settled.len()).await?;
         let (mut new, mut changed) = (Entries::new(&self.book), Entries::new(&self.book));
         for (row, (change, decision)) in settled.iter().enumerate() {
@@ -647,7 +647,7 @@ impl Intake {
             let mut entry = as_it_stands(decision.entry.clone(), (digest(&synced), &digests(&synced)), origin);
             entry.digest = digest(&whole);
             let before = known.get(&change.id).map(|known| &known.entry);
-            entry.columns = marks(&entry, before, &self.places(&synced), &digests(&whole));
+            entry.columns = marks(&entry, before, &told, &digests(&whole));
             let seq = first + i64::try_from(row).unwrap_or(0);
             let batch = if known.contains_key(&change.id) { &mut changed } else { &mut new };
             batch.push(&keys, row, &Known { entry, seq });
@@ -678,6 +678,18 @@ impl Intake {
     }
 }
 
+/// Columns of a table that rows of some of them come to, by their positions in it.
+struct Columns {
+    /// Those that are synced and not computed, in the order of the rows' columns.
+    synced: Vec<usize>,
+    /// All that make its content, which are those that have marks.
+    whole: Vec<usize>,
+    /// For each of these its place among those that are synced.
+    told: Vec<Option<usize>>,
+    /// For each that is synced its place among those that make the content.
+    places: Vec<usize>,
+}
+
 /// Whether a table has columns that these rows lack.
 fn is_part(book: &Book, rows: &Table) -> bool {
     book.logged.table.columns.iter().any(|column| !column.generated && rows.column(&column.name).is_none())
@@ -699,12 +711,12 @@ fn as_it_stands(entry: Entry, (digest, columns): (Option<Digest>, &[Digest]), or
     }
 }
 
-/// The marks of a row that was written, by the digests of its values: those of the columns that are synced, which stand at
-/// these places, as its entry says; of the others those that they had `before`.
-fn marks(entry: &Entry, before: Option<&Entry>, synced: &[usize], digests: &[Digest]) -> Vec<Mark> {
+/// The marks of a row that was written, by the digests of its values: those of the columns that are synced, which are
+/// these of them, as its entry says; of the others those that they had `before`.
+fn marks(entry: &Entry, before: Option<&Entry>, synced: &[Option<usize>], digests: &[Digest]) -> Vec<Mark> {
     let whole = if entry.version.is_base() { Version::BASE } else { entry.version };
     let version = |(at, digest): (usize, &Digest)| {
-        let told = synced.iter().position(|place| *place == at).and_then(|at| entry.columns.get(at));
+        let told = synced.get(at).copied().flatten().and_then(|at| entry.columns.get(at));
         match (told, before.and_then(|before| before.columns.get(at))) {
             (Some(told), Some(before)) if before.version <= told.version => told.version,
             (_, Some(before)) if before.digest == *digest => before.version,

@@ -19,7 +19,7 @@
 
 use std::cmp::Ordering;
 
-use super::decide::{higher, later_born, preferred};
+use super::decide::{higher, joined, later_born, preferred};
 use super::{Decision, Origin, Relation, Side};
 use crate::model::{Entry, Mark, Version};
 
@@ -90,7 +90,9 @@ fn clashes(local: &Entry, incoming: &Entry) -> bool {
 /// Each column with the mark and the value of its later write. Where nobody wrote it, and yet the two differ, it goes with
 /// the row that knows of the other, else with the later: so it went when the two rows first met.
 fn join_columns(relation: Relation, local: &Entry, incoming: &Entry) -> Decision {
-    let (row, mut entry) = higher(local, incoming);
+    // Whose row it is that nobody has written is no news.
+    let (row, mut entry) =
+        if unversioned(local, incoming) { (Side::Local, joined(local, incoming)) } else { higher(local, incoming) };
     let unwritten = match relation {
         Relation::Known => Side::Local,
         Relation::Newer => Side::Incoming,
