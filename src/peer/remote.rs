@@ -270,6 +270,7 @@ fn planned(table: WirePlan, filled: Vec<crate::model::Column>) -> Option<TablePl
         target,
         fill,
         key: table.key.map(|columns| Key { columns }),
+        matched: None,
         ddl: None,
         create: false,
         filter: table.filter,

@@ -17,6 +17,7 @@ mod faults;
 mod http;
 mod killed;
 mod mapping;
+mod matched;
 mod merged;
 mod names;
 mod output;

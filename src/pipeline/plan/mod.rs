@@ -15,11 +15,11 @@ use crate::engine::{Database, Error, ErrorKind, Letters, ReadRequest, Result, Se
 use crate::model::{BatchLimits, ColumnDef, Key, Shift, Table, TableName, Zone};
 
 pub use columns::ColumnChoice;
-pub use pair::{agree_on_key, paired};
+pub use pair::{Matched, agree_on_key, paired};
 pub use select::{exact_pattern, matches_pattern, matching_tables, select_tables};
 
 use columns::Chosen;
-use pair::{pair_columns, refuse_lacking};
+use pair::{match_by, pair_columns, refuse_lacking};
 use parents::{Parents, parents};
 use select::sort_parents_first;
 use shape::{Wanted, missing_parts, plain, refuse_names, refuse_twins};
@@ -55,6 +55,8 @@ pub struct PlanOptions {
     pub renamed: BTreeMap<String, TableName>,
     /// Columns by name at the source, of tables that do not take part with all.
     pub columns: BTreeMap<String, ColumnChoice>,
+    /// Columns by which rows are matched instead of a key, by name at the source.
+    pub matched: BTreeMap<String, Vec<String>>,
     /// Whether rows are counted, which takes a read of each table or of an index.
     pub count: bool,
 }
@@ -72,6 +74,8 @@ pub struct TablePlan {
     pub fill: Fill,
     /// The key rows are told apart by, the same positions on both sides; `None`: by whole rows.
     pub key: Option<Key>,
+    /// Where rows are matched by other columns.
+    pub matched: Option<Matched>,
     /// How the table is made where it is missing, or what is missing of it after an interrupted run.
     pub ddl: Option<TableDdl>,
     /// The table at the target with all keys and indexes that it has in the end.
@@ -251,8 +255,9 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
             ));
         }
         let chosen = Chosen::new(table, &options.columns)?;
-        let mut plan =
-            plan_table(target, &chosen, &name, existing, &ours, (options.create, ends, &source.zone, &mut parents))?;
+        let matched = options.matched.get(&chosen.table.name.to_string()).map(Vec::as_slice);
+        let terms = (options.create, ends, &source.zone, &mut parents);
+        let mut plan = plan_table(target, &chosen, (&name, matched), existing, &ours, terms)?;
         let name = plan.source.name.to_string();
         let told = options.filters.iter().find(|(n, _)| *n == name).map(|(_, filter)| filter);
         plan.filter = told.or_else(|| source.conditions.get(&name)).cloned();
@@ -325,7 +330,7 @@ pub fn name_at(same_product: bool, name: &TableName) -> TableName {
 fn plan_table(
     target: &dyn Database,
     chosen: &Chosen,
-    name: &TableName,
+    (name, matched): (&TableName, Option<&[String]>),
     existing: Option<Table>,
     ours: &BTreeSet<String>,
     (may_create, ends, zone, parents): (bool, Ends, &Zone, &mut Parents),
@@ -363,7 +368,11 @@ fn plan_table(
     let filled = chosen.filled(target, &have)?;
     notes.extend(filled.iter().map(|(column, _)| format!("{} of new rows is filled with a constant", column.name)));
     let sent = chosen.there.project(&(0..source.columns.len()).collect::<Vec<_>>());
-    let pairs = pair_columns(target.label(), &sent, &have, &mut notes)?;
+    let mut pairs = pair_columns(target.label(), &sent, &have, &mut notes)?;
+    let matched = match matched {
+        Some(columns) => Some(match_by(target.label(), columns, source, &have, &mut pairs, &mut notes)?),
+        None => None,
+    };
     refuse_lacking(&have, &pairs, &filled)?;
     let (from, to): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
     let (mut from_table, mut to_table) = (source.project(&from), have.project(&to));
@@ -372,8 +381,8 @@ fn plan_table(
         to_table.primary_key.clone_from(&wanted.project(&to).primary_key);
         to_table.indexes = wanted.project(&to).indexes;
     }
-    let key = agree_on_key(&mut from_table, &mut to_table);
-    if key.is_none() {
+    let key = if matched.is_some() { None } else { agree_on_key(&mut from_table, &mut to_table) };
+    if key.is_none() && matched.is_none() {
         notes.push("no common key: rows are told apart by all their columns, and counted".into());
     }
     let mapped = from_table
@@ -400,6 +409,7 @@ fn plan_table(
         target: Arc::new(to_table),
         whole: Arc::new(have),
         key,
+        matched,
         ddl,
         finished: Arc::new(wanted),
         create,
