@@ -7,7 +7,7 @@ use super::fold::{fitting, holding, rows_by_key};
 use super::{Fault, Outcome};
 use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
 use crate::model::{self, Batch, BatchLimits, Cell, Column, Digest, Entry, Table};
-use crate::site::{Book, KeyId, Known, Site, Through, decode, key_id, read};
+use crate::site::{Book, KeyId, Known, Mark, Site, Through, decode, key_id, read};
 
 /// Changes of one table, as one point of its site shows them.
 #[derive(Debug, Clone)]
@@ -90,10 +90,8 @@ const FEW: usize = 32;
 pub struct Read {
     /// In the order in which they were wanted.
     pub tables: Vec<Changes>,
-    /// The number up to which everything is here or will come again with a higher one.
-    pub position: i64,
-    /// What the site noted with that number.
-    pub token: i64,
+    /// The number up to which everything is here or will come again with a higher one, and what the site noted with it.
+    pub upto: Mark,
     /// Whether the site has given out higher ones.
     pub more: bool,
 }
@@ -134,13 +132,13 @@ async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target,
         order.extend(within.map(|(row, known)| (known.seq, table, row)));
     }
     order.sort_unstable();
-    let (mut position, mut token) = end(site, target, &order, whole, limits.rows).await?;
-    order.retain(|(seq, ..)| *seq <= position);
+    let mut upto = end(site, target, &order, whole, limits.rows).await?;
+    order.retain(|(seq, ..)| *seq <= upto.position);
     let mut read: Vec<Changes> = tables.iter().map(|w| Changes::none(&w.book.keys, w.columns)).collect();
     let (mut done, mut bytes) = (0, 0);
     while done < order.len() {
-        let upto = order.len().min(done + fitting(limits.bytes.saturating_sub(bytes), done, bytes));
-        let piece = &order[done..upto];
+        let end = order.len().min(done + fitting(limits.bytes.saturating_sub(bytes), done, bytes));
+        let piece = &order[done..end];
         for (table, wanted) in tables.iter().enumerate() {
             let rows: Vec<usize> = piece.iter().filter(|(_, of, _)| *of == table).map(|(.., row)| *row).collect();
             if rows.is_empty() {
@@ -157,12 +155,12 @@ async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target,
         }
         done += piece.len();
         if bytes >= limits.bytes && done < order.len() {
-            position = order[done - 1].0;
-            token = site.mark_at(target, position).await?.map_or(0, |mark| mark.1);
+            let position = order[done - 1].0;
+            upto = Mark { position, token: site.mark_at(target, position).await?.map_or(0, |mark| mark.token) };
             break;
         }
     }
-    Ok(Read { tables: read, position, token, more: position < last })
+    Ok(Read { tables: read, upto, more: upto.position < last })
 }
 
 /// The entries of each table above the number asked for, `most` at most; and the number up to which that is all.
@@ -201,7 +199,7 @@ async fn end(
     order: &[(i64, usize, usize)],
     whole: i64,
     rows: usize,
-) -> Result<(i64, i64)> {
+) -> Result<Mark> {
     let cut = if order.len() > rows { order[rows - 1].0 } else { whole };
     if let Some((first, ..)) = order.first()
         && let Some(mark) = site.last_mark(target, first - 1, cut).await?
@@ -209,10 +207,10 @@ async fn end(
         return Ok(mark);
     }
     Ok(match site.mark_at(target, cut).await? {
-        Some(mark) if mark.0 <= whole => mark,
+        Some(mark) if mark.position <= whole => mark,
         // The transaction is larger than any parcel.
-        Some((_, token)) => (cut, token),
-        None => (cut, 0),
+        Some(Mark { token, .. }) => Mark { position: cut, token },
+        None => Mark { position: cut, token: 0 },
     })
 }
 
@@ -247,8 +245,8 @@ pub struct Now {
     /// The places of those keys that have lines in the log or whose entry is of another content: they are left out, and
     /// can be read once they are folded.
     pub left_out: Vec<usize>,
-    /// The last number that the site had given out then, with what it noted with it; none: it has given out none.
-    pub last: Option<(i64, i64)>,
+    /// What the site had given out then; none: nothing yet.
+    pub last: Option<Mark>,
 }
 
 /// Reads what stands under these keys.

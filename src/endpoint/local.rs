@@ -319,8 +319,8 @@ impl Sender for LocalSender {
         let wanted: Vec<Wanted<'_>> = wanted.collect();
         let read = changes(&self.site, &wanted, self.connection.as_mut(), limits).await?;
         let place = |place: &Place| {
-            if read.position > place.position {
-                Place { position: read.position, token: read.token, ..*place }
+            if read.upto.position > place.position {
+                Place { position: read.upto.position, token: read.upto.token, ..*place }
             } else {
                 *place
             }
@@ -329,7 +329,7 @@ impl Sender for LocalSender {
         Ok(Parcel {
             changes: tables.filter(|(_, changes)| !changes.entries.is_empty()).collect(),
             places: after.iter().map(place).collect(),
-            seen: (read.position > 0).then_some(Mark { position: read.position, token: read.token }),
+            seen: Some(read.upto).filter(|mark| mark.position > 0),
             more: read.more,
         })
     }
@@ -353,11 +353,10 @@ impl Sender for LocalSender {
         let book = self.book(table)?.clone();
         let batch = Batch::new(book.keys.clone(), batch.into_columns());
         let which = which(&self.route, mapping, &book);
-        let Now { changes, left_out, last } =
+        let Now { changes, left_out, last: seen } =
             changes_of(&self.site, (&book, which), &mapping.from, self.connection.as_mut(), &batch)
                 .await
                 .map_err(Fault::at(table))?;
-        let seen = last.map(|(position, token)| Mark { position, token });
         Ok(Current { changes, left_out: left_out.into_iter().map(|row| fits[row]).collect(), seen })
     }
 

@@ -33,6 +33,7 @@ use crate::engine::Result;
 use crate::model::{Batch, BatchLimits, Site, Zone};
 
 pub use crate::capture::{Fault, Outcome};
+pub use crate::site::Mark;
 pub use comparand::LocalComparand;
 pub use comparison::{Comparand, Comparison, Counted, Followed, Half, Leaves};
 pub use local::{LocalReceiver, LocalSender};
@@ -83,15 +84,6 @@ pub struct Place {
 /// Which of a site's writes another one may have taken in, in any sync: the epoch in which the site was then, and what it
 /// had given out.
 pub type Seen = (u32, Mark);
-
-/// The last of the numbers that a site had given out, and what it has noted with that one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
-    /// The number.
-    pub position: i64,
-    /// What the site has noted with it.
-    pub token: i64,
-}
 
 /// How far the receiving end says that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -274,7 +274,7 @@ impl Puller {
                             });
                         }
                     }
-                    (position, more) = (read.position, read.more);
+                    (position, more) = (read.upto.position, read.more);
                     if body.hand_on().await.is_err() {
                         return Ok(());
                     }

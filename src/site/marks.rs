@@ -7,6 +7,15 @@ use crate::engine::{Lookup, Result, RowLock, Target, WriteMode};
 use crate::model::{Batch, Cell};
 use crate::runtime::random;
 
+/// The last of the numbers that a site had given out in one transaction, and what it has noted with that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The number.
+    pub position: i64,
+    /// What the site has noted with it.
+    pub token: i64,
+}
+
 /// Marks that are looked through at a time.
 const MARKS_MAX: usize = 1_000;
 
@@ -18,27 +27,27 @@ impl Site {
         target.write(WriteMode::Insert, &mark).await.map(drop)
     }
 
-    /// The first mark at or behind a position: (position, token); `None` when no such number was given out.
-    pub async fn mark_at(&self, target: &mut dyn Lookup, position: i64) -> Result<Option<(i64, i64)>> {
+    /// The first mark at or behind a position; `None` when no such number was given out.
+    pub async fn mark_at(&self, target: &mut dyn Lookup, position: i64) -> Result<Option<Mark>> {
         let found = target.scan(&self.books.marks, Some((0, position - 1)), 1).await?;
         if found.rows() == 0 {
             return Ok(None);
         }
         Ok(match (found.cell(0, 0), found.cell(0, 1)) {
-            (Cell::Int(position), Cell::Int(token)) => Some((position, token)),
+            (Cell::Int(position), Cell::Int(token)) => Some(Mark { position, token }),
             _ => None,
         })
     }
 
     /// The last mark behind `above` and not behind `upto`: the end of the last whole transaction between them.
-    pub async fn last_mark(&self, target: &mut dyn Lookup, above: i64, upto: i64) -> Result<Option<(i64, i64)>> {
+    pub async fn last_mark(&self, target: &mut dyn Lookup, above: i64, upto: i64) -> Result<Option<Mark>> {
         let (mut last, mut above) = (None, above);
         loop {
             let found = target.scan(&self.books.marks, Some((0, above)), MARKS_MAX).await?;
             for row in 0..found.rows() {
                 match (found.cell(row, 0), found.cell(row, 1)) {
                     (Cell::Int(position), Cell::Int(token)) if position <= upto => {
-                        last = Some((position, token));
+                        last = Some(Mark { position, token });
                         above = position;
                     }
                     _ => return Ok(last),
@@ -63,7 +72,7 @@ impl Site {
 
     /// Whether this number was given out by this site as it is now, with this token.
     pub(super) async fn has_given(&self, target: &mut dyn Lookup, (position, token): (i64, i64)) -> Result<bool> {
-        Ok(self.mark_at(target, position).await?.is_some_and(|(_, there)| there == token))
+        Ok(self.mark_at(target, position).await?.is_some_and(|mark| mark.token == token))
     }
 
     /// One row of a book by its key.

@@ -22,6 +22,7 @@ pub use cursors::Cursor;
 pub use entries::{Entries, KeyId, Known, decode, key_id, read};
 pub use form::{FormColumn, Reformed};
 pub use install::{install, lost, open, planned, remove};
+pub use marks::Mark;
 pub use readers::{Reader, Verdict};
 pub use shared::{Share, Through};
 pub use state::{Conflict, Quarantined, TableState, conflicts, discard, objects, quarantine, state};

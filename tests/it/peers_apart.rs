@@ -129,6 +129,17 @@ fn copy(db: &TestDb, to: &Path) {
 
 #[test]
 fn an_office_that_was_put_back_from_a_backup_gets_what_the_laptop_knows() {
+    put_back("bidirectional");
+}
+
+/// It only takes in at first, so that nobody asks it for changes.
+#[test]
+fn an_office_that_was_put_back_is_noticed_where_it_only_receives() {
+    put_back("push");
+}
+
+/// `first`: the direction of the first sync after that.
+fn put_back(first: &str) {
     let (main, db) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
     let (there, here) = (folder(), folder());
     db.execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'one'), (2, 'two')"));
@@ -154,7 +165,11 @@ fn an_office_that_was_put_back_from_a_backup_gets_what_the_laptop_knows() {
     main.execute("INSERT INTO t VALUES (4, 'written after the restore')");
     let at_office = Node::start(there.path());
     wire.leads_to(&at_office.address);
+    let config = here.path().join("rowferry.yaml");
+    let text = std::fs::read_to_string(&config).expect("the config");
+    std::fs::write(&config, text.replace("bidirectional", first)).expect("written");
     let said = sync();
+    std::fs::write(&config, text).expect("written");
     assert!(said.contains("restored"), "not noticed: {said}");
     sync();
     assert_equal(&main, &db);

@@ -141,6 +141,40 @@ fn a_restored_database_loses_nothing_that_anybody_else_has() {
     }
 }
 
+/// The other end has read what a database had; it is restored, and from then on only takes in. What it wrote after the
+/// restore must not pass for what the other end knows of it.
+#[test]
+fn a_restored_database_that_only_receives_is_noticed_too() {
+    for engine in Engine::available() {
+        let ends = [TestDb::new(engine), TestDb::new(engine)];
+        let folder = tempfile::tempdir().expect("a folder");
+        let both_ways = || config(folder.path(), &[("a", &ends[0]), ("b", &ends[1])], &[("a", "b")]);
+        both_ways();
+        ends[0].execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'one'), (2, 'two')"));
+        sync(folder.path(), "ab");
+        ends[1].execute("UPDATE t SET note = 'at b, kept' WHERE id = 1");
+        sync(folder.path(), "ab");
+        let backup = Backup::of(&ends[1]);
+        ends[1].execute("UPDATE t SET note = 'sent, then lost' WHERE id = 2");
+        sync(folder.path(), "ab");
+        backup.restore(&ends[1]);
+        ends[1].execute("UPDATE t SET note = 'after' WHERE id = 2; INSERT INTO t VALUES (3, 'after')");
+        let file = folder.path().join("rowferry.yaml");
+        let text = std::fs::read_to_string(&file).expect("the config");
+        std::fs::write(&file, text.replace("bidirectional", "push")).expect("written");
+        let said = sync(folder.path(), "ab");
+        assert!(said.contains("restored"), "{engine:?}: not noticed: {said}");
+        both_ways();
+        sync(folder.path(), "ab");
+        assert_equal(&ends[0], &ends[1]);
+        assert_eq!(ends[0].value("SELECT note FROM t WHERE id = 3"), "after", "{engine:?}");
+        // Row 2 was written on both sides of the gap, neither knowing of the other.
+        let met: Vec<String> = ends.iter().map(|e| e.value("SELECT count(*) FROM _rowferry_conflicts")).collect();
+        assert!(met.iter().any(|count| count == "1"), "{engine:?}: {met:?}");
+        assert_eq!(sync(folder.path(), "ab"), "", "{engine:?}: it comes to rest");
+    }
+}
+
 /// A copy of a file, with all that is noted in it, takes part beside the original.
 #[test]
 fn a_copied_file_becomes_a_site_of_its_own() {

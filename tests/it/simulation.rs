@@ -6,7 +6,8 @@
 //! printed. A sync may die at any of its statements, before and after each commit, which is more than the failpoints.
 //! Sites are restored from backups, and in a star they become copies of each other. Not simulated, because it is not
 //! there yet: `merge-columns`, re-keying of generated numbers (two rows under one stay an open conflict), purged
-//! tombstones, changes of a table's columns; because a database in memory has no SQL: filters.
+//! tombstones; because a database in memory has no SQL: filters; and not yet simulated: tables whose columns change, writes
+//! that no trigger saw.
 
 #![allow(clippy::unwrap_used, reason = "each function here is part of a test")]
 
@@ -22,7 +23,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use broken::Broken;
-use scenario::{ALL, Deed, Operation, Scenario, Shape, Step, Write};
+use scenario::{ALL, Deed, Operation, Scenario, Shape, Step, Write, YEAR};
 
 use crate::support::long;
 
@@ -126,13 +127,25 @@ fn a_seed_does_the_same_each_time() {
     }
 }
 
+fn writes<const N: usize>(site: usize, writes: [Write; N]) -> Deed {
+    let operations = writes.map(|write| Operation { after: 0, table: 0, write }).to_vec();
+    Deed::Transaction { site, operations, open: 0, rolls_back: false }
+}
+
+fn both_ways(edge: usize) -> Deed {
+    Deed::Sync { edge, turned: false, push_only: false, dies_after: None }
+}
+
+fn one_way(edge: usize, turned: bool, dies_after: Option<usize>) -> Deed {
+    Deed::Sync { edge, turned, push_only: true, dies_after }
+}
+
 /// Two sites with these rows in their first table, each step after a sync.
 fn two(shape: Shape, first: [&[(i64, &str)]; 2], writes: &[(usize, usize, Write)]) -> Scenario {
     let step = |(name, deed)| Step { name, deed, later: 1, turns: ALL };
-    let sync = Deed::Sync { edge: 0, turned: false, push_only: false, dies_after: None };
     let deeds = writes.iter().flat_map(|&(site, table, write)| {
         let operations = vec![Operation { after: 0, table, write }];
-        [sync.clone(), Deed::Transaction { site, operations, open: 0, rolls_back: false }]
+        [both_ways(0), Deed::Transaction { site, operations, open: 0, rolls_back: false }]
     });
     Scenario {
         seed: 0,
@@ -175,12 +188,9 @@ fn a_child_without_its_parent_holds_up_nobody() {
 /// What one site wrote before and after it first met another, which only took in so far: no conflict, whoever then says
 /// whose rows win.
 fn met_one_way(manual: bool, dies_after: Option<usize>) -> Scenario {
-    let sync = |turned, dies_after| Deed::Sync { edge: 0, turned, push_only: true, dies_after };
-    let writes = [Write::Partial(1), Write::Delete(2)];
-    let operations = writes.map(|write| Operation { after: 0, table: 0, write }).to_vec();
-    let write = Deed::Transaction { site: 0, operations, open: 0, rolls_back: false };
+    let write = writes(0, [Write::Partial(1), Write::Delete(2)]);
     let mut scenario = two(Shape::Unique, [&[(1, "one"), (2, "two"), (3, "three")], &[]], &[]);
-    let deeds = [sync(false, dies_after), write, sync(dies_after.is_none(), None)];
+    let deeds = [one_way(0, false, dies_after), write, one_way(0, dies_after.is_none(), None)];
     let step = |(name, deed)| Step { name, deed, later: 1, turns: ALL };
     (scenario.steps, scenario.manual) = (deeds.into_iter().enumerate().map(step).collect(), manual);
     scenario
@@ -204,17 +214,6 @@ fn rows_that_went_at_once_do_not_come_back() {
     assert_holds(two(Shape::Unique, [&[(1, "one"), (2, "two")], &[]], &[(0, 0, Write::Empty)]));
 }
 
-const YEAR: i64 = 86_400_000_000 * 365;
-
-fn writes(site: usize, write: Write) -> Deed {
-    let operations = vec![Operation { after: 0, table: 0, write }];
-    Deed::Transaction { site, operations, open: 0, rolls_back: false }
-}
-
-fn one_way(turned: bool, dies_after: Option<usize>) -> Deed {
-    Deed::Sync { edge: 0, turned, push_only: true, dies_after }
-}
-
 /// These deeds, each when the one before is done. The first site's clock is years behind: what it writes upon a row of the
 /// other's has the same clock each time.
 fn in_turn(deeds: Vec<Deed>) -> Scenario {
@@ -231,15 +230,15 @@ fn in_turn(deeds: Vec<Deed>) -> Scenario {
 fn a_sender_that_is_restored_after_a_first_run_died_goes_on_under_another_name() {
     let dying = |turns| {
         let deeds = vec![
-            writes(1, Write::Partial(1)),
-            one_way(true, None),
-            writes(1, Write::Partial(1)),
-            one_way(true, None),
+            writes(1, [Write::Partial(1)]),
+            one_way(0, true, None),
+            writes(1, [Write::Partial(1)]),
+            one_way(0, true, None),
             Deed::Backup { site: 0 },
-            writes(0, Write::Partial(1)),
-            one_way(false, Some(turns)),
+            writes(0, [Write::Partial(1)]),
+            one_way(0, false, Some(turns)),
             Deed::Restore { site: 0 },
-            writes(0, Write::Update(1, 6)),
+            writes(0, [Write::Update(1, 6)]),
         ];
         assert_holds(in_turn(deeds));
     };
@@ -250,18 +249,17 @@ fn a_sender_that_is_restored_after_a_first_run_died_goes_on_under_another_name()
 /// not pass for its own.
 #[test]
 fn a_receiver_that_is_restored_goes_on_under_another_name_where_it_never_sends() {
-    let both = Deed::Sync { edge: 0, turned: false, push_only: false, dies_after: None };
     assert_holds(in_turn(vec![
-        writes(1, Write::Partial(1)),
-        both.clone(),
-        writes(1, Write::Partial(1)),
-        both.clone(),
+        writes(1, [Write::Partial(1)]),
+        both_ways(0),
+        writes(1, [Write::Partial(1)]),
+        both_ways(0),
         Deed::Backup { site: 0 },
-        writes(0, Write::Partial(1)),
-        one_way(false, None),
+        writes(0, [Write::Partial(1)]),
+        one_way(0, false, None),
         Deed::Restore { site: 0 },
-        writes(0, Write::Update(1, 6)),
-        one_way(true, None),
+        writes(0, [Write::Update(1, 6)]),
+        one_way(0, true, None),
     ]));
 }
 
@@ -269,15 +267,14 @@ fn a_receiver_that_is_restored_goes_on_under_another_name_where_it_never_sends()
 /// that is folded.
 #[test]
 fn a_deletion_of_a_row_that_went_at_once_makes_no_tombstone_of_another_sites_version() {
-    let sync = |edge, turned, push_only| Deed::Sync { edge, turned, push_only, dies_after: None };
     let mut scenario = in_turn(vec![
-        sync(0, false, false),
-        sync(1, false, false),
-        writes(0, Write::Delete(1)),
-        writes(2, Write::Partial(1)),
-        sync(1, true, true),
-        writes(1, Write::Empty),
-        sync(0, false, true),
+        both_ways(0),
+        both_ways(1),
+        writes(0, [Write::Delete(1)]),
+        writes(2, [Write::Partial(1)]),
+        one_way(1, true, None),
+        writes(1, [Write::Empty]),
+        one_way(0, false, None),
     ]);
     (scenario.sites, scenario.edges, scenario.skews) = (3, vec![(0, 1), (1, 2)], vec![-YEAR, 0, 0]);
     scenario.first.push(Vec::new());

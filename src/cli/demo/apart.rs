@@ -60,6 +60,10 @@ pub(super) async fn tell(
     say("the branch goes offline; both go on writing".to_owned());
     let away = Instant::now();
     let before = [writers[0].count(), writers[1].count()];
+    // Whatever the dice say, there is one row that both write meanwhile.
+    for (writer, name) in writers.iter().zip(["head office", "branch"]) {
+        writer.write(format!("UPDATE customers SET note = '{name}, while apart' WHERE id = 1")).await?;
+    }
     pause(third, stop).await?;
     story.offline = away.elapsed();
     let alone = [writers[0].count() - before[0], writers[1].count() - before[1]];
@@ -125,6 +129,7 @@ async fn pause(time: Duration, stop: &CancellationToken) -> Result<()> {
 
 /// An application at one site.
 struct Writer {
+    database: Arc<dyn Database>,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<Result<()>>,
@@ -134,7 +139,7 @@ impl Writer {
     /// Changes customers and products that both know, and adds customers with numbers of its own.
     fn start(database: &Arc<dyn Database>, name: &'static str, site: u64) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (database, ends, count) = (database.clone(), stop.clone(), done.clone());
+        let (own, ends, count) = (database.clone(), stop.clone(), done.clone());
         let task = tokio::spawn(async move {
             while !ends.load(Ordering::Relaxed) {
                 let n = count.load(Ordering::Relaxed);
@@ -148,13 +153,20 @@ impl Writer {
                     2 => format!("UPDATE customers SET credit_limit = credit_limit + 10 WHERE id = {row}"),
                     _ => format!("UPDATE customers SET note = '{name}, call {n}' WHERE id = {row}"),
                 };
-                write(database.as_ref(), std::iter::once(sql)).await?;
+                write(own.as_ref(), std::iter::once(sql)).await?;
                 count.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(BREATH).await;
             }
             Ok(())
         });
-        Self { stop, done, task }
+        Self { database: database.clone(), stop, done, task }
+    }
+
+    /// Writes this besides.
+    async fn write(&self, sql: String) -> Result<()> {
+        write(self.database.as_ref(), std::iter::once(sql)).await?;
+        self.done.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn count(&self) -> u64 {

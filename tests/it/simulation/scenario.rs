@@ -116,7 +116,7 @@ pub struct Scenario {
 const KEYS: usize = 6;
 /// As many turns as are needed.
 pub const ALL: usize = 1_000_000;
-const YEAR: i64 = 86_400_000_000 * 365;
+pub const YEAR: i64 = 86_400_000_000 * 365;
 const SKEWS: [i64; 6] = [0, 0, 3_600_000_000, -3_600_000_000, YEAR, -10 * YEAR];
 /// So much happens in a run, at least.
 pub const OPERATIONS_MIN: usize = 200;
