@@ -60,32 +60,35 @@ impl Site {
         let mut given: HashMap<(i64, i64), bool> = HashMap::new();
         let mut verdicts = Vec::with_capacity(readers.len());
         for (reader, cursor) in readers {
-            let known = noted.get(&reader.number).filter(|noted| {
-                (noted.reader_epoch, noted.epoch) == (i64::from(reader.site.epoch), i64::from(self.id.epoch))
-            });
+            let known = noted.get(&reader.number).filter(|noted| noted.epoch == i64::from(self.id.epoch));
+            let itself = known.filter(|noted| noted.reader_epoch == i64::from(reader.site.epoch));
             verdicts.push(match cursor {
-                None if known.is_some_and(|noted| noted.position > 0) => Verdict::ReaderRestored,
+                None if itself.is_some_and(|noted| noted.position > 0) => Verdict::ReaderRestored,
                 None => Verdict::Fits,
                 Some(cursor) => {
                     let place = (cursor.position, cursor.token);
                     if cursor.source.epoch == self.id.epoch && !given.contains_key(&place) {
                         given.insert(place, self.has_given(target, place).await?);
                     }
-                    self.verdict(*cursor, known, given.get(&place) == Some(&true))
+                    self.verdict(*cursor, (known, itself), given.get(&place) == Some(&true))
                 }
             });
         }
         Ok(verdicts)
     }
 
-    /// What is to be said of a place that this site has given out, or has not, and of what it has noted of the reader.
-    fn verdict(&self, cursor: Cursor, known: Option<&Noted>, given: bool) -> Verdict {
-        match (cursor.source.epoch.cmp(&self.id.epoch), known) {
+    /// What is to be said of a place that this site has given out, or has not, and of what it has noted of the reader, in
+    /// whatever epoch that was then, and of the reader as it is now.
+    fn verdict(&self, cursor: Cursor, (known, itself): (Option<&Noted>, Option<&Noted>), given: bool) -> Verdict {
+        let knows_less = |noted: &Noted| noted.position > cursor.position;
+        match (cursor.source.epoch.cmp(&self.id.epoch), itself) {
             (Ordering::Greater, _) => Verdict::Superseded,
             (Ordering::Less, _) => Verdict::Lost,
             (Ordering::Equal, Some(noted)) if noted.position == Self::GONE => Verdict::Lost,
+            // Whether such a place was given out nobody knows any more: marks are kept from the places on where readers are.
+            (Ordering::Equal, Some(noted)) if knows_less(noted) => Verdict::ReaderRestored,
+            (Ordering::Equal, None) if known.is_some_and(knows_less) => Verdict::Lost,
             (Ordering::Equal, _) if !given => Verdict::Restored,
-            (Ordering::Equal, Some(noted)) if noted.position > cursor.position => Verdict::ReaderRestored,
             (Ordering::Equal, Some(_)) => Verdict::Fits,
             (Ordering::Equal, None) => Verdict::Lost,
         }

@@ -146,32 +146,40 @@ fn a_restored_database_loses_nothing_that_anybody_else_has() {
 #[test]
 fn a_restored_database_that_only_receives_is_noticed_too() {
     for engine in Engine::available() {
-        let ends = [TestDb::new(engine), TestDb::new(engine)];
-        let folder = tempfile::tempdir().expect("a folder");
-        let both_ways = || config(folder.path(), &[("a", &ends[0]), ("b", &ends[1])], &[("a", "b")]);
-        both_ways();
-        ends[0].execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'one'), (2, 'two')"));
-        sync(folder.path(), "ab");
-        ends[1].execute("UPDATE t SET note = 'at b, kept' WHERE id = 1");
-        sync(folder.path(), "ab");
-        let backup = Backup::of(&ends[1]);
-        ends[1].execute("UPDATE t SET note = 'sent, then lost' WHERE id = 2");
-        sync(folder.path(), "ab");
-        backup.restore(&ends[1]);
-        ends[1].execute("UPDATE t SET note = 'after' WHERE id = 2; INSERT INTO t VALUES (3, 'after')");
-        let file = folder.path().join("rowferry.yaml");
-        let text = std::fs::read_to_string(&file).expect("the config");
-        std::fs::write(&file, text.replace("bidirectional", "push")).expect("written");
-        let said = sync(folder.path(), "ab");
-        assert!(said.contains("restored"), "{engine:?}: not noticed: {said}");
-        both_ways();
-        sync(folder.path(), "ab");
-        assert_equal(&ends[0], &ends[1]);
-        assert_eq!(ends[0].value("SELECT note FROM t WHERE id = 3"), "after", "{engine:?}");
-        // Row 2 was written on both sides of the gap, neither knowing of the other.
-        let met: Vec<String> = ends.iter().map(|e| e.value("SELECT count(*) FROM _rowferry_conflicts")).collect();
-        assert!(met.iter().any(|count| count == "1"), "{engine:?}: {met:?}");
-        assert_eq!(sync(folder.path(), "ab"), "", "{engine:?}: it comes to rest");
+        // What it knew itself of the other end was lost with it, or nothing was.
+        for between in ["bidirectional", "pull"] {
+            let ends = [TestDb::new(engine), TestDb::new(engine)];
+            let folder = tempfile::tempdir().expect("a folder");
+            config(folder.path(), &[("a", &ends[0]), ("b", &ends[1])], &[("a", "b")]);
+            let file = folder.path().join("rowferry.yaml");
+            let text = std::fs::read_to_string(&file).expect("the config");
+            let go = |direction: &str| {
+                std::fs::write(&file, text.replace("bidirectional", direction)).expect("written");
+                sync(folder.path(), "ab")
+            };
+            ends[0].execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'one'), (2, 'two')"));
+            go("bidirectional");
+            ends[1].execute("UPDATE t SET note = 'at b, kept' WHERE id = 1");
+            go("bidirectional");
+            go("bidirectional");
+            let backup = Backup::of(&ends[1]);
+            ends[1].execute("UPDATE t SET note = 'sent, then lost' WHERE id = 2");
+            go(between);
+            go(between);
+            backup.restore(&ends[1]);
+            ends[1].execute("UPDATE t SET note = 'after' WHERE id = 2; INSERT INTO t VALUES (3, 'after')");
+            let said = go("push");
+            assert!(said.contains("restored"), "{engine:?}, {between}: not noticed: {said}");
+            go("bidirectional");
+            assert_equal(&ends[0], &ends[1]);
+            assert_eq!(ends[0].value("SELECT note FROM t WHERE id = 3"), "after", "{engine:?}, {between}");
+            let epochs = [0, 1].map(|at: usize| ends[at].value("SELECT epoch FROM _rowferry_site"));
+            assert_eq!(epochs, ["1", "2"], "{engine:?}, {between}: one alone was restored: {said}");
+            // Row 2 was written on both sides of the gap, neither knowing of the other.
+            let met: Vec<String> = ends.iter().map(|e| e.value("SELECT count(*) FROM _rowferry_conflicts")).collect();
+            assert!(met.iter().any(|count| count == "1"), "{engine:?}, {between}: {met:?}");
+            assert_eq!(go("bidirectional"), "", "{engine:?}, {between}: it comes to rest");
+        }
     }
 }
 
