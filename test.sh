@@ -314,6 +314,8 @@ run_tests() {
 }
 
 export ROWFERRY_TEST_DBS=required
+# Tests wait for servers and for each other's programs half of the time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 status=0
 [ -z "$long" ] || export ROWFERRY_TEST_LONG=1
 run_tests "$@" || status=$?

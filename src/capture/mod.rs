@@ -160,7 +160,8 @@ fn pump<T: Send + 'static>(
     pack: impl Fn(FittedBatch, Option<Taken>) -> T + Send + Sync + 'static,
 ) -> mpsc::Receiver<Result<T>> {
     let (send, receive) = mpsc::channel(2);
-    tokio::spawn(async move {
+    let watch = send.clone();
+    let reader = tokio::spawn(async move {
         let work = async {
             let mut stream = source.read(&request).await?;
             // What the row before took, where it was a large one: the next will be as large.
@@ -197,6 +198,13 @@ fn pump<T: Send + 'static>(
             let error: Error = error;
             // The receiver may be gone already; then nobody is left to tell.
             let _ = send.send(Err(error.of_table(&request.table.name))).await;
+        }
+    });
+    // One that panicked must not pass for the end of the rows.
+    tokio::spawn(async move {
+        if let Err(e) = reader.await {
+            let fault = format!("a reader ended with a fault of ours, please report it: {e}");
+            let _ = watch.send(Err(Error::new(ErrorKind::Protocol, fault))).await;
         }
     });
     receive

@@ -60,6 +60,13 @@ pub enum Selection {
         /// Upper bound, included.
         upto: Option<Vec<Value>>,
     },
+    /// Rows that lie in a stretch of the table as it is stored: one of those of [`Source::stretches`].
+    Stretch {
+        /// The engine's own number of the first place.
+        from: u64,
+        /// That of the first place behind it; the last stretch has no end.
+        upto: Option<u64>,
+    },
 }
 
 /// What to read.
@@ -371,6 +378,13 @@ pub trait Lookup: Send {
 pub trait Source: Send {
     /// Rows that match, exactly.
     async fn count(&mut self, table: &Table, filter: Option<&str>) -> Result<u64>;
+    /// The table in stretches of about so many bytes, which together hold each row of it once, for several sources of one
+    /// point to read side by side. One, [`Selection::All`], where the engine has no such point or the table no such
+    /// places.
+    async fn stretches(&mut self, table: &Table, bytes: u64) -> Result<Vec<Selection>> {
+        let _ = (table, bytes);
+        Ok(vec![Selection::All])
+    }
     /// Prepares the request without reading: unknown column, bad filter.
     async fn check(&mut self, request: &ReadRequest) -> Result<()>;
     /// Starts reading.
@@ -438,6 +452,11 @@ fn earliest_reading(logical: &LogicalType, zone: &Zone, moment: i64) -> Option<S
     let mut text = String::new();
     temporal::write_timestamp(&mut text, reading.max(FIRST), 6);
     Some(text)
+}
+
+/// The error of an engine without stretches that is asked for one.
+fn no_stretch(table: &Table) -> Error {
+    Error::new(ErrorKind::Protocol, format!("table {} has no stretches to be read by", table.name))
 }
 
 /// The sentence of [`Target::verify`] about `count` rows of `table` whose parent is not there.

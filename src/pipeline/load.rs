@@ -1,12 +1,13 @@
 //! The fast path: rows into an empty table.
 //!
-//! One task reads and fits, another gathers chunks, and as many connections write as the target can
-//! use: where the queue is full the writers are what takes the time, so one more is taken if the
-//! run has one to spare.
+//! Tasks read and fit, others write, as many of each as are of use: where the queue between them is full the writers are
+//! what takes the time, so one more connection writes if the run has one to spare; where it stays empty one more reads,
+//! another stretch of the table, if its engine has stretches that are read at one point.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::TableProgress;
@@ -14,13 +15,19 @@ use super::plan::TablePlan;
 use super::run::{Context, QUIET, abandon, lost_worker};
 use crate::apply::write_splitting;
 use crate::capture::{FittedBatch, Taken, read_within};
-use crate::engine::{ReadRequest, Result, Selection, Target, WriteMode};
+use crate::engine::{ReadRequest, Result, Selection, Source, Target, WriteMode};
 use crate::model::Batch;
 use crate::runtime::Failpoint;
 
 /// What is kept in memory until the target has accepted it, to be written row by row where one of
 /// them is refused.
 const CHUNK_BYTES: usize = 2 << 20;
+
+/// A stretch costs a connection, and should not cost more.
+const STRETCH_BYTES: u64 = 64 << 20;
+
+/// Chunks in a row that writers were waiting for, until one more connection reads.
+const AWAITED: usize = 4;
 
 #[derive(Default)]
 struct Chunk {
@@ -34,31 +41,30 @@ type Reading = mpsc::Receiver<Result<(FittedBatch, Option<Taken>)>>;
 
 /// Reads everything and appends it in pieces, so that an interrupted run keeps what it has.
 pub(super) async fn load(context: &Context, plan: &TablePlan, at: usize) -> Result<()> {
-    let request = ReadRequest {
-        table: plan.source.clone(),
-        filter: plan.filter.clone(),
-        rows: Selection::All,
-        ordered: false,
-        limits: context.options.limits,
-    };
-    let source = context.snapshot.source().await?;
-    let (shape, stop) = (context.shape(plan), context.options.stop.clone());
-    let mut reading = read_within(source, request, shape, stop, context.room.clone());
+    let mut readers = Readers::start(context, plan, at).await?;
     let (send, receive) = mpsc::channel(1);
     let mut writers = Writers { context, at, queue: Arc::new(Mutex::new(receive)), tasks: JoinSet::new() };
     writers.start(None);
+    // Several connections may be each other's deadlock; after a failure one reads and one writes.
+    let more = |of: &Arc<Semaphore>| of.clone().try_acquire_owned().ok().filter(|_| context.first_attempt);
+    let mut awaited = 0;
     let read = loop {
-        match next_chunk(context, plan, at, &mut reading).await {
-            Ok(chunk) if chunk.batches.is_empty() => break Ok(()),
+        awaited = if send.capacity() > 0 && readers.chunks.is_empty() { awaited + 1 } else { 0 };
+        if awaited > AWAITED
+            && let Some(permit) = more(&context.readers)
+        {
+            readers.more(permit).await;
+            awaited = 0;
+        }
+        match readers.chunks.recv().await {
+            None => break readers.finish().await,
+            Some(Err(e)) => break Err(e),
             // The queue closes when a writer has failed; its error is the one to tell.
-            Ok(chunk) => match send.try_send(chunk) {
+            Some(Ok(chunk)) => match send.try_send(chunk) {
                 Ok(()) => {}
                 Err(mpsc::error::TrySendError::Closed(_)) => break Ok(()),
                 Err(mpsc::error::TrySendError::Full(chunk)) => {
-                    // Several writers may be each other's deadlock; after a failure one does.
-                    if context.first_attempt
-                        && let Ok(permit) = context.writers.clone().try_acquire_owned()
-                    {
+                    if let Some(permit) = more(&context.writers) {
                         writers.start(Some(permit));
                     }
                     if send.send(chunk).await.is_err() {
@@ -66,13 +72,103 @@ pub(super) async fn load(context: &Context, plan: &TablePlan, at: usize) -> Resu
                     }
                 }
             },
-            Err(e) => break Err(e),
         }
     };
     // Whatever was read is good and stays, also when the reading failed.
     drop(send);
     let written = writers.finish().await;
     read.and(written)
+}
+
+/// The connections that read one table.
+struct Readers<'a> {
+    context: &'a Context,
+    plan: Arc<TablePlan>,
+    at: usize,
+    /// What nobody reads yet.
+    left: Arc<Mutex<VecDeque<Selection>>>,
+    /// Gone when the last of them is done.
+    send: mpsc::WeakSender<Result<Chunk>>,
+    chunks: mpsc::Receiver<Result<Chunk>>,
+    tasks: JoinSet<()>,
+}
+
+impl<'a> Readers<'a> {
+    async fn start(context: &'a Context, plan: &TablePlan, at: usize) -> Result<Self> {
+        let mut source = context.snapshot.source().await?;
+        // Rows that meet a condition may be found by an index, once.
+        let stretches = match &plan.filter {
+            None => source.stretches(&plan.source, STRETCH_BYTES).await?,
+            Some(_) => vec![Selection::All],
+        };
+        let left = Arc::new(Mutex::new(stretches.into()));
+        let (send, chunks) = mpsc::channel(1);
+        let plan = Arc::new(plan.clone());
+        let mut readers = Self { context, plan, at, left, send: send.downgrade(), chunks, tasks: JoinSet::new() };
+        readers.add(send, None, Some(source));
+        Ok(readers)
+    }
+
+    /// One more, if there is something for it to read.
+    async fn more(&mut self, permit: OwnedSemaphorePermit) {
+        if let Some(send) = self.send.upgrade()
+            && !self.left.lock().await.is_empty()
+        {
+            self.add(send, Some(permit), None);
+        }
+    }
+
+    fn add(
+        &mut self,
+        send: mpsc::Sender<Result<Chunk>>,
+        permit: Option<OwnedSemaphorePermit>,
+        mut source: Option<Box<dyn Source>>,
+    ) {
+        let (context, plan, at, left) = (self.context.clone(), self.plan.clone(), self.at, self.left.clone());
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            loop {
+                let Some(rows) = left.lock().await.pop_front() else { return };
+                if let Err(e) = read(&context, &plan, at, rows, source.take(), &send).await {
+                    // Who has stopped listening has met an error of its own.
+                    return drop(send.send(Err(e)).await);
+                }
+            }
+        });
+    }
+
+    /// After the last chunk.
+    async fn finish(mut self) -> Result<()> {
+        while let Some(done) = self.tasks.join_next().await {
+            done.map_err(|e| lost_worker(&e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads one stretch of a table.
+async fn read(
+    context: &Context,
+    plan: &TablePlan,
+    at: usize,
+    rows: Selection,
+    source: Option<Box<dyn Source>>,
+    send: &mpsc::Sender<Result<Chunk>>,
+) -> Result<()> {
+    let source = match source {
+        Some(source) => source,
+        None => context.snapshot.source().await?,
+    };
+    let (table, filter, limits) = (plan.source.clone(), plan.filter.clone(), context.options.limits);
+    let request = ReadRequest { table, filter, rows, ordered: false, limits };
+    let (shape, stop) = (context.shape(plan), context.options.stop.clone());
+    let mut reading = read_within(source, request, shape, stop, context.room.clone());
+    loop {
+        let chunk = next_chunk(context, plan, at, &mut reading).await?;
+        if chunk.batches.is_empty() || send.send(Ok(chunk)).await.is_err() {
+            return Ok(());
+        }
+    }
 }
 
 /// Rows for one chunk; empty at the end.

@@ -163,6 +163,8 @@ pub(super) struct Context {
     pub room: Room,
     /// A permit for each connection that may write.
     pub writers: Arc<Semaphore>,
+    /// A permit for each connection that may read besides the one that each table has.
+    pub readers: Arc<Semaphore>,
     /// Whether nothing of this run has failed yet.
     pub first_attempt: bool,
 }
@@ -253,6 +255,7 @@ async fn run_tables(
     let target = claim.target();
     let writers = if plan.serial { 1 } else { target.abilities().writers };
     let writers = Arc::new(Semaphore::new(options.concurrency.clamp(1, writers.max(1))));
+    let readers = Arc::new(Semaphore::new(options.concurrency.saturating_sub(1)));
     let room = Room::default();
     let mut failed = Vec::new();
     let mut left: Vec<usize> = (0..plan.tables.len()).collect();
@@ -270,6 +273,7 @@ async fn run_tables(
                     progress: progress.clone(),
                     room: room.clone(),
                     writers: writers.clone(),
+                    readers: readers.clone(),
                     first_attempt: attempts.is_first(),
                 };
                 run_round(plan, &context, &left).await

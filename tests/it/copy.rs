@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rowferry::sample;
 
-use crate::support::{Engine, Node, TestDb, assert_equal, rowferry, rowferry_in};
+use crate::support::{Engine, Node, TestDb, assert_equal, rowferry, rowferry_in, start};
 
 /// The sample shop in a new SQLite database.
 fn shop() -> TestDb {
@@ -396,6 +396,37 @@ fn interrupted_it_says_so_and_the_same_command_resumes() {
     copy(&shop, &target, &[]);
     assert_equal(&shop, &target);
     assert_eq!(target.own_tables(), Vec::<String>::new());
+}
+
+/// Rows come slowly, since the server waits at each, so that what writes is idle.
+#[test]
+fn several_connections_read_a_large_table_that_comes_slowly() {
+    let (source, target) = (TestDb::new(Engine::Postgres), TestDb::new(Engine::Sqlite));
+    let reader = format!("{}_reader", source.name());
+    source.execute(&format!(
+        "CREATE TABLE large (id int PRIMARY KEY, pad text NOT NULL); ALTER TABLE large ALTER pad SET STORAGE EXTERNAL; \
+         INSERT INTO large SELECT i, repeat('x', 700000) FROM generate_series(1, 200) i; \
+         CREATE ROLE {reader} LOGIN; GRANT SELECT ON large TO {reader}; \
+         ALTER TABLE large ENABLE ROW LEVEL SECURITY; CREATE POLICY slow ON large USING (pg_sleep(0.02) IS NOT NULL)"
+    ));
+    let url = source.url().replace("postgres@", &format!("{reader}@")) + "?options=-c%20row_security=on";
+    let mut running = start(&["copy", &url, target.url()]);
+    let readers = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = '{reader}' AND query LIKE 'COPY%' AND state = 'active'"
+    );
+    let mut most = 0;
+    while !running.is_over() {
+        most = most.max(source.value(&readers).parse::<usize>().expect("a number"));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = running.end();
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert!(most > 1, "{most} connection read");
+    assert_eq!(
+        target.value("SELECT count(*) || ' ' || sum(id) || ' ' || sum(length(pad)) FROM large"),
+        "200 20100 140000000"
+    );
+    source.execute(&format!("DROP OWNED BY {reader}; DROP ROLE {reader}"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::store::{Held, Row, Stored, Tables, table};
-use crate::engine::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source};
+use crate::engine::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source, no_stretch};
 use crate::model::{Batch, BatchBuilder, Cell, Key, LogicalType, Table, Value, cell_order};
 
 /// The tables as they stood.
@@ -80,6 +80,9 @@ impl Plan {
 
     /// The rows of the request in its order.
     fn rows(&self, request: &ReadRequest) -> Result<Vec<Row>> {
+        if let Selection::Stretch { .. } = request.rows {
+            return Err(no_stretch(&self.held.table));
+        }
         let mut rows: Vec<Row> = self.held.rows.values().cloned().collect();
         if let Selection::Range { after, upto } = &request.rows {
             for bound in [after, upto].into_iter().flatten() {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use mysql_async::{BinaryProtocol, Conn, QueryResult, Value as Raw, prelude::Queryable};
 
 use super::super::filter::{self, Quoting};
-use super::super::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source};
+use super::super::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source, no_stretch};
 use super::codec::{key_expression, key_literal};
 use super::connect::{Settings, connect, quote};
 use super::error::convert;
@@ -93,6 +93,9 @@ pub(super) fn column_list(table: &Table) -> String {
 fn select(request: &ReadRequest) -> Result<String> {
     let table = &request.table;
     let key = table.row_key();
+    if let Selection::Stretch { .. } = request.rows {
+        return Err(no_stretch(table));
+    }
     let mut conditions = Vec::new();
     if let Some(filter) = &request.filter {
         // A line of its own: a comment at the end of the filter must not swallow the parenthesis.

@@ -86,6 +86,29 @@ impl Source for Reader {
         Ok(row.get::<_, i64>(0).unsigned_abs())
     }
 
+    async fn stretches(&mut self, table: &Table, bytes: u64) -> Result<Vec<Selection>> {
+        // Servers before 14 would look at every page for each stretch. Tables of other kinds have no pages of their own,
+        // or none that tell where a row lies.
+        let sql = format!(
+            "SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint, pg_table_size(c.oid) \
+             FROM pg_class c JOIN pg_am m ON m.oid = c.relam WHERE c.oid = {}::regclass AND c.relkind = 'r' AND m.amname = 'heap' \
+             AND current_setting('server_version_num')::int >= 140000",
+            literal(&table_name(&self.shared.schema, &table.name))
+        );
+        let answer = self.session().await?.client.query_opt(&sql, &[]).await;
+        let Some(row) = answer.map_err(|e| self.failed(table, &e))? else { return Ok(vec![Selection::All]) };
+        // Of the size also what lies beside the pages: large values.
+        let (pages, size) = (row.get::<_, i64>(0).unsigned_abs(), row.get::<_, i64>(1).unsigned_abs());
+        let step = (pages.saturating_mul(bytes) / size.max(1)).max(1);
+        // What was added since lies behind the last page that is counted; the point shows none of it.
+        let starts: Vec<u64> = (0..pages).step_by(usize::try_from(step).unwrap_or(usize::MAX)).collect();
+        if starts.len() < 2 {
+            return Ok(vec![Selection::All]);
+        }
+        let ends = starts.iter().skip(1).map(|end| Some(*end)).chain([None]);
+        Ok(starts.iter().zip(ends).map(|(from, upto)| Selection::Stretch { from: *from, upto }).collect())
+    }
+
     async fn check(&mut self, request: &ReadRequest) -> Result<()> {
         request.filter.as_deref().map_or(Ok(()), |f| filter::check(f, QUOTING))?;
         let sql = select(&self.shared, request)?;
@@ -160,7 +183,7 @@ fn condition(filter: Option<&str>, mut parts: Vec<String>) -> String {
 fn select(shared: &Shared, request: &ReadRequest) -> Result<String> {
     let table = &request.table;
     let name = from(shared, table);
-    let ranged = request.rows != Selection::All;
+    let ranged = matches!(request.rows, Selection::Range { .. });
     let key = match table.row_key() {
         Some(key) => key.columns,
         None if request.ordered || ranged => {
@@ -179,6 +202,10 @@ fn select(shared: &Shared, request: &ReadRequest) -> Result<String> {
                 parts.push(format!("({}) {sign} ({})", order.join(", "), bounds(table, &key, values)?));
             }
         }
+    }
+    if let Selection::Stretch { from, upto } = &request.rows {
+        parts.push(format!("ctid >= '({from},0)'::tid"));
+        parts.extend(upto.map(|page| format!("ctid < '({page},0)'::tid")));
     }
     let order = if request.ordered { format!(" ORDER BY {}", order.join(", ")) } else { String::new() };
     Ok(format!("SELECT {} FROM {name}{}{order}", select_list(table), condition(request.filter.as_deref(), parts)))

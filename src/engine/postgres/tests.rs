@@ -204,6 +204,44 @@ async fn keys_order_and_ddl() {
 }
 
 #[tokio::test]
+async fn stretches_hold_each_row_once_as_it_was_at_the_point() {
+    let db = fresh("stretches").await;
+    let mut target = db.target().await.unwrap();
+    let make = "CREATE TABLE s (n int, pad text); INSERT INTO s SELECT i, repeat('x', 300) FROM generate_series(1, 3000) i; \
+        DELETE FROM s WHERE n % 10 = 0; CREATE TABLE few (n int); \
+        CREATE TABLE parts (n int) PARTITION BY HASH (n); CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (MODULUS 1, REMAINDER 0)";
+    target.execute(make).await.unwrap();
+    let table = Arc::new(db.describe(&TableName::new("s")).await.unwrap().unwrap());
+    let snapshot = db.snapshot().await.unwrap();
+    // Rows move, go and come behind the last page that is counted, and in the middle.
+    let later = "UPDATE s SET n = -n WHERE n % 3 = 0; DELETE FROM s WHERE n % 7 = 0; \
+        INSERT INTO s SELECT i, repeat('y', 300) FROM generate_series(5000, 9000) i";
+    target.execute(later).await.unwrap();
+    let mut source = snapshot.source().await.unwrap();
+    let stretches = source.stretches(&table, 64 << 10).await.unwrap();
+    assert!(stretches.len() > 10, "{stretches:?}");
+    let mut found = Vec::new();
+    for rows in stretches {
+        let limits = BatchLimits { rows: 100, bytes: 1 << 20 };
+        let request = ReadRequest { table: table.clone(), filter: None, rows, ordered: false, limits };
+        let mut source = snapshot.source().await.unwrap();
+        let mut stream = source.read(&request).await.unwrap();
+        while let Some(batch) = stream.next().await.unwrap() {
+            found.extend((0..batch.rows()).map(|row| match batch.cell(row, 0) {
+                Cell::Int(n) => n,
+                other => panic!("{other:?}"),
+            }));
+        }
+    }
+    found.sort_unstable();
+    assert_eq!(found, (1..=3000).filter(|n| n % 10 != 0).collect::<Vec<i64>>());
+    for whole in ["few", "parts"] {
+        let table = db.describe(&TableName::new(whole)).await.unwrap().unwrap();
+        assert_eq!(source.stretches(&table, 64 << 10).await.unwrap(), [Selection::All], "{whole}");
+    }
+}
+
+#[tokio::test]
 async fn a_schema_that_is_not_there_is_told() {
     let mut url = url::Url::parse(&server()).unwrap();
     url.set_query(Some("schema=nix"));

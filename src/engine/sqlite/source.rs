@@ -15,7 +15,7 @@ use super::ddl::{quote, quote_table};
 use super::error::{during, translate};
 use super::types::{Affinity, Binder, affinity, push};
 use crate::engine::filter::{self, Quoting};
-use crate::engine::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source};
+use crate::engine::{BatchStream, Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Source, no_stretch};
 use crate::model::{Batch, BatchBuilder, BatchLimits, Cell, Column, ColumnDef, LogicalType, Table, Value, cell_order};
 
 const QUOTING: Quoting = Quoting { escaping: "", backtick: true, bracket: true, dollar: false, hash: false };
@@ -142,6 +142,9 @@ fn plan(request: &ReadRequest, far_years: bool) -> Result<Plan> {
         let _ = write!(sql, "{}{}", if at > 0 { ", " } else { "" }, quote(&column.name));
     }
     let _ = write!(sql, " FROM {}", quote_table(&table.name));
+    if let Selection::Stretch { .. } = request.rows {
+        return Err(no_stretch(table));
+    }
     let ranged = matches!(request.rows, Selection::Range { .. });
     let key = match (request.ordered || ranged, table.row_key()) {
         (false, _) => Vec::new(),
