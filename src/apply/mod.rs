@@ -7,10 +7,10 @@ mod retry;
 mod settled;
 mod sharing;
 
-use std::io::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode};
 use crate::model::{Batch, render};
@@ -22,40 +22,93 @@ pub(crate) use record::{image, key_of, row_of};
 pub use retry::{Outcome, Retry, put};
 pub use settled::Settled;
 
-/// Rows that could not be written, as JSON lines in a file that is made with the first of them.
+/// Rows that could not be written, as JSON lines in a file that is made with the first of them. Several copies may share
+/// it: each replaces what it said earlier of the same tables, and nothing else.
 pub struct Rejects {
     path: PathBuf,
+    /// Source and target, for a file that is not of one pair alone.
+    pair: Option<[String; 2]>,
     file: Mutex<Option<std::fs::File>>,
-    count: AtomicU64,
+    counts: Mutex<BTreeMap<String, u64>>,
     first: OnceLock<String>,
 }
 
 impl Rejects {
-    /// Rejects go to this file; an older one of that name is replaced when the first comes.
+    /// Rejects go to this file.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, file: Mutex::new(None), count: AtomicU64::new(0), first: OnceLock::new() }
+        Self { path, pair: None, file: Mutex::new(None), counts: Mutex::default(), first: OnceLock::new() }
     }
 
-    /// Whether the file can be written: by the first reject other rows have moved.
+    /// The same, with both ends told beside each row.
+    #[must_use]
+    pub fn between(self, source: &str, target: &str) -> Self {
+        Self { pair: Some([source.to_owned(), target.to_owned()]), ..self }
+    }
+
+    /// Makes the file ready before rows move: what an earlier run said of these tables is taken out of it.
     ///
     /// # Errors
-    /// `Full` or `Denied` when it cannot.
-    pub fn check(&self) -> Result<()> {
+    /// `Usage` when it holds anything but rejects, `Full` or `Denied` when it cannot be written.
+    pub fn ready(&self, tables: &BTreeSet<String>) -> Result<()> {
         let is_new = !self.path.exists();
         let opened = std::fs::OpenOptions::new().append(true).create(true).open(&self.path);
         opened.map_err(|e| self.unwritable(&e))?;
         if is_new {
             // It stays away while there is nothing to say.
             std::fs::remove_file(&self.path).map_err(|e| self.unwritable(&e))?;
+        } else if self.path.is_file() {
+            self.take_out(tables)?;
         }
         Ok(())
+    }
+
+    /// Takes out the lines of this pair that are of these tables.
+    fn take_out(&self, tables: &BTreeSet<String>) -> Result<()> {
+        let foreign = || {
+            let message = "exists and holds something else than rejected rows, which would be lost: name another file";
+            Error::new(ErrorKind::Usage, format!("the rejects file {} {message}", self.path.display()))
+        };
+        let mut start = [0; 1];
+        let read = std::fs::File::open(&self.path).and_then(|mut file| file.read(&mut start));
+        // Looked at before all of it is read: it may be anything.
+        if read.map_err(|e| self.unwritable(&e))? > 0 && start != *b"{" {
+            return Err(foreign());
+        }
+        let bytes = std::fs::read(&self.path).map_err(|e| self.unwritable(&e))?;
+        let (mut kept, mut all) = (Vec::new(), true);
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let row: serde_json::Value = serde_json::from_slice(line).map_err(|_| foreign())?;
+            let (Some(table), Some(_), Some(_)) = (row["table"].as_str(), row.get("row"), row.get("reason")) else {
+                return Err(foreign());
+            };
+            let pair = [&row["source"], &row["target"]].map(|end| end.as_str().map(str::to_owned));
+            if pair == self.told() && tables.contains(table) {
+                all = false;
+            } else {
+                kept.extend_from_slice(line);
+            }
+        }
+        if all {
+            return Ok(());
+        }
+        if kept.is_empty() {
+            return std::fs::remove_file(&self.path).map_err(|e| self.unwritable(&e));
+        }
+        let mut aside = self.path.clone().into_os_string();
+        aside.push(".new");
+        let written = std::fs::write(&aside, kept).and_then(|()| std::fs::rename(&aside, &self.path));
+        written.map_err(|e| self.unwritable(&e))
+    }
+
+    fn told(&self) -> [Option<String>; 2] {
+        self.pair.clone().map_or([None, None], |pair| pair.map(Some))
     }
 
     /// How many so far.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
     }
 
     /// Why the first row that came could not be written.
@@ -82,37 +135,32 @@ impl Rejects {
                 .collect()
         };
         let key = batch.table.row_key().map(|k| object(&mut k.columns.into_iter()));
-        let line = serde_json::json!({
-            "table": batch.table.name.to_string(),
+        let name = batch.table.name.to_string();
+        let mut line = serde_json::json!({
+            "table": name,
             "key": key,
             "reason": reason,
             "row": object(&mut (0..batch.table.columns.len())),
         });
+        if let [Some(source), Some(target)] = self.told() {
+            line["source"] = source.into();
+            line["target"] = target.into();
+        }
         self.write(&line).map_err(|e| self.unwritable(&e))?;
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let table = &batch.table.name;
-        self.first.get_or_init(|| format!("table {table}: {reason}"));
+        self.first.get_or_init(|| format!("table {name}: {reason}"));
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
         Ok(())
     }
 
     /// Takes the rows of one table back: it is tried once more from its beginning.
     pub fn forget(&self, table: &str) -> Result<()> {
-        let mut guard = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if guard.is_none() {
-            return Ok(());
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(table);
+        if forgotten.is_some() {
+            // Closed before another takes its place.
+            *file = None;
+            self.take_out(&BTreeSet::from([table.to_owned()]))?;
         }
-        let without = || -> std::io::Result<std::fs::File> {
-            let text = std::fs::read_to_string(&self.path)?;
-            let others = |line: &&str| {
-                serde_json::from_str::<serde_json::Value>(line).is_ok_and(|row| row["table"].as_str() != Some(table))
-            };
-            let kept: Vec<&str> = text.lines().filter(others).collect();
-            let mut file = std::fs::File::create(&self.path)?;
-            kept.iter().try_for_each(|line| writeln!(file, "{line}"))?;
-            self.count.store(kept.len() as u64, Ordering::Relaxed);
-            Ok(file)
-        };
-        *guard = Some(without().map_err(|e| self.unwritable(&e))?);
         Ok(())
     }
 
@@ -136,12 +184,13 @@ impl Rejects {
     }
 
     fn write(&self, line: &serde_json::Value) -> std::io::Result<()> {
-        let mut guard = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if guard.is_none() {
-            *guard = Some(std::fs::File::create(&self.path)?);
+            *guard = Some(std::fs::OpenOptions::new().append(true).create(true).open(&self.path)?);
         }
         match guard.as_mut() {
-            Some(file) => writeln!(file, "{line}"),
+            // At once: another process may write to it too.
+            Some(file) => file.write_all(format!("{line}\n").as_bytes()),
             None => Ok(()),
         }
     }

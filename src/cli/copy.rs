@@ -75,7 +75,7 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
         limits: BatchLimits { rows: copy.batch_size as usize, bytes: BATCH_BYTES },
         force: copy.force,
         schema_only: copy.schema_only,
-        rejects: Arc::new(Rejects::new(copy.rejects.clone())),
+        rejects: Arc::new(Rejects::new(copy.rejects.clone()).between(source.label(), target.label())),
         stop,
     };
     execute(&source, &claim, &plan, run, output).await

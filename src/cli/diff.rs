@@ -85,7 +85,7 @@ async fn repair(
         limits: BatchLimits { rows: 1000, bytes: BATCH_BYTES },
         force,
         schema_only: false,
-        rejects: Arc::new(Rejects::new("rowferry-rejects.jsonl".into())),
+        rejects: Arc::new(Rejects::new("rowferry-rejects.jsonl".into()).between(from.label(), to.label())),
         stop: stop.clone(),
     };
     let rejects = options.rejects.clone();
@@ -108,6 +108,10 @@ fn print(found: &Diff, output: &Output) {
         output.line(line);
     }
     for table in &found.tables {
+        for column in &table.columns {
+            let half = if column.kind == "only_a" { "A" } else { "B" };
+            output.line(format!("  {}: only {half} has column {}", table.table, column.name));
+        }
         for note in &table.notes {
             output.line(format!("  {}: {note}", table.table));
         }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::endpoint::{Comparison, Half};
 use crate::engine::{Database, Error, ErrorKind, Result};
-use crate::model::{BatchLimits, Table, TableName};
+use crate::model::{BatchLimits, ColumnDef, Table, TableName};
 use crate::pipeline::{
     Endpoint, LocalEndpoint, Mode, Origin, Plan, PlanOptions, exact_pattern, matches_pattern, name_at, paired, plan,
 };
@@ -27,12 +27,21 @@ pub struct RowDiff {
     pub columns: Vec<String>,
 }
 
+/// A column that one side alone has, so that it was not compared.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ColumnDiff {
+    /// Its name.
+    pub name: String,
+    /// `only_a` or `only_b`.
+    pub kind: &'static str,
+}
+
 /// One table's outcome.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct TableDiff {
     /// Its name.
     pub table: String,
-    /// Whether both sides hold the same rows.
+    /// Whether both sides hold the same columns and rows.
     pub equal: bool,
     /// Rows of A.
     pub rows_a: u64,
@@ -51,6 +60,9 @@ pub struct TableDiff {
     /// Each of them, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<Vec<RowDiff>>,
+    /// Columns that one side alone has, but for computed ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<ColumnDiff>,
     /// Why the table cannot be compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -72,6 +84,7 @@ impl TableDiff {
             changed: 0,
             unfit: 0,
             rows: None,
+            columns: Vec::new(),
             reason: None,
             notes: Vec::new(),
         }
@@ -119,7 +132,7 @@ pub async fn diff_at_hand(a: &Arc<dyn Database>, b: &Arc<dyn Database>, options:
     diff(&LocalEndpoint::new(a, &options.stop), &LocalEndpoint::new(b, &options.stop), options).await
 }
 
-/// Compares. Columns are those of A; each value of A is put into the form of B's column first.
+/// Compares. Columns are those that both have; each value of A is put into the form of B's column first.
 ///
 /// # Errors
 /// `SchemaMismatch` for a name that neither side has; what either side says.
@@ -210,7 +223,15 @@ async fn compare_as(
     (table, other): (&Table, &Table),
     options: &DiffOptions,
 ) -> Result<TableDiff> {
-    let (table, other, key) = paired(b.label(), table, other)?;
+    let alone = columns_alone(table, other);
+    let only_a = |name: &str| alone.iter().any(|c| c.kind == "only_a" && c.name == name);
+    let shared: Vec<usize> = (0..table.columns.len()).filter(|&at| !only_a(&table.columns[at].name)).collect();
+    if shared.is_empty() {
+        let (rows_a, rows_b) = (a.count(&table.name).await?, b.count(&other.name).await?);
+        let reason = Some("they have no column in common".to_owned());
+        return Ok(TableDiff { equal: false, rows_a, rows_b, columns: alone, reason, ..TableDiff::none(&table.name) });
+    }
+    let (table, other, key) = paired(b.label(), &table.project(&shared), other)?;
     let condition = |origin: &Origin, table: &Table| origin.conditions.get(&table.name.to_string()).cloned();
     let comparison = Comparison {
         products: (ours.product.clone(), theirs.product.clone()),
@@ -228,7 +249,19 @@ async fn compare_as(
     };
     let notes = told(a, &comparison.filters.0).into_iter().chain(told(b, &comparison.filters.1)).collect();
     let found = compare_one(a, b, comparison, options).await?;
-    Ok(TableDiff { notes, ..found })
+    Ok(TableDiff { notes, equal: found.equal && alone.is_empty(), columns: alone, ..found })
+}
+
+/// Columns that one of both tables has and the other lacks; what is computed says nothing that the others do not.
+fn columns_alone(a: &Table, b: &Table) -> Vec<ColumnDiff> {
+    let lacking = |one: &Table, other: &Table, kind: &'static str| -> Vec<ColumnDiff> {
+        let missing =
+            |c: &&ColumnDef| !c.generated && !other.columns.iter().any(|o| o.name.eq_ignore_ascii_case(&c.name));
+        one.columns.iter().filter(missing).map(|c| ColumnDiff { name: c.name.clone(), kind }).collect()
+    };
+    let mut alone = lacking(a, b, "only_a");
+    alone.extend(lacking(b, a, "only_b"));
+    alone
 }
 
 async fn compare_one(
@@ -279,7 +312,7 @@ pub async fn compare(
 /// # Errors
 /// As [`plan`].
 pub async fn repair_plan(from: &dyn Database, to: &dyn Database, found: &Diff) -> Result<Option<Plan>> {
-    let differing = found.tables.iter().filter(|t| !t.equal && t.reason.is_none());
+    let differing = found.tables.iter().filter(|t| t.differing > 0 && t.reason.is_none());
     let tables: Vec<String> = differing.map(|t| exact_pattern(&t.table)).collect();
     if tables.is_empty() {
         return Ok(None);

@@ -207,6 +207,9 @@ pub struct Table {
     pub foreign_keys: Vec<ForeignKey>,
     /// Names of the user's own triggers.
     pub triggers: Vec<String>,
+    /// Names of those of them that run also where others are silenced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loud: Vec<String>,
     /// What its engine alone understands.
     pub dialect: Dialect,
 }
@@ -222,6 +225,7 @@ impl Table {
             indexes: Vec::new(),
             foreign_keys: Vec::new(),
             triggers: Vec::new(),
+            loud: Vec::new(),
             dialect: Dialect::default(),
         }
     }
@@ -271,6 +275,7 @@ impl Table {
             indexes: self.indexes.iter().filter(|i| i.columns.iter().all(|c| has(&c.name))).cloned().collect(),
             foreign_keys: self.foreign_keys.iter().filter(|f| f.columns.iter().all(&has)).cloned().collect(),
             triggers: self.triggers.clone(),
+            loud: self.loud.clone(),
             dialect,
         }
     }

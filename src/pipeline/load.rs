@@ -49,14 +49,17 @@ pub(super) async fn load(context: &Context, plan: &TablePlan, at: usize) -> Resu
     let more = |of: &Arc<Semaphore>| of.clone().try_acquire_owned().ok().filter(|_| context.first_attempt);
     let mut awaited = 0;
     let read = loop {
-        awaited = if send.capacity() > 0 && readers.chunks.is_empty() { awaited + 1 } else { 0 };
+        let empty = readers.chunks.is_empty();
+        let next = readers.chunks.recv().await;
+        // Nothing was there to be read nor to be written.
+        awaited = if empty && send.capacity() > 0 { awaited + 1 } else { 0 };
         if awaited > AWAITED
             && let Some(permit) = more(&context.readers)
         {
             readers.more(permit).await;
             awaited = 0;
         }
-        match readers.chunks.recv().await {
+        match next {
             None => break readers.finish().await,
             Some(Err(e)) => break Err(e),
             // The queue closes when a writer has failed; its error is the one to tell.

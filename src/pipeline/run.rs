@@ -199,7 +199,7 @@ pub async fn run(
     let started = Instant::now();
     let (target, stop) = (claim.target().as_ref(), &options.stop);
     if !options.schema_only {
-        options.rejects.check()?;
+        options.rejects.ready(&plan.tables.iter().map(|t| t.target.name.to_string()).collect())?;
     }
     claim.persist(|| prepare(target, plan)).await?;
     if options.schema_only {
@@ -495,7 +495,8 @@ async fn add_foreign_keys(target: &dyn Database, writer: &mut dyn Target, plan: 
             Err(mut left) if e.is_row_fault() => {
                 left.remove(0);
                 problems.push(format!(
-                    "a foreign key of {} does not hold and was not made: {e}; the same command makes it once it holds",
+                    "a foreign key of {} does not hold and was not made: {e}; the same command makes it once it holds, which table \
+                     _rowferry_copy notes until then: drop that table to do without the key",
                     plan.target.name
                 ));
                 left

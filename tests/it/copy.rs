@@ -371,6 +371,28 @@ fn triggers_of_the_target_do_not_run_twice() {
     }
 }
 
+/// PostgreSQL's `ENABLE ALWAYS` triggers run where all others are silenced.
+#[test]
+fn triggers_that_cannot_be_silenced_are_told() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Postgres));
+    a.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a')");
+    b.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); \
+         CREATE FUNCTION loud() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN new.v := upper(new.v); RETURN new; END'; \
+         CREATE TRIGGER usual BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION loud(); \
+         CREATE TRIGGER always BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION loud(); \
+         ALTER TABLE t ENABLE ALWAYS TRIGGER always",
+    );
+    let output = rowferry(&["copy", a.url(), b.url()]);
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.stderr.contains("t (always)"), "{}", output.stderr);
+    assert_eq!(b.value("SELECT count(*) FROM t"), "0", "nothing was touched");
+    copy(&a, &b, &["--force"]);
+    b.execute("ALTER TABLE t ENABLE TRIGGER always");
+    copy(&a, &b, &["--mode", "mirror"]);
+    assert_equal(&a, &b);
+}
+
 #[cfg(unix)]
 #[test]
 fn interrupted_it_says_so_and_the_same_command_resumes() {
@@ -450,6 +472,46 @@ fn the_rejects_hold_the_original_and_a_mirror_goes_on() {
         let rows: Vec<String> = b.query("SELECT id FROM t ORDER BY id").into_iter().flatten().flatten().collect();
         assert_eq!(rows, ["a", "z"], "{:?}", b.engine());
         assert_eq!(b.value("SELECT n FROM t WHERE id = 'z'"), "3");
+    }
+}
+
+#[test]
+fn a_rejects_file_is_shared_by_copies_and_never_takes_the_place_of_another_file() {
+    let (a, other, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite), TestDb::new(Engine::Postgres));
+    a.execute(
+        "CREATE TABLE r (id INTEGER PRIMARY KEY, d DATE); INSERT INTO r VALUES (1, 'yesterday'), (2, '2020-01-01')",
+    );
+    other.execute("CREATE TABLE s (id INTEGER PRIMARY KEY, d DATE); INSERT INTO s VALUES (1, 'tomorrow')");
+    let dir = tempfile::tempdir().expect("a folder");
+    let run = |args: &[&str]| rowferry_in(dir.path(), args);
+    let file = dir.path().join("rowferry-rejects.jsonl");
+    let held = || std::fs::read_to_string(&file).unwrap_or_default();
+    for _ in 0..2 {
+        assert_eq!(run(&["copy", a.url(), b.url()]).code, 1);
+        assert_eq!(run(&["copy", other.url(), b.url()]).code, 1);
+        assert!(
+            held().lines().count() == 2 && held().contains("yesterday") && held().contains("tomorrow"),
+            "{}",
+            held()
+        );
+    }
+    a.execute("UPDATE r SET d = '2021-01-01'");
+    assert_eq!(run(&["copy", a.url(), b.url()]).code, 0);
+    assert!(held().lines().count() == 1 && held().contains("tomorrow"), "{}", held());
+    other.execute("UPDATE s SET d = '2021-01-01'");
+    assert_eq!(run(&["copy", other.url(), b.url()]).code, 0);
+    assert!(!file.exists(), "nothing is left to say");
+
+    a.execute("INSERT INTO r VALUES (3, 'today')");
+    let path = a.url().trim_start_matches("sqlite:");
+    for precious in [path, "notes.txt", "list.json"] {
+        std::fs::write(dir.path().join("notes.txt"), "to be kept").expect("notes");
+        std::fs::write(dir.path().join("list.json"), "{\"a\": 1}\n").expect("a list");
+        let before = std::fs::read(dir.path().join(precious)).expect("it is there");
+        let output = run(&["copy", a.url(), b.url(), "--rejects", precious]);
+        assert_eq!(output.code, 2, "{precious}: {output:?}");
+        assert!(output.stderr.contains("something else than rejected rows"), "{}", output.stderr);
+        assert!(std::fs::read(dir.path().join(precious)).expect("it is there") == before, "{precious}");
     }
 }
 

@@ -428,3 +428,31 @@ fn an_older_peer_is_told_in_one_sentence() {
     assert_ne!(output.code, 0, "{output:?}");
     assert!(output.stderr.contains("older than this one and compares nothing"), "{output:?}");
 }
+
+#[test]
+fn columns_that_one_side_alone_has_are_a_difference() {
+    let ends = Ends::open(TestDb::new(Engine::Sqlite), TestDb::new(Engine::Postgres));
+    ends.a.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, a TEXT, here TEXT); CREATE TABLE u (id INT NOT NULL PRIMARY KEY, n INT)");
+    ends.a.execute("CREATE TABLE w (x INT); INSERT INTO w VALUES (1); INSERT INTO t VALUES (1, 'x', 'y'), (2, 'x', 'y'); INSERT INTO u VALUES (1, 1)");
+    ends.b.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, a TEXT, there TEXT, twice INT GENERATED ALWAYS AS (id * 2) STORED)");
+    ends.b.execute("CREATE TABLE u (id INT NOT NULL PRIMARY KEY, n INT); CREATE TABLE w (y INT); INSERT INTO t VALUES (1, 'x', 'z'), (2, 'other', 'z'); INSERT INTO u VALUES (1, 2)");
+    for way in WAYS {
+        let output = ends.diff(way, &["--rows", "--format", "json"]);
+        assert_eq!(output.code, 1, "{way:?}: {output:?}");
+        let found = output.json();
+        let (t, u, w) = (&found["tables"][0], &found["tables"][1], &found["tables"][2]);
+        assert_eq!(
+            t["columns"],
+            json!([{ "name": "here", "kind": "only_a" }, { "name": "there", "kind": "only_b" }]),
+            "{way:?}"
+        );
+        assert_eq!((&t["differing"], &t["rows"][0]["key"]["id"]), (&json!(1), &json!(2)), "{way:?}: {found}");
+        assert_eq!(u["differing"], json!(1), "the others are compared: {way:?}");
+        assert_eq!((&w["equal"], &w["reason"]), (&json!(false), &json!("they have no column in common")), "{way:?}");
+        let output = rowferry_in(ends.path(), &["diff", way[0], way[1]]);
+        assert!(
+            output.stdout.contains("t: only A has column here") && output.stdout.contains("only B has column there"),
+            "{output:?}"
+        );
+    }
+}

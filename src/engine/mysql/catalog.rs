@@ -197,6 +197,7 @@ impl Known {
             primary_key: None,
             indexes: Vec::new(),
             foreign_keys: self.foreign_keys(own, found),
+            loud: Vec::new(),
             triggers: rows(&self.triggers, found).iter().map(|(_, trigger)| trigger.clone()).collect(),
             dialect: dialect(flavor, told, columns, checks),
         };
@@ -395,8 +396,13 @@ pub(super) fn parse_default(text: &str, extra: &str, mariadb: bool, logical: &Lo
         }
         _ => DefaultValue::Literal(t),
     };
-    let now =
-        lower.starts_with("current_timestamp") || lower == "now()" || lower == "curdate()" || lower == "curtime()";
+    // What the words say must be what the column holds: a text column may have any of them.
+    let now = match logical {
+        LogicalType::Timestamp { .. } => lower.starts_with("current_timestamp") || lower == "now()",
+        LogicalType::Date => lower == "curdate()",
+        LogicalType::Time { .. } | LogicalType::Duration { .. } => lower == "curtime()",
+        _ => false,
+    };
     if let Some(bits) = bits(text) {
         return Some(DefaultValue::Literal(bits));
     }

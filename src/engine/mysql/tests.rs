@@ -40,11 +40,18 @@ fn defaults() {
     let maria = |t: &str| catalog::parse_default(t, "", true, &text);
     assert_eq!(maria("'it''s'"), Some(DefaultValue::Literal("it's".to_owned())));
     assert_eq!(maria("NULL"), None);
-    assert_eq!(maria("current_timestamp(3)"), Some(DefaultValue::Now));
+    let moment = LogicalType::Timestamp { digits: 3, zoned: false };
+    let now = |t: &str, logical: &LogicalType| catalog::parse_default(t, "", true, logical) == Some(DefaultValue::Now);
+    assert!(now("current_timestamp(3)", &moment) && now("curdate()", &LogicalType::Date));
+    assert!(now("curtime()", &LogicalType::Duration { digits: 0 }));
+    for other in ["current_timestamp()", "curdate()", "curtime()"] {
+        assert_eq!(maria(other), Some(DefaultValue::Expression(other.to_owned())), "a text is no time");
+    }
     assert_eq!(maria("uuid()"), Some(DefaultValue::Expression("uuid()".to_owned())));
     let mysql = |t: &str, e: &str| catalog::parse_default(t, e, false, &text);
     assert_eq!(mysql("it's", ""), Some(DefaultValue::Literal("it's".to_owned())));
-    assert_eq!(mysql("CURRENT_TIMESTAMP", "default_generated"), Some(DefaultValue::Now));
+    let generated = catalog::parse_default("CURRENT_TIMESTAMP", "default_generated", false, &moment);
+    assert_eq!(generated, Some(DefaultValue::Now));
     assert_eq!(
         catalog::parse_default("1", "", true, &LogicalType::Bool),
         Some(DefaultValue::Literal("true".to_owned()))
@@ -294,6 +301,7 @@ async fn tables_of_other_engines_are_made_as_told(url: String) {
         indexes: vec![index("plain", "c2", false), index("un", "c12", true), index("b", "c22", false)],
         foreign_keys: Vec::new(),
         triggers: Vec::new(),
+        loud: Vec::new(),
         dialect: Dialect::default(),
     };
     let mut copy = source.clone();

@@ -43,7 +43,13 @@ const COLUMNS: &str = "SELECT a.attnum, a.attname::text, a.attnotnull, format_ty
         AND NOT EXISTS (SELECT 1 FROM pg_depend o WHERE o.refclassid = 'pg_class'::regclass AND o.refobjid = q.oid \
           AND o.classid = 'pg_attrdef'::regclass AND o.objid <> d.oid) \
         AND NOT EXISTS (SELECT 1 FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = q.oid \
-          AND o.deptype IN ('a', 'i'))), a.attrelid \
+          AND o.deptype IN ('a', 'i'))), \
+    (SELECT format('(START WITH %s INCREMENT BY %s MINVALUE %s MAXVALUE %s CACHE %s%s)', q.seqstart, q.seqincrement, q.seqmin, q.seqmax, \
+        q.seqcache, CASE WHEN q.seqcycle THEN ' CYCLE' ELSE '' END) FROM pg_sequence q \
+      WHERE q.seqrelid = pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname::text)::regclass \
+      AND ((q.seqstart, q.seqincrement, q.seqmin, q.seqcache, q.seqcycle) IS DISTINCT FROM (1, 1, 1, 1, false) \
+        OR q.seqmax <> CASE q.seqtypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 ELSE 9223372036854775807 END)), \
+    a.attrelid \
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
     CROSS JOIN LATERAL (WITH RECURSIVE r(oid, typmod) AS (SELECT a.atttypid, a.atttypmod UNION ALL \
       SELECT y.typbasetype, y.typtypmod FROM r JOIN pg_type y ON y.oid = r.oid WHERE y.typtype = 'd') \
@@ -81,7 +87,7 @@ const KEYS: &str = "SELECT c.conname::text, n.nspname::text, p.relname::text, c.
     FROM pg_constraint c JOIN pg_class p ON p.oid = c.confrelid JOIN pg_namespace n ON n.oid = p.relnamespace \
     WHERE c.conrelid = ANY ($1) AND c.contype = 'f' ORDER BY c.conname::text COLLATE \"C\"";
 
-const TRIGGERS: &str = "SELECT tgname::text, tgrelid FROM pg_trigger WHERE tgrelid = ANY ($1) AND NOT tgisinternal \
+const TRIGGERS: &str = "SELECT tgname::text, tgenabled IN ('A', 'R'), tgrelid FROM pg_trigger WHERE tgrelid = ANY ($1) AND NOT tgisinternal \
     AND left(tgname::text, 10) <> '_rowferry_' ORDER BY 1";
 
 /// What the columns, keys and indexes do not say: constraints, how it is read, what is left out.
@@ -152,7 +158,10 @@ pub(super) async fn describe(client: &Client, own: &str, names: &[TableName]) ->
                 Part::Index => index(&row, numbers, table),
                 Part::Key => table.foreign_keys.push(foreign_key(&row, own)),
                 Part::Word => word(&row, &mut table.dialect),
-                Part::Trigger => table.triggers.push(row.get(0)),
+                Part::Trigger => {
+                    table.triggers.push(row.get(0));
+                    table.loud.extend(row.get::<_, bool>(1).then(|| row.get(0)));
+                }
             }
         }
     }
@@ -219,13 +228,18 @@ fn column(row: &Row) -> ColumnDef {
         _ if alone && whole && expression.as_deref().is_some_and(is_number_of_a_sequence) => Some(Identity::ByDefault),
         _ => None,
     };
-    let default = expression.filter(|_| identity.is_none() && !generated).and_then(|e| match parse_default(&e) {
-        // Text forms of these are the server's own: only its words say them exactly.
-        Some(DefaultValue::Literal(_)) if matches!(logical, LogicalType::Binary { .. } | LogicalType::Bits { .. }) => {
-            Some(DefaultValue::Expression(e))
-        }
-        other => other,
-    });
+    let default =
+        expression.filter(|_| identity.is_none() && !generated).and_then(|e| match parse_default(&e, &logical) {
+            // Text forms of these are the server's own: only its words say them exactly.
+            Some(DefaultValue::Literal(_))
+                if matches!(logical, LogicalType::Binary { .. } | LogicalType::Bits { .. }) =>
+            {
+                Some(DefaultValue::Expression(e))
+            }
+            other => other,
+        });
+    let counting: Option<String> = row.get(15);
+    let dialect = if identity.is_some() { counting } else { dialect };
     let collation: Option<String> = row.get(11);
     let deterministic: Option<bool> = row.get(12);
     ColumnDef {

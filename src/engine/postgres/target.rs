@@ -13,7 +13,7 @@ use tokio_postgres::{CopyInSink, Statement};
 use super::codec::{Wire, encode, encode_text};
 use super::connect::Session;
 use super::lookup::{given, values};
-use super::types::{bare, ident, table_name};
+use super::types::{bare, ident, literal, table_name};
 use super::{Shared, error, log};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, orphans_told};
 use crate::model::{Batch, Cell, Column, Table, TableName};
@@ -273,10 +273,12 @@ impl Writer {
             .map_err(fail)?;
         let Some(sequence) = found.get::<_, Option<String>>(0) else { return Ok(()) };
         let column = ident(column);
+        let literal = literal(&sequence);
         let sql = format!(
-            "SELECT setval('{}'::regclass, m.m) FROM (SELECT max({column})::bigint AS m FROM {name}) m, {sequence} s \
-             WHERE m.m >= 1 AND (m.m > s.last_value OR (m.m = s.last_value AND NOT s.is_called))",
-            sequence.replace('\'', "''")
+            "SELECT setval(q.seqrelid, f.last) FROM pg_sequence q, {sequence} s, LATERAL (SELECT CASE WHEN q.seqincrement > 0 \
+             THEN max({column}) ELSE min({column}) END::bigint FROM {name}) f(last) \
+             WHERE q.seqrelid = {literal}::regclass AND f.last BETWEEN q.seqmin AND q.seqmax \
+             AND ((f.last - s.last_value) * sign(q.seqincrement) > 0 OR (f.last = s.last_value AND NOT s.is_called))"
         );
         self.session.client.query(&sql, &[]).await.map_err(fail)?;
         Ok(())

@@ -176,6 +176,7 @@ fn read_table(conn: &Connection, said: &Said, texts: &Texts) -> rusqlite::Result
         primary_key: (!key_columns.is_empty()).then_some(Key { columns: key_columns }),
         indexes,
         foreign_keys: read_foreign_keys(conn, spelled, &definition.deferred)?,
+        loud: Vec::new(),
         triggers: texts.triggers.get(&spelled.to_ascii_lowercase()).cloned().unwrap_or_default(),
         dialect,
     })
@@ -243,7 +244,10 @@ fn read_default(text: &str, logical: &LogicalType) -> Option<DefaultValue> {
     };
     let literal = match upper.as_str() {
         "NULL" => return None,
-        "CURRENT_TIMESTAMP" | "CURRENT_DATE" | "CURRENT_TIME" => return Some(DefaultValue::Now),
+        // What the word says must be what the column holds: a text column may have any of them.
+        "CURRENT_TIMESTAMP" if matches!(logical, LogicalType::Timestamp { .. }) => return Some(DefaultValue::Now),
+        "CURRENT_DATE" if *logical == LogicalType::Date => return Some(DefaultValue::Now),
+        "CURRENT_TIME" if matches!(logical, LogicalType::Time { .. }) => return Some(DefaultValue::Now),
         "TRUE" => Some("true".to_owned()),
         "FALSE" => Some("false".to_owned()),
         _ if text.parse::<f64>().is_ok_and(f64::is_finite) => Some(text.to_owned()),

@@ -37,14 +37,16 @@ fn quoted_list<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(|n| quote(n)).collect::<Vec<_>>().join(", ")
 }
 
-fn default_sql(column: &ColumnDef, default: &DefaultValue) -> String {
-    match default {
+/// `None`: there are no words for it here.
+fn default_sql(column: &ColumnDef, default: &DefaultValue) -> Option<String> {
+    Some(match default {
         DefaultValue::Now => match column.logical {
             LogicalType::Date => "CURRENT_DATE".to_owned(),
-            LogicalType::Time { .. } => "CURRENT_TIME".to_owned(),
+            LogicalType::Time { .. } | LogicalType::Duration { .. } => "CURRENT_TIME".to_owned(),
             // The usual word gives no offset, which an instant must have.
             LogicalType::Timestamp { zoned: true, .. } => "(strftime('%Y-%m-%d %H:%M:%f+00:00', 'now'))".to_owned(),
-            _ => "CURRENT_TIMESTAMP".to_owned(),
+            LogicalType::Timestamp { .. } => "CURRENT_TIMESTAMP".to_owned(),
+            _ => return None,
         },
         DefaultValue::Expression(text) => format!("({})", text.trim_end_matches(SAME_ENGINE)),
         DefaultValue::Literal(text) => match &column.logical {
@@ -60,7 +62,7 @@ fn default_sql(column: &ColumnDef, default: &DefaultValue) -> String {
             }
             _ => literal(text),
         },
-    }
+    })
 }
 
 fn column_sql(column: &ColumnDef, rowid: bool) -> String {
@@ -82,8 +84,8 @@ fn column_sql(column: &ColumnDef, rowid: bool) -> String {
     if let Some(words) = &column.dialect {
         let _ = write!(sql, " {words}");
     }
-    if let Some(default) = &column.default {
-        let _ = write!(sql, " DEFAULT {}", default_sql(column, default));
+    if let Some(default) = column.default.as_ref().and_then(|default| default_sql(column, default)) {
+        let _ = write!(sql, " DEFAULT {default}");
     }
     sql
 }
@@ -157,6 +159,8 @@ pub(super) fn ddl(table: &Table) -> TableDdl {
         if table.dialect.options.is_empty() { String::new() } else { format!(" {}", table.dialect.options.join(", ")) };
     out.create.push(format!("CREATE TABLE {} (\n  {}\n){options}", quote_table(&table.name), parts.join(",\n  ")));
     out.left_out.clone_from(&table.dialect.left_out);
+    let wordless = |c: &&ColumnDef| c.default.as_ref().is_some_and(|default| default_sql(c, default).is_none());
+    out.left_out.extend(table.columns.iter().filter(wordless).map(|c| format!("the default of column {}", c.name)));
 
     let mut names: Vec<String> = Vec::new();
     for index in &table.indexes {

@@ -285,8 +285,9 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
     let silent = target.abilities().silences_triggers;
     let noisy: Vec<String> = plans
         .iter()
-        .filter(|p| !silent && !p.target.triggers.is_empty())
-        .map(|p| format!("{} ({})", p.target.name, p.target.triggers.join(", ")))
+        .map(|p| (&p.target.name, if silent { &p.target.loud } else { &p.target.triggers }))
+        .filter(|(_, triggers)| !triggers.is_empty())
+        .map(|(table, triggers)| format!("{table} ({})", triggers.join(", ")))
         .collect();
     let noisy = (!noisy.is_empty()).then(|| {
         format!(
