@@ -90,8 +90,8 @@ impl Rejects {
         });
         self.write(&line).map_err(|e| self.unwritable(&e))?;
         self.count.fetch_add(1, Ordering::Relaxed);
-        let table = &batch.table.name;
-        self.first.get_or_init(|| format!("table {table}: {reason}"));
+        let named = || Error::new(ErrorKind::BadData, reason).of_table(&batch.table.name).to_string();
+        self.first.get_or_init(named);
         Ok(())
     }
 

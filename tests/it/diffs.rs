@@ -428,3 +428,42 @@ fn an_older_peer_is_told_in_one_sentence() {
     assert_ne!(output.code, 0, "{output:?}");
     assert!(output.stderr.contains("older than this one and compares nothing"), "{output:?}");
 }
+
+#[test]
+fn nothing_to_compare_is_no_equality() {
+    for b in TestDb::on_all() {
+        let a = TestDb::new(b.engine());
+        for db in [&a, &b] {
+            db.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY)");
+            db.execute("CREATE VIEW v AS SELECT id FROM t");
+        }
+        for (typed, said) in [
+            (&["--tables", "t", "--exclude", "t"][..], "a table to compare"),
+            (&["--exclude", "*"], "a table to compare"),
+            (&["--exclude", "tt"], "has a table 'tt'"),
+            (&["--tables", "v"], "has a table 'v': v is a view"),
+        ] {
+            let output = rowferry(&[&["diff", a.url(), b.url()], typed].concat());
+            assert_eq!(output.code, 2, "{typed:?} {:?}: {output:?}", b.engine());
+            assert!(output.stderr.contains(said), "{typed:?} {:?}: {output:?}", b.engine());
+        }
+    }
+}
+
+#[test]
+fn a_repair_tells_what_it_has_written_in_its_document_too() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    for db in [&a, &b] {
+        db.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, n INT); INSERT INTO t VALUES (1, 1), (2, 2)");
+    }
+    a.execute("UPDATE t SET n = 3 WHERE id = 1; INSERT INTO t VALUES (4, 4)");
+    let typed = ["diff", a.url(), b.url(), "--rows", "--repair", "a-to-b", "--format", "json"];
+    let output = rowferry(&typed);
+    let told = output.json();
+    assert_eq!((output.code, &told["equal"], &told["tables"][0]["differing"]), (0, &json!(true), &json!(0)), "{told}");
+    assert_eq!(told["before"]["tables"][0]["rows"].as_array().map(Vec::len), Some(2), "{told}");
+    let written = &told["written"]["tables"][0];
+    assert_eq!((&written["inserted"], &written["updated"]), (&json!(1), &json!(1)), "{told}");
+    let again = rowferry(&typed).json();
+    assert_eq!((again.get("before"), again.get("written")), (None, None), "{again}");
+}
