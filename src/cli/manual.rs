@@ -30,7 +30,11 @@ fn commands(above: &Command, page: &mut Vec<u8>) -> Result<()> {
         if own.get_arguments().any(|arg| !arg.is_hide_set()) {
             man.render_options_section(&mut parts)?;
         }
-        for line in String::from_utf8_lossy(&parts).lines() {
+        // How an apostrophe is written is told once, at the top.
+        for line in String::from_utf8_lossy(&parts)
+            .lines()
+            .filter(|line| !line.starts_with(".ie ") && !line.starts_with(".el "))
+        {
             match line.strip_prefix(".SH ") {
                 Some(title) => writeln!(page, ".SS {title}")?,
                 None => writeln!(page, "{line}")?,

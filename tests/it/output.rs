@@ -230,7 +230,7 @@ fn the_steps_are_told_when_asked_for() {
     b.execute("DROP TABLE t");
     let loud = steps(&[&copy[..], &["-vv"]].concat(), &["debug: CREATE TABLE", "3 rows are there for good"]);
     assert!(loud.contains("1 tables are made") && loud.contains("told apart by id"), "{loud}");
-    steps(&["diff", a.url(), b.url(), "-v"], &["table t: its rows are compared", "3 rows in A, 3 rows in B, 0 differ"]);
+    steps(&["diff", a.url(), b.url(), "-v"], &["table t: its rows are compared", "3 rows in A, 3 in B, 0 differ"]);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn the_manual_page_has_the_options_of_all_commands() {
     {
         assert!(page.contains(told), "{told}: {page}");
     }
-    assert_eq!(page.matches("--format").count(), 2, "what all commands take is told once, and in the synopsis: {page}");
+    assert_eq!(page.matches(r"\fB--format\fR \fI").count(), 1, "what all commands take is told once: {page}");
 }
 
 #[test]
