@@ -147,7 +147,8 @@ impl Rejects {
             line["target"] = target.into();
         }
         self.write(&line).map_err(|e| self.unwritable(&e))?;
-        self.first.get_or_init(|| format!("table {name}: {reason}"));
+        let named = || Error::new(ErrorKind::BadData, reason).of_table(&batch.table.name).to_string();
+        self.first.get_or_init(named);
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
         Ok(())
     }

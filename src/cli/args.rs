@@ -86,7 +86,7 @@ pub(crate) enum Command {
         /// For this shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, as it is whatever --format says
+    /// Print the manual page with all commands, as it is whatever --format says
     Man,
 }
 
@@ -109,13 +109,13 @@ pub(crate) struct CopyArgs {
     pub source: String,
     /// Where rows go
     pub target: String,
-    /// Tables or globs (* and ?, escaped by \), comma-separated; all by default
-    #[arg(long, value_delimiter = ',')]
+    /// Tables or globs (* and ?), comma-separated, \ before a comma, * or ? that belongs to a name; all by default
+    #[arg(long)]
     pub tables: Vec<String>,
-    /// Tables or globs to leave out
-    #[arg(long, value_delimiter = ',')]
+    /// Tables or globs to leave out, likewise
+    #[arg(long)]
     pub exclude: Vec<String>,
-    /// full: rows that only the target has stay; mirror: they go
+    /// full: rows that only the target has stay; mirror: they go, with --where also those that do not meet it
     #[arg(long, value_enum, default_value_t = CopyMode::Full)]
     pub mode: CopyMode,
     /// Only rows of table T that match EXPR, in the source's SQL; may be repeated
@@ -147,6 +147,24 @@ pub(crate) struct CopyArgs {
     pub dry_run: bool,
 }
 
+/// The patterns of lists that commas divide; one behind `\\` belongs to its name.
+pub(crate) fn patterns(lists: &[String]) -> Vec<String> {
+    let mut out = Vec::new();
+    for list in lists {
+        let (mut pattern, mut escaped) = (String::new(), false);
+        for c in list.chars() {
+            if c == ',' && !escaped {
+                out.push(std::mem::take(&mut pattern));
+            } else {
+                pattern.push(c);
+            }
+            escaped = c == '\\' && !escaped;
+        }
+        out.push(pattern);
+    }
+    out
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CopyMode {
     Full,
@@ -160,11 +178,11 @@ pub(crate) struct DiffArgs {
     pub a: String,
     /// The other one
     pub b: String,
-    /// Tables or globs (* and ?, escaped by \), comma-separated; all by default
-    #[arg(long, value_delimiter = ',')]
+    /// Tables or globs (* and ?), comma-separated, \ before a comma, * or ? that belongs to a name; all by default
+    #[arg(long)]
     pub tables: Vec<String>,
-    /// Tables or globs to leave out
-    #[arg(long, value_delimiter = ',')]
+    /// Tables or globs to leave out, likewise
+    #[arg(long)]
     pub exclude: Vec<String>,
     /// List each row that differs
     #[arg(long)]
@@ -403,4 +421,19 @@ pub(crate) struct DemoArgs {
     /// Answer over HTTP at this address while they do, such as 127.0.0.1:8080
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comma_divides_unless_it_is_escaped() {
+        let split = |list: &str| patterns(&[list.to_owned()]);
+        assert_eq!(split("a,b*"), ["a", "b*"]);
+        assert_eq!(split(r"a\,b,c"), [r"a\,b", "c"]);
+        assert_eq!(split(r"a\\,b"), [r"a\\", "b"], "the escape is escaped");
+        assert_eq!(split(r"a\"), [r"a\"]);
+        assert_eq!(patterns(&["a,b".to_owned(), "c".to_owned()]), ["a", "b", "c"]);
+    }
 }

@@ -15,9 +15,11 @@ use crate::site;
 
 pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Result<Outcome> {
     let config = connect::configuration(args)?;
+    let syncs = if names.is_empty() && config.syncs.is_empty() { Vec::new() } else { sync::chosen(&config, names)? };
+    let meant = |name: &&String| names.is_empty() || syncs.iter().any(|sync| ends::names(sync).any(|end| end == *name));
     let mut first: Option<Error> = None;
     let mut databases = Vec::new();
-    for name in config.databases.keys() {
+    for name in config.databases.keys().filter(meant) {
         if to_be_made(&config, names, name) {
             output.line(format!("{name}: the file does not exist yet; the sync will make it"));
             databases.push(serde_json::json!({ "database": name, "exists": false }));
@@ -37,11 +39,11 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
             }
         }
     }
-    let mut syncs = Vec::new();
+    let mut documents = Vec::new();
     if config.syncs.is_empty() {
         output.line("the config has no syncs yet");
     } else {
-        for one in sync::chosen(&config, names)? {
+        for one in syncs {
             output.line("");
             output.line(format!("sync {}:", one.name));
             match plan_of(&config, one).await {
@@ -57,7 +59,7 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
                         output.line(format!("       note: {note}"));
                     }
                     if let Some((table, e)) = refused.first() {
-                        first.get_or_insert(e.clone().context(format!("sync {}: table {table}", one.name)));
+                        first.get_or_insert(e.clone().of_table(table).context(format!("sync {}", one.name)));
                     }
                     for end in &capture {
                         print_capture(end, output);
@@ -67,18 +69,18 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
                     if one.mode == Mode::Incremental {
                         document["capture"] = capture.iter().map(capture_document).collect();
                     }
-                    syncs.push(document);
+                    documents.push(document);
                 }
                 Err(e) => {
                     output.line(format!("  {e}"));
-                    syncs.push(serde_json::json!({ "sync": one.name, "error": e.message() }));
+                    documents.push(serde_json::json!({ "sync": one.name, "error": e.message() }));
                     let named = format!("sync {}", one.name);
                     first.get_or_insert(if e.message().starts_with(&named) { e } else { e.context(named) });
                 }
             }
         }
     }
-    output.document(&serde_json::json!({ "databases": databases, "syncs": syncs }));
+    output.document(&serde_json::json!({ "databases": databases, "syncs": documents }));
     first.map_or(Ok(Outcome::Done), Err)
 }
 

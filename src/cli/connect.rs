@@ -10,6 +10,7 @@ use crate::config::{self, Config, PeerKind};
 use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, open};
 use crate::peer::{Link, RemoteEndpoint};
 use crate::pipeline::{Endpoint, LocalEndpoint};
+use crate::runtime::STEP;
 
 /// The configuration of this call; a command that needs one fails without.
 pub(crate) fn configuration(args: &Args) -> Result<Config> {
@@ -31,7 +32,7 @@ pub(crate) fn configuration_at(args: &Args) -> Result<(PathBuf, Config)> {
 /// Opens a URL, or a database that the config names.
 pub(crate) async fn database(args: &Args, name: &str, create: bool) -> Result<Arc<dyn Database>> {
     if name.contains(':') {
-        return open(name, &OpenOptions { create, ..OpenOptions::default() }).await;
+        return told(open(name, &OpenOptions { create, ..OpenOptions::default() }).await?);
     }
     if config::find(args.config.as_deref()).is_none() {
         return Err(Error::new(
@@ -49,7 +50,14 @@ pub(crate) async fn named(config: &Config, name: &str, create: bool) -> Result<A
     let database = config.database(name).map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))?;
     open(database.url.expose(), &OpenOptions { create, zone: database.timezone.clone() })
         .await
+        .and_then(told)
         .map_err(|e| e.context(format!("database '{name}'")))
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "it stands where a database is opened")]
+fn told(database: Arc<dyn Database>) -> Result<Arc<dyn Database>> {
+    tracing::info!(target: STEP, "{} is reached: {}", database.label(), database.version());
+    Ok(database)
 }
 
 /// A database to be looked at: a URL, a name in the config, or `PEER/DATABASE`; a peer's name alone stands for the one

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Args, CopyArgs, CopyMode};
+use super::args::{Args, CopyArgs, CopyMode, patterns};
 use super::output::{Output, columns};
 use super::{Outcome, connect, ended};
 use crate::apply::Rejects;
@@ -37,8 +37,8 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
         })
         .collect::<Result<Vec<_>>>()?;
     let options = PlanOptions {
-        tables: copy.tables.clone(),
-        exclude: copy.exclude.clone(),
+        tables: patterns(&copy.tables),
+        exclude: patterns(&copy.exclude),
         mode,
         filters,
         create: !copy.no_create,

@@ -48,37 +48,37 @@ fn folder(demo: &DemoArgs) -> Result<(PathBuf, bool)> {
 
 async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationToken) -> Result<Outcome> {
     let started = Instant::now();
-    output.line(format!("1. A shop's database of some thirty tables: {}", dir.join("head-office.db").display()));
+    output.news(format!("1. A shop's database of some thirty tables: {}", dir.join("head-office.db").display()));
     let office = apart::file(dir, "head-office.db").await?;
     fill(office.as_ref(), u64::from(demo.scale)).await?;
 
-    output.line("");
-    output.line("2. rowferry copy head-office branch: tables, keys, indexes, foreign keys, rows");
+    output.news("");
+    output.news("2. rowferry copy head-office branch: tables, keys, indexes, foreign keys, rows");
     let branch = apart::file(dir, "branch.db").await?;
     copy(&office, &branch, dir, output, &stop).await?;
 
-    output.line("");
-    output.line("3. Someone changes rows on both sides:");
+    output.news("");
+    output.news("3. Someone changes rows on both sides:");
     for (name, database, changes) in [("head office", &office, OFFICE), ("branch", &branch, BRANCH)] {
         for sql in changes {
-            output.line(format!("   {name}: {sql}"));
+            output.news(format!("   {name}: {sql}"));
         }
         write(database.as_ref(), changes.iter().map(|s| (*s).to_owned())).await?;
     }
 
-    output.line("");
-    output.line("4. rowferry diff head-office branch --rows");
+    output.news("");
+    output.news("4. rowferry diff head-office branch --rows");
     let found = compare(&office, &branch, &stop).await?;
     print(&found, output);
 
-    output.line("");
-    output.line("5. rowferry diff head-office branch --repair a-to-b: only those rows are written");
+    output.news("");
+    output.news("5. rowferry diff head-office branch --repair a-to-b: only those rows are written");
     if let Some(plan) = repair_plan(office.as_ref(), branch.as_ref(), &found).await? {
         execute_quietly(&office, &branch, &plan, dir, &stop).await?;
     }
 
-    output.line("");
-    output.line(format!(
+    output.news("");
+    output.news(format!(
         "6. A bidirectional sync of customers and products, for {} seconds, while both sites write:",
         demo.seconds
     ));
@@ -93,18 +93,19 @@ async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationTo
     let after = compare(&office, &branch, &stop).await?;
     let rows: u64 = after.tables.iter().map(|t| t.rows_a).sum();
     let seconds = started.elapsed().as_secs_f64();
-    output.line("");
-    output.line(format!(
+    output.news("");
+    output.news(format!(
         "Head office wrote {} times, the branch {} times; {:.1} s of that it was offline.",
         story.writes[0],
         story.writes[1],
         story.offline.as_secs_f64()
     ));
-    output.line(format!(
+    output.news(format!(
         "{} changes were brought over. {} conflicts: head office won {}, the branch {}; each is recorded with both rows.",
         story.changes, story.conflicts, story.won[0], story.won[1]
     ));
-    output.line(format!(
+    let say = |text: String| if after.equal { output.news(text) } else { output.line(text) };
+    say(format!(
         "{}: {} tables, {rows} rows compared on both sides, {seconds:.1} s in all",
         if after.equal { "Both databases are equal" } else { "The databases still differ" },
         after.tables.len()
@@ -147,7 +148,7 @@ async fn copy(
     let plan = plan(from.as_ref(), to.as_ref(), &options).await?;
     let rows: u64 = plan.tables.iter().map(|table| table.rows).sum();
     execute_quietly(from, to, &plan, dir, stop).await?;
-    output.line(format!("   {} tables, {rows} rows", plan.tables.len()));
+    output.news(format!("   {} tables, {rows} rows", plan.tables.len()));
     Ok(())
 }
 
@@ -186,7 +187,7 @@ fn print(found: &Diff, output: &Output) {
     for table in found.tables.iter().filter(|t| !t.equal) {
         for row in table.rows.iter().flatten() {
             let key = serde_json::Value::Object(row.key.clone());
-            output.line(format!("   {}: {} {key} {}", table.table, row.kind, row.columns.join(", ")));
+            output.news(format!("   {}: {} {key} {}", table.table, row.kind, row.columns.join(", ")));
         }
     }
 }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::args::{Args, DiffArgs, Repair};
+use super::args::{Args, DiffArgs, Repair, patterns};
 use super::copy::BATCH_BYTES;
-use super::output::{Output, columns};
+use super::output::{Output, columns, failure};
 use super::{Outcome, connect, ended};
 use crate::apply::Rejects;
 use crate::diff::{Diff, DiffOptions, diff, repair_plan};
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::BatchLimits;
-use crate::pipeline::{Claim, Endpoint, Progress, RunOptions, persist, run as run_plan};
+use crate::pipeline::{Claim, Endpoint, Progress, Report, RunOptions, persist, run as run_plan};
 
 pub(crate) async fn run(args: &Args, typed: &DiffArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
     let a = connect::endpoint(args, &typed.a, &stop).await?;
@@ -23,33 +23,58 @@ pub(crate) async fn run(args: &Args, typed: &DiffArgs, output: &Output, stop: Ca
         None => None,
     };
     let options = DiffOptions {
-        tables: typed.tables.clone(),
-        exclude: typed.exclude.clone(),
+        tables: patterns(&typed.tables),
+        exclude: patterns(&typed.exclude),
         rows: typed.rows,
         limits: BatchLimits { rows: 4000, bytes: BATCH_BYTES },
         stop: stop.clone(),
     };
     let compare = || diff(a.as_ref(), b.as_ref(), &options);
     let mut found = persist(&stop, compare).await?;
+    let mut repair_told = None;
     if let (Some((from, to)), false) = (repaired, found.equal) {
         print(&found, output);
-        let fault = repair(from, to, &found, typed.force, &stop, output).await?;
+        let written = repair(from, to, &found, typed.force, &stop, output).await?;
+        let fault = written.as_ref().and_then(Report::fault);
+        let told = (json(&found), json(&written));
         found = match persist(&stop, compare).await {
             Ok(found) => found,
-            Err(e) => return ended(fault.unwrap_or(e), output),
+            Err(e) => {
+                let fault = fault.unwrap_or(e);
+                output.document(&with_repair(failure(fault.kind, fault.message()), Some(told)));
+                return ended(fault, output);
+            }
         };
-        output.line("after the repair:");
+        output.news("after the repair:");
         if let Some(fault) = fault {
-            output.document(&found);
+            output.document(&with_repair(json(&found), Some(told)));
             print(&found, output);
             return ended(fault, output);
         }
+        repair_told = Some(told);
     }
-    output.document(&found);
+    output.document(&with_repair(json(&found), repair_told));
     print(&found, output);
     a.part().await;
     b.part().await;
     Ok(if found.equal { Outcome::Done } else { Outcome::Short })
+}
+
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// The document of what stands there now, or of why that is not known, with what differed before a repair and what that
+/// has written.
+fn with_repair(
+    mut document: serde_json::Value,
+    repair: Option<(serde_json::Value, serde_json::Value)>,
+) -> serde_json::Value {
+    if let Some((before, written)) = repair {
+        document["before"] = before;
+        document["written"] = written;
+    }
+    document
 }
 
 /// The database of an end, which a repair needs at hand.
@@ -66,7 +91,7 @@ fn at_hand(end: &Arc<dyn Endpoint>) -> Result<&Arc<dyn Database>> {
     })
 }
 
-/// Writes what differs; tables that only one side has are left alone. What went wrong after it had begun to write.
+/// Writes what differs; tables that only one side has are left alone. What became of it, where there was something to write.
 async fn repair(
     from: &Arc<dyn Database>,
     to: &Arc<dyn Database>,
@@ -74,7 +99,7 @@ async fn repair(
     force: bool,
     stop: &CancellationToken,
     output: &Output,
-) -> Result<Option<Error>> {
+) -> Result<Option<Report>> {
     let claim = Claim::take(to, stop).await?;
     let plan = claim.persist(|| repair_plan(from.as_ref(), to.as_ref(), found)).await?;
     let Some(plan) = plan else { return Ok(None) };
@@ -95,7 +120,7 @@ async fn repair(
         let (count, path) = (rejects.count(), rejects.path().display());
         output.line(format!("{count} rows cannot stand at the other side; the first: {first}; they are in {path}"));
     }
-    Ok(report.fault())
+    Ok(Some(report))
 }
 
 fn print(found: &Diff, output: &Output) {
@@ -105,7 +130,7 @@ fn print(found: &Diff, output: &Output) {
         rows.push(vec![t.table.clone(), t.rows_a.to_string(), t.rows_b.to_string(), last]);
     }
     for line in columns(&rows) {
-        output.line(line);
+        output.news(line);
     }
     for table in &found.tables {
         for column in &table.columns {
@@ -113,13 +138,13 @@ fn print(found: &Diff, output: &Output) {
             output.line(format!("  {}: only {half} has column {}", table.table, column.name));
         }
         for note in &table.notes {
-            output.line(format!("  {}: {note}", table.table));
+            output.news(format!("  {}: {note}", table.table));
         }
         for row in table.rows.iter().flatten() {
             let key = serde_json::Value::Object(row.key.clone());
             let columns = if row.columns.is_empty() { String::new() } else { format!(": {}", row.columns.join(", ")) };
-            output.line(format!("  {} {} {key}{columns}", table.table, row.kind));
+            output.news(format!("  {} {} {key}{columns}", table.table, row.kind));
         }
     }
-    output.line(if found.equal { "equal" } else { "they differ" });
+    output.news(if found.equal { "equal" } else { "they differ" });
 }

@@ -16,7 +16,7 @@ pub(super) fn start(args: &Args) {
     let serves = matches!(args.command, Command::Serve);
     let level = match (args.quiet, args.verbose) {
         (true, _) => "error",
-        (false, 0) if serves => "rowferry=info,warn",
+        (false, 0) if serves => "rowferry=info,rowferry::step=warn,warn",
         (false, 0) => "warn",
         (false, 1) => "rowferry=info,warn",
         (false, 2) => "rowferry=debug,info",

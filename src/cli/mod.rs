@@ -12,6 +12,7 @@ mod ends;
 mod init;
 mod keys;
 mod log;
+mod manual;
 mod output;
 mod peers;
 mod quarantine;
@@ -155,11 +156,9 @@ async fn run(args: &Args, output: &Output, stop: CancellationToken) -> Result<Ou
             Ok(Outcome::Done)
         }
         Command::Man => {
-            let mut text = Vec::new();
-            clap_mangen::Man::new(Args::command())
-                .render(&mut text)
+            let page = manual::page(Args::command())
                 .map_err(|e| Error::new(ErrorKind::Protocol, format!("the manual page cannot be made: {e}")))?;
-            output.raw(&text);
+            output.raw(&page);
             Ok(Outcome::Done)
         }
     }

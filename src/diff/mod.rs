@@ -11,8 +11,10 @@ use crate::endpoint::{Comparison, Half};
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{BatchLimits, ColumnDef, Table, TableName};
 use crate::pipeline::{
-    Endpoint, LocalEndpoint, Mode, Origin, Plan, PlanOptions, exact_pattern, matches_pattern, name_at, paired, plan,
+    Endpoint, LocalEndpoint, Mode, Origin, Plan, PlanOptions, exact_pattern, matches_pattern, name_at, not_a_table,
+    paired, plan,
 };
+use crate::runtime::STEP;
 use table::Comparing;
 
 /// One row that differs.
@@ -184,8 +186,7 @@ async fn wanted(
     for pattern in if options.tables.is_empty() { &all } else { options.tables.as_slice() } {
         let (in_a, in_b) = (a.matching(pattern).await?, b.matching(pattern).await?);
         if in_a.is_empty() && in_b.is_empty() && !options.tables.is_empty() {
-            let what = format!("neither {} nor {} has a table '{pattern}'", a.label(), b.label());
-            return Err(Error::new(ErrorKind::SchemaMismatch, what));
+            return Err(neither(a, b, pattern).await?);
         }
         // What B calls by a bare name is asked for by its name at A.
         for name in in_a.iter().filter(|name| !in_b.contains(name)) {
@@ -194,12 +195,32 @@ async fn wanted(
         ours.extend(in_a);
         theirs.extend(in_b);
     }
+    for pattern in &options.exclude {
+        if a.matching(pattern).await?.is_empty() && b.matching(pattern).await?.is_empty() {
+            return Err(neither(a, b, pattern).await?.context("exclude"));
+        }
+    }
     let excluded = |name: &TableName| {
         options.exclude.iter().any(|x| matches_pattern(x, &name.name) || matches_pattern(x, &name.to_string()))
     };
     ours.retain(|name| !excluded(name));
     theirs.retain(|name| !excluded(name));
+    if ours.is_empty() && theirs.is_empty() {
+        let what = format!("neither {} nor {} has a table to compare", a.label(), b.label());
+        return Err(Error::new(ErrorKind::SchemaMismatch, what));
+    }
     Ok((ours, theirs))
+}
+
+/// That neither side has a table of this name, with what stands there instead where that can be seen.
+async fn neither(a: &dyn Endpoint, b: &dyn Endpoint, pattern: &str) -> Result<Error> {
+    let mut instead = None;
+    for database in [a, b].into_iter().filter_map(Endpoint::database) {
+        instead = instead.or(not_a_table(database.as_ref(), pattern).await?);
+    }
+    let instead = instead.map_or(String::new(), |what| format!(": {what}"));
+    let what = format!("neither {} nor {} has a table '{pattern}'{instead}", a.label(), b.label());
+    Ok(Error::new(ErrorKind::SchemaMismatch, what))
 }
 
 /// What an end tells of these tables; `None` where it is asked about none.
@@ -270,10 +291,14 @@ async fn compare_one(
     comparison: Comparison,
     options: &DiffOptions,
 ) -> Result<TableDiff> {
+    tracing::info!(target: STEP, "table {}: its rows are compared", comparison.a.name);
     let comparison = Arc::new(comparison);
     let mut left = a.comparand(&comparison, Half::A, b.database()).await?;
     let mut right = b.comparand(&comparison, Half::B, None).await?;
-    Comparing::new(&comparison, left.as_mut(), right.as_mut(), options.rows).run().await
+    let found = Comparing::new(&comparison, left.as_mut(), right.as_mut(), options.rows).run().await?;
+    let TableDiff { table, rows_a, rows_b, differing, .. } = &found;
+    tracing::info!(target: STEP, "table {table}: {rows_a} rows in A, {rows_b} in B, {differing} differ");
+    Ok(found)
 }
 
 /// Compares the tables of a plan, all of which both sides have; rows of A only where they pass the

@@ -12,7 +12,7 @@ pub mod postgres;
 pub mod sqlite;
 mod tls;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -272,6 +272,12 @@ pub trait Database: Send + Sync {
             tables.push(self.describe(name).await?);
         }
         Ok(tables)
+    }
+    /// What stands under these names and is no table, in a word (`view`): no table can be made there. Nothing is told of
+    /// names that are free or a table's.
+    async fn taken(&self, names: &[TableName]) -> Result<BTreeMap<TableName, String>> {
+        let _ = names;
+        Ok(BTreeMap::new())
     }
     /// Names of rowferry's own tables, in whatever schema.
     async fn own_tables(&self) -> Result<BTreeSet<TableName>>;

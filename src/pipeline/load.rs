@@ -17,7 +17,7 @@ use crate::apply::write_splitting;
 use crate::capture::{FittedBatch, Taken, read_within};
 use crate::engine::{ReadRequest, Result, Selection, Source, Target, WriteMode};
 use crate::model::Batch;
-use crate::runtime::Failpoint;
+use crate::runtime::{Failpoint, STEP};
 
 /// What is kept in memory until the target has accepted it, to be written row by row where one of
 /// them is refused.
@@ -286,6 +286,8 @@ impl Writer<'_> {
         if let Some(open) = self.open.take() {
             self.target.commit().await?;
             Failpoint::LoadCommitted.reach();
+            let table = &self.context.progress.tables[self.at];
+            tracing::debug!(target: STEP, "table {}: {} rows are there for good", table.name, open.rows);
             TableProgress::add(&self.context.progress.tables[self.at].inserted, open.rows);
         }
         Ok(())

@@ -24,7 +24,7 @@ pub use pair::{Lacking, Pair, PairOptions, Preference, Stamp, TableTerms, lackin
 pub use persist::{Claim, persist};
 pub use plan::{
     ColumnChoice, Mode, Origin, Plan, PlanOptions, TablePlan, agree_on_key, exact_pattern, matches_pattern,
-    matching_tables, name_at, paired, plan, plan_from, select_tables,
+    matching_tables, name_at, not_a_table, paired, plan, plan_from, select_tables,
 };
 pub use progress::{Progress, TableProgress};
 pub use resolve::Keep;

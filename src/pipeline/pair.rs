@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::ends::{Captured, Endpoint, LocalEndpoint};
 use super::owner::Owner;
 use super::plan::{ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern};
-use super::run::Report;
+use super::run::{Report, TableReport};
 use super::sync::{Agreed, ChangeOptions, Direction, agree, run_changes, widen};
 use crate::conflict::{FirstRun, Policy, Rule, Side};
 use crate::endpoint::{Filter, Mapping, Receiver, Route, Sender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{BatchLimits, Site, Table, TableName, tells_moments};
+use crate::runtime::STEP;
 
 /// Who prevails at a conflict, by the sync's own names for its ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -359,7 +360,17 @@ impl Pair {
             stop: self.options.stop.clone(),
         };
         for (way, agreed) in open.ways.iter_mut().zip(&starts) {
-            report.join(run_changes(&mut way.ends(), &agreed.starts, &options).await?);
+            let mut ends = way.ends();
+            let (name, from, to) = (&self.options.name, &ends.route.from.label, &ends.route.to.label);
+            tracing::info!(target: STEP, "sync {name}: changes of {from} go to {to}");
+            let brought = run_changes(&mut ends, &agreed.starts, &options).await?;
+            for TableReport { table, read, inserted, updated, deleted, .. } in &brought.tables {
+                tracing::info!(
+                    target: STEP,
+                    "sync {name}: table {table}: {read} changes read, {inserted} inserted, {updated} updated, {deleted} deleted"
+                );
+            }
+            report.join(brought);
         }
         if starts.iter().any(|agreed| !agreed.widened.is_empty()) && report.error.is_none() {
             report.join(run_widened(&mut open.ways, &starts, &options).await?);

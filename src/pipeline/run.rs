@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::persist::{Attempts, Claim};
 use super::plan::{Mode, Plan, TablePlan};
-use super::{Progress, load, merge, unfinished};
+use super::{Progress, TableProgress, load, merge, unfinished};
 use crate::apply::{Applied, Rejects};
 use crate::capture::{Room, Shape, interrupted};
 use crate::engine::{Database, Error, ErrorKind, Result, Snapshot, Target, WriteOptions};
 use crate::model::{BatchLimits, Table, TableName};
-use crate::runtime::Failpoint;
+use crate::runtime::{Failpoint, STEP};
 
 /// How a plan is carried out.
 #[derive(Clone)]
@@ -95,6 +95,9 @@ pub struct Report {
     /// What fell short beyond single tables: orphans, for example.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// The file that has the rows that could not be written, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejects: Option<String>,
     /// The first error's kind, for the exit code.
     #[serde(skip)]
     pub error: Option<ErrorKind>,
@@ -103,12 +106,12 @@ pub struct Report {
 impl Report {
     /// Nothing done yet, and nothing wrong.
     pub(super) fn nothing() -> Self {
-        Self { status: "succeeded", tables: Vec::new(), seconds: 0.0, problems: Vec::new(), error: None }
+        Self { status: "succeeded", tables: Vec::new(), seconds: 0.0, problems: Vec::new(), rejects: None, error: None }
     }
 
     /// A table that cannot take part.
     pub(super) fn refuse(&mut self, table: &TableName, error: Error) {
-        let error = error.context(format!("table {table}"));
+        let error = error.of_table(table);
         self.status = "failed";
         self.error.get_or_insert(error.kind);
         let said = Some(error.message().to_owned());
@@ -142,6 +145,7 @@ impl Report {
             ours.error = ours.error.take().or(table.error);
         }
         self.problems.extend(other.problems);
+        self.rejects = self.rejects.take().or(other.rejects);
         self.error = self.error.or(other.error);
         if other.status != "succeeded" {
             self.status = other.status;
@@ -221,7 +225,9 @@ pub async fn run(
         // One table's trouble must not leave the others with numbers that are taken.
         claim.persist(|| verify_tables(target, plan, |at| failed.iter().all(|(i, _)| *i != at))).await
     };
-    told(report(plan, &progress, &failed, started.elapsed()), finished)
+    let mut report = report(plan, &progress, &failed, started.elapsed());
+    report.rejects = (options.rejects.count() > 0).then(|| options.rejects.path().display().to_string());
+    told(report, finished)
 }
 
 /// The report with what the end of the run found. An error there is told as the run's, not as one of a run that did
@@ -357,14 +363,23 @@ async fn run_table(context: &Context, plan: &TablePlan, at: usize) -> Result<()>
     if !progress.arrived.load(Ordering::Relaxed) {
         let empty = is_empty(context, &plan.target, plan.create && context.first_attempt).await?;
         if empty && context.mode == Mode::Full {
+            tracing::info!(target: STEP, "table {}: it is empty there, and is filled", plan.source.name);
             load::load(context, plan, at).await?;
         } else {
+            tracing::info!(target: STEP, "table {}: rows are compared, and written where they differ", plan.source.name);
             merge::merge(context, plan, at).await?;
         }
         progress.arrived.store(true, Ordering::Relaxed);
     }
     build_indexes(context.target.as_ref(), plan).await?;
     progress.done.store(true, Ordering::Relaxed);
+    let [read, inserted, updated, deleted] =
+        [&progress.read, &progress.inserted, &progress.updated, &progress.deleted].map(|n| n.load(Ordering::Relaxed));
+    tracing::info!(
+        target: STEP,
+        "table {}: done: {read} rows read, {inserted} inserted, {updated} updated, {deleted} deleted",
+        plan.source.name
+    );
     Ok(())
 }
 
@@ -376,6 +391,7 @@ async fn build_indexes(database: &dyn Database, plan: &TablePlan) -> Result<()> 
     }
     let mut target = database.target().await?;
     while let Some(sql) = left.first() {
+        tell_statement(sql);
         match target.execute(sql).await {
             Ok(()) => {
                 left.remove(0);
@@ -388,6 +404,11 @@ async fn build_indexes(database: &dyn Database, plan: &TablePlan) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// A statement that changes the form of a table, for the log.
+fn tell_statement(sql: &str) {
+    tracing::debug!(target: STEP, "{}", sql.replace('\n', " "));
 }
 
 /// What is left to do after a failure, where it is less than was thought: the session of a dead run, which its
@@ -415,6 +436,7 @@ async fn prepare(target: &dyn Database, plan: &Plan) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    tracing::info!(target: STEP, "{} tables are made", missing.len());
     let noted = unfinished::tables(target).await?;
     let notes = unfinished::begin(target).await?;
     let mut writer = target.target().await?;
@@ -446,6 +468,7 @@ async fn make(writer: &mut dyn Target, notes: &Arc<Table>, tables: &[&TablePlan]
     Failpoint::TablesNoted.reach();
     for table in tables {
         for sql in table.ddl.iter().flat_map(|ddl| &ddl.create) {
+            tell_statement(sql);
             writer.execute(sql).await.map_err(|e| e.context(format!("creating {}", table.target.name)))?;
         }
         Failpoint::TableMade.reach();
@@ -460,6 +483,7 @@ async fn make(writer: &mut dyn Target, notes: &Arc<Table>, tables: &[&TablePlan]
 /// Foreign keys, numbering, orphans; then the notes go, save those of tables that lack a foreign key still: the next
 /// run adds it, or says once more that it does not hold.
 async fn finish_tables(target: &dyn Database, plan: &Plan, stop: &CancellationToken) -> Result<Vec<String>> {
+    tracing::info!(target: STEP, "foreign keys are made, references and numbering looked after");
     let mut writer = target.target().await?;
     let (mut problems, mut done) = (Vec::new(), BTreeSet::new());
     for table in &plan.tables {
@@ -485,6 +509,7 @@ async fn add_foreign_keys(target: &dyn Database, writer: &mut dyn Target, plan: 
     let mut left = plan.ddl.as_ref().map_or_else(Vec::new, |ddl| ddl.foreign_keys.clone());
     let mut problems = Vec::new();
     while let Some(sql) = left.first() {
+        tell_statement(sql);
         let Err(e) = writer.execute(sql).await else {
             left.remove(0);
             Failpoint::ForeignKeyAdded.reach();
@@ -524,6 +549,7 @@ async fn verify_tables(target: &dyn Database, plan: &Plan, done: impl Fn(usize) 
 }
 
 fn report(plan: &Plan, progress: &Progress, failed: &[(usize, Error)], took: Duration) -> Report {
+    let cause = worst(failed).filter(|cause| cause.kind != ErrorKind::Interrupted);
     let tables: Vec<TableReport> = plan
         .tables
         .iter()
@@ -540,7 +566,12 @@ fn report(plan: &Plan, progress: &Progress, failed: &[(usize, Error)], took: Dur
             waiting: 0,
             quarantined: p.quarantined.load(Ordering::Relaxed),
             notes: if table.ddl.is_some() { table.notes.clone() } else { Vec::new() },
-            error: failed.iter().find(|(i, _)| *i == at).map(|(_, e)| e.message().to_owned()),
+            error: failed.iter().find(|(i, _)| *i == at).map(|(_, e)| {
+                match cause.filter(|_| e.kind == ErrorKind::Interrupted) {
+                    Some(cause) => consequence(&table.source.name, p, cause),
+                    None => e.message().to_owned(),
+                }
+            }),
         })
         .collect();
     let clean = failed.is_empty() && tables.iter().all(|t| t.quarantined == 0);
@@ -549,8 +580,15 @@ fn report(plan: &Plan, progress: &Progress, failed: &[(usize, Error)], took: Dur
         tables,
         seconds: took.as_secs_f64(),
         problems: Vec::new(),
+        rejects: None,
         error: worst(failed).map(|e| e.kind),
     }
+}
+
+/// Why a table was not brought to its end that has no fault of its own.
+fn consequence(table: &TableName, progress: &TableProgress, cause: &Error) -> String {
+    let how = if progress.read.load(Ordering::Relaxed) == 0 { "not begun" } else { "not ended" };
+    format!("table {table}: {how}, because of another: {cause}")
 }
 
 /// A transaction that is rolled back when its work fails.

@@ -15,7 +15,7 @@ use crate::endpoint::{
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits};
-use crate::runtime::{Backoff, random};
+use crate::runtime::{Backoff, STEP, random};
 
 /// How changes are brought over.
 #[derive(Clone)]
@@ -188,6 +188,7 @@ pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &C
         tables: reports,
         seconds: started.elapsed().as_secs_f64(),
         problems,
+        rejects: None,
         error,
     })
 }
@@ -224,7 +225,7 @@ impl Run<'_> {
     /// Leaves the table out that is to blame.
     fn leave_out(&mut self, fault: Fault) -> Result<()> {
         let Fault { table: Some(at), error } = fault else { return Err(fault.error) };
-        let error = error.context(format!("table {}", self.reports[at].table));
+        let error = error.of_table(&self.reports[at].table);
         self.error.get_or_insert(error.kind);
         self.reports[at].error = Some(error.message().to_owned());
         self.places.retain(|place| place.table != at);
@@ -392,7 +393,9 @@ impl Run<'_> {
 
     fn count(&mut self, parcel: &Parcel, applied: &[Applied]) {
         for ((table, changes), applied) in parcel.changes.iter().zip(applied) {
-            self.reports[*table].add(changes.entries.len(), *applied);
+            let (report, changes) = (&mut self.reports[*table], changes.entries.len());
+            tracing::debug!(target: STEP, "table {}: {changes} changes were taken in", report.table);
+            report.add(changes, *applied);
         }
     }
 

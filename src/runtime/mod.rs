@@ -6,6 +6,9 @@ mod pace;
 mod random;
 mod system;
 
+/// Where the log tells the steps of a run: at every level what `-v` adds to it, and nothing that must be known without.
+pub const STEP: &str = "rowferry::step";
+
 pub use backoff::Backoff;
 pub use failpoint::Failpoint;
 pub use pace::Pace;

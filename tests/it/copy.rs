@@ -684,3 +684,102 @@ fn text_that_is_no_utf8_stays_text_in_sqlite_and_is_rejected_elsewhere() {
         }
     }
 }
+
+/// Whatever stands under the name of the table that an unfinished copy has, it is told and left alone.
+#[test]
+fn a_foreign_table_of_our_name_is_told() {
+    for b in &TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY); INSERT INTO t VALUES (1)");
+        let foreign = [
+            ("CREATE TABLE _rowferry_copy (id INT, x VARCHAR(20))", "DROP TABLE _rowferry_copy"),
+            ("CREATE TABLE _rowferry_copy (name INT)", "DROP TABLE _rowferry_copy"),
+            ("CREATE VIEW _rowferry_copy AS SELECT 1 AS id", "DROP VIEW _rowferry_copy"),
+        ];
+        for (make, drop) in foreign {
+            b.execute(make);
+            for more in [&[][..], &["--dry-run"]] {
+                let output = rowferry(&[&["copy", a.url(), b.url(), "--format", "json"], more].concat());
+                let said = output.json()["error"]["message"].to_string();
+                assert_eq!(output.code, 2, "{make} {:?}: {output:?}", b.engine());
+                assert!(said.contains("_rowferry_copy"), "{make} {:?}: {output:?}", b.engine());
+            }
+            b.execute(drop);
+        }
+        copy(&a, b, &[]);
+    }
+}
+
+#[test]
+fn what_stands_in_a_tables_way_is_found_before_anything_is_made() {
+    for b in &TestDb::on_all() {
+        let a = TestDb::new(Engine::Sqlite);
+        a.execute("CREATE TABLE a (id INT NOT NULL PRIMARY KEY); CREATE TABLE t (id INT NOT NULL PRIMARY KEY)");
+        b.execute("CREATE VIEW t AS SELECT 1 AS id");
+        for more in [&[][..], &["--dry-run"], &["--no-create", "--tables", "t"], &["--schema-only"]] {
+            let output = rowferry(&[&["copy", a.url(), b.url()], more].concat());
+            assert_eq!(output.code, 2, "{more:?} {:?}: {output:?}", b.engine());
+            assert!(output.stderr.contains("t is a view there"), "{more:?} {:?}: {output:?}", b.engine());
+        }
+        assert_eq!(b.own_tables(), Vec::<String>::new(), "{:?}", b.engine());
+        b.attempt("SELECT * FROM a").expect_err("table a was not made");
+        copy(&a, b, &["--exclude", "t"]);
+    }
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Postgres));
+    a.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY)");
+    for (make, what, drop) in [
+        ("CREATE SEQUENCE t", "a sequence", "DROP SEQUENCE t"),
+        ("CREATE MATERIALIZED VIEW t AS SELECT 1", "a materialized view", "DROP MATERIALIZED VIEW t"),
+        ("CREATE TYPE t AS ENUM ('a')", "a type", "DROP TYPE t"),
+        ("CREATE TABLE o (id INT); CREATE INDEX t ON o (id)", "an index", "DROP TABLE o"),
+    ] {
+        b.execute(make);
+        let output = rowferry(&["copy", a.url(), b.url()]);
+        assert_eq!(output.code, 2, "{what}: {output:?}");
+        assert!(output.stderr.contains(&format!("t is {what} there")), "{what}: {output:?}");
+        b.execute(drop);
+    }
+}
+
+#[test]
+fn names_that_are_no_tables_are_told_for_what_they_are() {
+    for a in &TestDb::on_all() {
+        a.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY)");
+        a.execute("CREATE VIEW v AS SELECT id FROM t");
+        let b = TestDb::new(Engine::Sqlite);
+        for (typed, said) in [
+            (["--tables", "v"], "has no table 'v': v is a view"),
+            (["--tables", "tt"], "has no table 'tt'; did you mean 't'?"),
+            (["--exclude", "tt"], "exclude: "),
+            (["--exclude", "x*"], "has no table 'x*'"),
+        ] {
+            let output = rowferry(&[&["copy", a.url(), b.url()], &typed[..]].concat());
+            assert_eq!(output.code, 2, "{typed:?} {:?}: {output:?}", a.engine());
+            assert!(output.stderr.contains(said), "{typed:?} {:?}: {output:?}", a.engine());
+        }
+    }
+}
+
+#[test]
+fn a_comma_of_a_name_is_escaped() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    a.execute("CREATE TABLE \"a,b\" (id INT); CREATE TABLE a (id INT); CREATE TABLE c (id INT)");
+    let report = copy(&a, &b, &["--tables", r"a\,b,c"]);
+    let tables: Vec<&str> =
+        report["tables"].as_array().expect("tables").iter().filter_map(|t| t["table"].as_str()).collect();
+    assert_eq!(tables, ["a,b", "c"]);
+}
+
+#[test]
+fn the_document_names_the_file_of_the_rejects() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    a.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, s TEXT); INSERT INTO t VALUES (1, 'ok'), (2, 'too long')");
+    b.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, s TEXT CHECK (length(s) < 5))");
+    let folder = tempfile::tempdir().expect("a folder");
+    let run =
+        |more: &[&str]| rowferry_in(folder.path(), &[&["copy", a.url(), b.url(), "--format", "json"], more].concat());
+    let output = run(&["--rejects", "aside.jsonl"]);
+    assert_eq!((output.code, &output.json()["rejects"]), (1, &"aside.jsonl".into()), "{output:?}");
+    a.execute("DELETE FROM t WHERE id = 2");
+    assert_eq!(run(&[]).json().get("rejects"), None);
+}

@@ -261,7 +261,7 @@ fn a_table_of_one_side_is_a_difference_with_all_of_its_rows() {
             |at: usize| ["table", "equal", "rows_a", "rows_b", "differing", "reason"].map(|m| tables[at][m].clone());
         assert_eq!(Value::from(told(0).to_vec()), json!(["mine", false, 2, 0, 2, "only A has this table"]));
         assert_eq!(Value::from(told(1).to_vec()), json!(["yours", false, 0, 3, 3, "only B has this table"]));
-        assert_eq!(ends.diff(way, &["--exclude", "mine,yours,no"]).code, 0, "nothing is left to differ");
+        assert_eq!(ends.diff(way, &["--exclude", "mine,yours,no"]).code, 2, "nothing is left to compare");
     }
     let output = rowferry_in(ends.path(), &["diff", "a", "office/b", "--exclude", "no"]);
     assert!(output.stdout.lines().any(|l| l.split_whitespace().take(3).eq(["mine", "2", "0"])), "{}", output.stdout);
@@ -455,4 +455,43 @@ fn columns_that_one_side_alone_has_are_a_difference() {
             "{output:?}"
         );
     }
+}
+
+#[test]
+fn nothing_to_compare_is_no_equality() {
+    for b in TestDb::on_all() {
+        let a = TestDb::new(b.engine());
+        for db in [&a, &b] {
+            db.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY)");
+            db.execute("CREATE VIEW v AS SELECT id FROM t");
+        }
+        for (typed, said) in [
+            (&["--tables", "t", "--exclude", "t"][..], "a table to compare"),
+            (&["--exclude", "*"], "a table to compare"),
+            (&["--exclude", "tt"], "has a table 'tt'"),
+            (&["--tables", "v"], "has a table 'v': v is a view"),
+        ] {
+            let output = rowferry(&[&["diff", a.url(), b.url()], typed].concat());
+            assert_eq!(output.code, 2, "{typed:?} {:?}: {output:?}", b.engine());
+            assert!(output.stderr.contains(said), "{typed:?} {:?}: {output:?}", b.engine());
+        }
+    }
+}
+
+#[test]
+fn a_repair_tells_what_it_has_written_in_its_document_too() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    for db in [&a, &b] {
+        db.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, n INT); INSERT INTO t VALUES (1, 1), (2, 2)");
+    }
+    a.execute("UPDATE t SET n = 3 WHERE id = 1; INSERT INTO t VALUES (4, 4)");
+    let typed = ["diff", a.url(), b.url(), "--rows", "--repair", "a-to-b", "--format", "json"];
+    let output = rowferry(&typed);
+    let told = output.json();
+    assert_eq!((output.code, &told["equal"], &told["tables"][0]["differing"]), (0, &json!(true), &json!(0)), "{told}");
+    assert_eq!(told["before"]["tables"][0]["rows"].as_array().map(Vec::len), Some(2), "{told}");
+    let written = &told["written"]["tables"][0];
+    assert_eq!((&written["inserted"], &written["updated"]), (&json!(1), &json!(1)), "{told}");
+    let again = rowferry(&typed).json();
+    assert_eq!((again.get("before"), again.get("written")), (None, None), "{again}");
 }

@@ -330,6 +330,32 @@ fn a_full_disk_under_a_file_is_told_and_more_room_finishes_the_copy() {
     assert!(run.stdout.contains("exit 1") && run.stdout.contains("equal"), "{run:?}");
 }
 
+#[test]
+fn tables_that_a_full_disk_kept_from_beginning_say_so() {
+    if !may_mount() {
+        return;
+    }
+    let a = TestDb::new(Engine::Sqlite);
+    for name in ["t", "u", "v"] {
+        a.execute(&format!(
+            "CREATE TABLE {name} (id INTEGER PRIMARY KEY, s TEXT);
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
+             INSERT INTO {name} SELECT i, hex(zeroblob(500)) FROM n"
+        ));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = folder.path().display();
+    let run = in_mounts(&format!(
+        "mount -t tmpfs -o size=1m tmpfs {disk} && $ROWFERRY copy {} sqlite:{disk}/b.db --format json",
+        a.url()
+    ));
+    let report = run.json();
+    let told: Vec<&str> =
+        report["tables"].as_array().expect("tables").iter().filter_map(|t| t["error"].as_str()).collect();
+    let kept = told.iter().filter(|e| e.contains(": not begun, because of another: table ") && e.contains("full"));
+    assert_eq!((run.code, told.len(), kept.count()), (1, 3, 2), "{run:?}");
+}
+
 // --- servers ---
 
 #[test]

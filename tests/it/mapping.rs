@@ -237,7 +237,7 @@ fn a_mapping_that_cannot_work_is_refused_with_what_to_do() {
         ("{ source: t, exclude: [name], fill: { must: x } }", "t.must cannot be filled with \"x\""),
         ("{ source: t, exclude: [name], fill: { must: null } }", "it must not be NULL"),
         ("{ source: t, fill: { mast: 1 } }", "has no column 'mast' to fill; did you mean 'must'?"),
-        ("{ source: t }", "must must not be NULL|give it a default, or a value under fill"),
+        ("{ source: t }", "must must not be NULL|give it a default, or in a sync a value under fill"),
     ] {
         for target in [Engine::Sqlite, Engine::Postgres, Engine::Mariadb] {
             let pair = Pair::new(Engine::Sqlite, target, &format!("tables: [{table}], direction: push"));

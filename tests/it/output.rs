@@ -211,3 +211,47 @@ fn a_repair_says_which_rows_cannot_stand_at_the_other_side() {
     let told = output.stdout.lines().find(|line| line.starts_with("1 rows cannot stand at the other side"));
     assert!(told.is_some_and(|line| line.contains("table t: ") && line.contains("length(s) < 5")), "{output:?}");
 }
+
+#[test]
+fn the_steps_are_told_when_asked_for() {
+    let (a, b) = (table(Engine::Sqlite, 0..3), TestDb::new(Engine::Postgres));
+    let steps = |typed: &[&str], expected: &[&str]| {
+        let output = rowferry(typed);
+        assert_eq!(output.code, 0, "{output:?}");
+        for step in expected {
+            assert!(output.stderr.contains(step), "{step}: {output:?}");
+        }
+        output.stderr
+    };
+    let copy = ["copy", a.url(), b.url()];
+    assert_eq!(steps(&copy, &[]), "");
+    let told = ["is reached: SQLite", "planned: 1 tables", "table t: rows are compared", "table t: done: 3 rows read"];
+    steps(&[&copy[..], &["-v"]].concat(), &told);
+    b.execute("DROP TABLE t");
+    let loud = steps(&[&copy[..], &["-vv"]].concat(), &["debug: CREATE TABLE", "3 rows are there for good"]);
+    assert!(loud.contains("1 tables are made") && loud.contains("told apart by id"), "{loud}");
+    steps(&["diff", a.url(), b.url(), "-v"], &["table t: its rows are compared", "3 rows in A, 3 in B, 0 differ"]);
+}
+
+#[test]
+fn the_manual_page_has_the_options_of_all_commands() {
+    let page = rowferry(&["man"]).stdout.replace("\\-", "-");
+    for told in
+        ["--where", "--repair", "--batch-size", "--mode", "--watch", ".SH ROWFERRY COPY", ".SH ROWFERRY KEYS CREATE"]
+    {
+        assert!(page.contains(told), "{told}: {page}");
+    }
+    assert_eq!(page.matches(r"\fB--format\fR \fI").count(), 1, "what all commands take is told once: {page}");
+}
+
+#[test]
+fn quiet_is_quiet() {
+    let (a, b) = (table(Engine::Sqlite, 0..3), table(Engine::Sqlite, 0..3));
+    let output = rowferry(&["diff", a.url(), b.url(), "-q"]);
+    assert_eq!((output.code, output.stdout + &output.stderr), (0, String::new()));
+    b.execute("DELETE FROM t WHERE id = 1");
+    let output = rowferry(&["diff", a.url(), b.url(), "-q", "--rows"]);
+    assert_eq!((output.code, output.stdout + &output.stderr), (1, String::new()));
+    let output = rowferry(&["demo", "-q", "--seconds", "1", "--scale", "1"]);
+    assert_eq!((output.code, output.stdout + &output.stderr), (0, String::new()));
+}

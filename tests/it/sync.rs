@@ -180,3 +180,33 @@ fn a_number_out_of_range_is_told_what_is_allowed() {
         assert!(output.stderr.contains("a whole number of at least 1"), "{output:?}");
     }
 }
+
+#[test]
+fn a_check_of_one_sync_leaves_other_databases_alone() {
+    let (a, b) = (source(), source());
+    let databases = [("a", a.url()), ("b", b.url()), ("away", AWAY)];
+    let all = folder(&databases, &[("good", "a", "b"), ("lost", "a", "away")]);
+    let output = rowferry_in(all.path(), &["check", "good"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    assert!(!output.stdout.contains("away"), "{output:?}");
+    assert_eq!(rowferry_in(all.path(), &["check"]).code, 3);
+    let output = rowferry_in(all.path(), &["check", "nope"]);
+    assert_eq!((output.code, output.stdout.as_str()), (2, ""), "{output:?}");
+    assert!(output.stderr.contains("no sync 'nope'"), "{output:?}");
+}
+
+#[test]
+fn a_sync_tells_its_steps_when_asked() {
+    let (a, b) = (source(), source());
+    let all = folder(&[("a", a.url()), ("b", b.url())], &[("one", "a", "b")]);
+    let output = rowferry_in(all.path(), &["sync", "-v"]);
+    assert!(output.stderr.contains("table t: done: 2 rows read"), "{output:?}");
+    let config = std::fs::read_to_string(all.path().join("rowferry.yaml")).expect("the config");
+    write(all.path(), &config.replace("mode: full", "mode: incremental"));
+    a.execute("INSERT INTO t VALUES (3, 3)");
+    let output = rowferry_in(all.path(), &["sync", "-v"]);
+    assert!(
+        output.stderr.contains("sync one: changes of ") && output.stderr.contains("sync one: table t: "),
+        "{output:?}"
+    );
+}

@@ -47,7 +47,7 @@ pub(super) async fn tell(
 ) -> Result<Story> {
     let third = Duration::from_secs(seconds.into()) / 3;
     let started = Instant::now();
-    let say = |text: String| output.line(format!("   {:4.1} s  {text}", started.elapsed().as_secs_f64()));
+    let say = |text: String| output.news(format!("   {:4.1} s  {text}", started.elapsed().as_secs_f64()));
     let mut pair = Pair::prepare(office, branch, options(stop)).await?;
     let mut story = Story::default();
     story.changes += moved(&pair.run().await?);
@@ -193,19 +193,19 @@ async fn recorded(office: &Arc<dyn Database>, branch: &Arc<dyn Database>) -> Res
 }
 
 fn show(found: &[Conflict], output: &Output) {
-    output.line("");
-    output.line("7. rowferry conflicts list: rows that both wrote, neither knowing of the other's write");
+    output.news("");
+    output.news("7. rowferry conflicts list: rows that both wrote, neither knowing of the other's write");
     for conflict in found.iter().take(SHOWN) {
         let end = if conflict.winner == "source" { "head office" } else { "branch" };
-        output.line(format!("   {} {}: the {end} wrote later and won", conflict.table, conflict.key));
+        output.news(format!("   {} {}: the {end} wrote later and won", conflict.table, conflict.key));
         for (name, image, other) in
             [("head office", &conflict.source, &conflict.target), ("branch     ", &conflict.target, &conflict.source)]
         {
-            output.line(format!("     {name}  {}", difference(image, other)));
+            output.news(format!("     {name}  {}", difference(image, other)));
         }
     }
     if found.len() > SHOWN {
-        output.line(format!("   … and {} more", found.len() - SHOWN));
+        output.news(format!("   … and {} more", found.len() - SHOWN));
     }
 }
 
@@ -223,12 +223,12 @@ async fn bring_back(pair: &mut Pair, conflict: &Conflict, output: &Output) -> Re
     } else {
         (Keep::Source, "source", "head office")
     };
-    output.line("");
-    output.line(format!("8. rowferry conflicts resolve {} --keep {word}: the {loser}'s row comes back", conflict.id));
+    output.news("");
+    output.news(format!("8. rowferry conflicts resolve {} --keep {word}: the {loser}'s row comes back", conflict.id));
     // Either end may have recorded it; the form of the images is the same in both files.
     pair.resolve(conflict, true, keep).await?;
     let rest = pair.run().await?;
-    output.line(format!(
+    output.news(format!(
         "   {} {} at both ends again; {} left to bring over",
         conflict.table,
         conflict.key,

@@ -39,8 +39,8 @@ impl Api {
         state.add_key("demo", &key.record).await?;
         let server = http::bind(&config, &state).await?;
         let url = server.url();
-        output.line(format!("   {} listens on {url}", config.node));
-        output.line(format!("   curl -H 'X-API-Key: {}' {url}/api/status", key.key));
+        output.news(format!("   {} listens on {url}", config.node));
+        output.news(format!("   curl -H 'X-API-Key: {}' {url}/api/status", key.key));
         let stop = CancellationToken::new();
         let node = Arc::new(Node::new(config, state, stop.clone()));
         Ok(Self { serving: tokio::spawn(server.run(node)), stop })

@@ -47,6 +47,27 @@ pub(super) async fn tables(conn: &mut Conn, own: &str, schema: Option<&str>) -> 
     Ok(out)
 }
 
+/// What stands under these names and is no table.
+pub(super) async fn taken(
+    conn: &mut Conn,
+    flavor: &Flavor,
+    own: &str,
+    names: &[TableName],
+) -> Result<BTreeMap<TableName, String>> {
+    let schema = |name: &TableName| if name.schema.is_empty() { own.to_owned() } else { name.schema.clone() };
+    let folded = |name: &str| if flavor.folds_tables { name.to_lowercase() } else { name.to_owned() };
+    let mut out = BTreeMap::new();
+    for space in names.iter().map(schema).collect::<BTreeSet<_>>() {
+        let sql = "SELECT table_name, LOWER(table_type) FROM information_schema.tables WHERE table_schema = ? \
+                   AND table_type IN ('VIEW', 'SEQUENCE')";
+        let others: Vec<(String, String)> = conn.exec(sql, (&space,)).await.map_err(convert)?;
+        let others: HashMap<String, String> = others.into_iter().map(|(name, what)| (folded(&name), what)).collect();
+        let here = names.iter().filter(|name| schema(name) == space);
+        out.extend(here.filter_map(|name| Some((name.clone(), others.get(&folded(&name.name))?.clone()))));
+    }
+    Ok(out)
+}
+
 /// Ours, in all schemas.
 pub(super) async fn own_tables(conn: &mut Conn, own: &str) -> Result<BTreeSet<TableName>> {
     let sql = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_name LIKE '\\_rowferry\\_%'";

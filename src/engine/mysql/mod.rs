@@ -16,7 +16,7 @@ mod target;
 mod tests;
 mod types;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -108,6 +108,13 @@ impl Database for Mysql {
         let tables = catalog::describe(&mut conn, &self.flavor, &self.settings.database, names).await?;
         conn.disconnect().await.map_err(error::convert)?;
         Ok(tables)
+    }
+
+    async fn taken(&self, names: &[TableName]) -> Result<BTreeMap<TableName, String>> {
+        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let taken = catalog::taken(&mut conn, &self.flavor, &self.settings.database, names).await?;
+        conn.disconnect().await.map_err(error::convert)?;
+        Ok(taken)
     }
 
     async fn own_tables(&self) -> Result<BTreeSet<TableName>> {

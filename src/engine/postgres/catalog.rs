@@ -31,6 +31,15 @@ const TABLE: &str = "SELECT w.place - 1, c.oid FROM unnest($1::text[], $2::text[
     JOIN pg_namespace n ON n.nspname = w.space JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name \
     WHERE c.relkind IN ('r', 'p')";
 
+/// A type of one's own is in a table's way too: each table has a type of its name.
+const TAKEN: &str = "WITH w AS (SELECT n.oid, w.name, w.place FROM unnest($1::text[], $2::text[]) WITH ORDINALITY \
+      w(space, name, place) JOIN pg_namespace n ON n.nspname = w.space) \
+    SELECT w.place - 1, CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table' \
+      WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' ELSE 'index' END \
+      FROM w JOIN pg_class c ON c.relnamespace = w.oid AND c.relname = w.name WHERE c.relkind NOT IN ('r', 'p') \
+    UNION SELECT w.place - 1, 'type' FROM w JOIN pg_type t ON t.typnamespace = w.oid AND t.typname = w.name \
+      WHERE t.typrelid = 0 AND t.typcategory <> 'A'";
+
 // What follows is asked of many tables at once; the last column says which one a row belongs to.
 
 const COLUMNS: &str = "SELECT a.attnum, a.attname::text, a.attnotnull, format_type(a.atttypid, a.atttypmod), \
@@ -116,6 +125,15 @@ pub(super) async fn tables(client: &Client, own: &str, schema: Option<&str>) -> 
     let rows = client.query(TABLES, &[&wanted]).await.map_err(|e| error::from(&e))?;
     let shown = if wanted == own { "" } else { wanted };
     Ok(rows.iter().map(|r| TableName::qualified(shown, r.get::<_, String>(0))).collect())
+}
+
+/// What stands under these names and is no table.
+pub(super) async fn taken(client: &Client, own: &str, names: &[TableName]) -> Result<BTreeMap<TableName, String>> {
+    let schemas: Vec<&str> = names.iter().map(|n| if n.schema.is_empty() { own } else { n.schema.as_str() }).collect();
+    let bare: Vec<&str> = names.iter().map(|n| n.name.as_str()).collect();
+    let rows = client.query(TAKEN, &[&schemas, &bare]).await.map_err(|e| error::from(&e))?;
+    let told = |row: &Row| Some((names.get(usize::try_from(row.get::<_, i64>(0)).ok()?)?.clone(), row.get(1)));
+    Ok(rows.iter().filter_map(told).collect())
 }
 
 /// Ours, in all schemas.

@@ -16,7 +16,7 @@ mod tests;
 mod tls;
 mod types;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -160,6 +160,11 @@ impl Database for Postgres {
     async fn describe_all(&self, names: &[TableName]) -> Result<Vec<Option<Table>>> {
         let session = self.shared.session().await?;
         catalog::describe(&session.client, &self.shared.schema, names).await.map_err(|e| self.lost(e))
+    }
+
+    async fn taken(&self, names: &[TableName]) -> Result<BTreeMap<TableName, String>> {
+        let session = self.shared.session().await?;
+        catalog::taken(&session.client, &self.shared.schema, names).await.map_err(|e| self.lost(e))
     }
 
     async fn own_tables(&self) -> Result<BTreeSet<TableName>> {

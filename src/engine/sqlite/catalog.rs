@@ -28,6 +28,16 @@ pub(super) fn own_tables(conn: &Connection) -> Result<Vec<String>> {
     rows(conn, sql, [], |r| r.get(0)).map_err(during("cannot list the tables"))
 }
 
+/// What stands under these names and is no table.
+pub(super) fn taken(conn: &Connection, names: &[TableName]) -> Result<BTreeMap<TableName, String>> {
+    let sql = "SELECT lower(name), type FROM main.sqlite_master WHERE type IN ('view', 'index')";
+    let others = rows(conn, sql, [], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)));
+    let others: BTreeMap<String, String> = others.map_err(during("cannot read the catalogue"))?.into_iter().collect();
+    let own = names.iter().filter(|name| name.schema.is_empty() || name.schema == "main");
+    let found = |name: &TableName| Some((name.clone(), others.get(&name.name.to_ascii_lowercase())?.clone()));
+    Ok(own.filter_map(found).collect())
+}
+
 fn rows<T, P: rusqlite::Params>(
     conn: &Connection,
     sql: &str,

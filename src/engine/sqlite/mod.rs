@@ -21,7 +21,7 @@ mod target;
 mod tests;
 mod types;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -128,6 +128,11 @@ impl Database for Sqlite {
     async fn describe_all(&self, names: &[TableName]) -> Result<Vec<Option<Table>>> {
         let names = names.to_vec();
         self.catalogue.call(move |conn| catalog::describe(conn, &names)).await
+    }
+
+    async fn taken(&self, names: &[TableName]) -> Result<BTreeMap<TableName, String>> {
+        let names = names.to_vec();
+        self.catalogue.call(move |conn| catalog::taken(conn, &names)).await
     }
 
     async fn own_tables(&self) -> Result<BTreeSet<TableName>> {

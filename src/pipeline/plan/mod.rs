@@ -13,15 +13,16 @@ use super::unfinished;
 use crate::apply::Fill;
 use crate::engine::{Database, Error, ErrorKind, Letters, ReadRequest, Result, Selection, TableDdl};
 use crate::model::{BatchLimits, ColumnDef, Key, Shift, Table, TableName, Zone};
+use crate::runtime::STEP;
 
 pub use columns::ColumnChoice;
 pub use pair::{agree_on_key, paired};
-pub use select::{exact_pattern, matches_pattern, matching_tables, select_tables};
+pub use select::{exact_pattern, matches_pattern, matching_tables, not_a_table, select_tables};
 
 use columns::Chosen;
 use pair::{pair_columns, refuse_lacking};
 use parents::{Parents, parents};
-use select::sort_parents_first;
+use select::{one, refuse_idle, sort_parents_first};
 use shape::{Wanted, missing_parts, plain, refuse_names, refuse_twins};
 
 /// Whether rows that exist only at the target stay.
@@ -151,6 +152,10 @@ impl Origin {
     /// # Errors
     /// `SchemaMismatch` for a name that is no table.
     pub async fn of(source: &dyn Database, options: &PlanOptions) -> Result<Self> {
+        // What an arrangement that lasts leaves out may be gone.
+        if !options.lasting {
+            refuse_idle(source, &options.exclude).await?;
+        }
         Ok(Self {
             tables: select_tables(source, &options.tables, &options.exclude).await?,
             label: source.label().to_owned(),
@@ -244,6 +249,10 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
     let mut parents = parents(source.table_names, target, &tables).await?;
     let mut plans = Vec::with_capacity(tables.len());
     let mut there = existing(target, tables.iter().map(|(_, name)| name)).await?;
+    let taken = taken(target, tables.iter().map(|(_, name)| name).filter(|name| !there.contains_key(*name))).await?;
+    if let Some(what) = taken.get(&unfinished::name()) {
+        return Err(in_the_way(target, &unfinished::name(), what));
+    }
     let mut refused = Vec::new();
     for (table, name) in tables {
         let own = table.name.clone();
@@ -257,10 +266,13 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
                 ),
             ));
         }
-        let plan = Chosen::new(table, &options.columns).and_then(|chosen| {
-            let terms = (options.create, options.lasting, ends, &source.zone, &mut parents);
-            plan_table(target, &chosen, &name, existing, &ours, terms)
-        });
+        let plan = match taken.get(&name) {
+            Some(what) => Err(in_the_way(target, &name, what)),
+            None => Chosen::new(table, &options.columns).and_then(|chosen| {
+                let terms = (options.create, options.lasting, ends, &source.zone, &mut parents);
+                plan_table(target, &chosen, &name, existing, &ours, terms)
+            }),
+        };
         let mut plan = match plan {
             Err(e) if options.lasting && matches!(e.kind, ErrorKind::SchemaMismatch | ErrorKind::Unsupported) => {
                 refused.push((own, e));
@@ -304,7 +316,25 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
         ));
     }
     let serial = !silent && plans.iter().any(|p| !p.create && !p.target.foreign_keys.is_empty());
+    tell(source, target, &plans);
     Ok(Plan { tables: plans, mode: options.mode, serial, notes: source.notes.clone(), noisy, refused })
+}
+
+/// The plan, for the log.
+fn tell(source: &Origin, target: &dyn Database, plans: &[TablePlan]) {
+    let (from, to) = (&source.label, target.label());
+    let new = plans.iter().filter(|plan| plan.create).count();
+    tracing::info!(target: STEP, "planned: {} tables of {from} for {to}, {new} of them to be made there", plans.len());
+    for plan in plans {
+        let (name, there) = (&plan.source.name, &plan.target.name);
+        let what = if plan.create { "is made" } else { "is there" };
+        let key: Vec<&str> =
+            plan.key.iter().flat_map(|key| &key.columns).map(|&at| plan.source.columns[at].name.as_str()).collect();
+        let key = if key.is_empty() { "whole rows".to_owned() } else { key.join(", ") };
+        let columns = plan.source.columns.len();
+        tracing::debug!(target: STEP, "table {name}: {there} {what}, {columns} columns, told apart by {key}");
+        plan.filter.iter().for_each(|filter| tracing::debug!(target: STEP, "table {name}: only rows with {filter}"));
+    }
 }
 
 /// Those tables of these names that are there.
@@ -317,6 +347,28 @@ async fn existing(
     let names: Vec<TableName> = names.into_iter().collect();
     let tables = target.describe_all(&names).await?;
     Ok(names.into_iter().zip(tables).filter_map(|(name, table)| Some((name, table?))).collect())
+}
+
+/// What stands at the target, without being a table, under these names or that of a copy's own table.
+async fn taken(target: &dyn Database, names: impl Iterator<Item = &TableName>) -> Result<BTreeMap<TableName, String>> {
+    let mut names: Vec<TableName> = names.filter(|name| target.name_fault(&name.name).is_none()).cloned().collect();
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    names.push(unfinished::name());
+    target.taken(&names).await
+}
+
+fn in_the_way(target: &dyn Database, name: &TableName, what: &str) -> Error {
+    let label = target.label();
+    Error::new(
+        ErrorKind::SchemaMismatch,
+        format!(
+            "table {name} cannot be made at {label}: {name} is {} there; give it another name or drop it, or leave the table \
+             out",
+            one(what)
+        ),
+    )
 }
 
 /// What a run over all tables leaves out, as its user may not expect.

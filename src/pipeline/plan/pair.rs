@@ -102,8 +102,8 @@ pub(super) fn refuse_lacking(have: &Table, pairs: &[(usize, usize)], filled: &[(
             return Err(Error::new(
                 ErrorKind::SchemaMismatch,
                 format!(
-                    "{}.{} at the target must not be NULL and has no default, and the source has no such column; give it a default, or a \
-                     value under fill",
+                    "{}.{} at the target must not be NULL and has no default, and the source has no such column; give it a \
+                     default, or in a sync a value under fill",
                     have.name, column.name
                 ),
             ));

@@ -92,7 +92,7 @@ pub async fn matching_tables(database: &dyn Database, own: &[TableName], pattern
 /// The tables of a database that are named, or match a glob, and are not excluded.
 ///
 /// # Errors
-/// `SchemaMismatch` for a name that is no table; globs may match nothing only beside others that do.
+/// `SchemaMismatch` for a name that is no table or a glob that matches none, and where nothing is left.
 pub async fn select_tables(database: &dyn Database, wanted: &[String], exclude: &[String]) -> Result<Vec<Table>> {
     let own = database.tables(None).await?;
     let mut names: BTreeSet<TableName> = BTreeSet::new();
@@ -102,11 +102,7 @@ pub async fn select_tables(database: &dyn Database, wanted: &[String], exclude: 
     for pattern in wanted {
         let found = matching_tables(database, &own, pattern).await?;
         if found.is_empty() {
-            let known: Vec<&str> = own.iter().map(|n| n.name.as_str()).collect();
-            return Err(Error::new(
-                ErrorKind::SchemaMismatch,
-                format!("{} has no table '{pattern}'{}", database.label(), nearest(pattern, &known)),
-            ));
+            return Err(no_table(database, &own, pattern).await?);
         }
         names.extend(found);
     }
@@ -118,6 +114,52 @@ pub async fn select_tables(database: &dyn Database, wanted: &[String], exclude: 
         return Err(Error::new(ErrorKind::SchemaMismatch, format!("{} has no table to read", database.label())));
     }
     Ok(tables)
+}
+
+/// Refuses names and globs to leave out that no table has: what a misspelt one was to keep back would be read.
+pub(super) async fn refuse_idle(database: &dyn Database, exclude: &[String]) -> Result<()> {
+    let own = if exclude.is_empty() { Vec::new() } else { database.tables(None).await? };
+    for pattern in exclude {
+        if matching_tables(database, &own, pattern).await?.is_empty() {
+            return Err(no_table(database, &own, pattern).await?.context("exclude"));
+        }
+    }
+    Ok(())
+}
+
+/// That a database has no table that matches, with what stands there instead or a hint.
+///
+/// # Errors
+/// What the database says.
+async fn no_table(database: &dyn Database, own: &[TableName], pattern: &str) -> Result<Error> {
+    let hint = match not_a_table(database, pattern).await? {
+        Some(what) => format!(": {what}"),
+        None => nearest(pattern, &own.iter().map(|n| n.name.as_str()).collect::<Vec<_>>()),
+    };
+    Ok(Error::new(ErrorKind::SchemaMismatch, format!("{} has no table '{pattern}'{hint}", database.label())))
+}
+
+/// What a database has under this name instead of a table, in words.
+///
+/// # Errors
+/// What the database says.
+pub async fn not_a_table(database: &dyn Database, pattern: &str) -> Result<Option<String>> {
+    let name = plain_name(pattern);
+    if database.name_fault(&name).is_some() {
+        return Ok(None);
+    }
+    let mut names = vec![TableName::new(name)];
+    names.extend(
+        pattern.split_once('.').map(|(schema, rest)| TableName::qualified(plain_name(schema), plain_name(rest))),
+    );
+    let found = database.taken(&names).await?.into_iter().next();
+    Ok(found.map(|(name, what)| format!("{name} is {}, and only tables take part", one(&what))))
+}
+
+/// A word with its article.
+pub(super) fn one(what: &str) -> String {
+    let article = if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {what}")
 }
 
 /// A hint with the nearest known name.
