@@ -466,7 +466,7 @@ impl LocalReceiver {
         let route = &self.route;
         let terms = |mapping: &Mapping| match basis {
             Basis::Written => Terms::Written(mapping.rule),
-            Basis::Meeting => Terms::Meeting(route.first_run),
+            Basis::Meeting => Terms::Meeting(route.first_run, mapping.rule),
         };
         let mut incoming = Vec::with_capacity(parcel.changes.len());
         for (at, changes) in &parcel.changes {
