@@ -253,16 +253,6 @@ impl<'a> World<'a> {
         };
         let Some(first) = (0..marks.rows()).min_by_key(|row| number(*row, 0)) else { return Ok(()) };
         let (position, token) = (number(first, 0), number(first, 1));
-        // A database that was restored is still to be noticed by what its reader knows.
-        let cursors = to.all(&reader.books.cursors).await?;
-        let of_source = |row: &usize| cursors.cell(*row, 0) == Cell::Bytes(format!("{:016x}", source.id.id).as_bytes());
-        let is_true = |row: usize| {
-            let place = [3, 4].map(|column| cursors.cell(row, column));
-            (0..marks.rows()).any(|mark| [0, 1].map(|column| marks.cell(mark, column)) == place)
-        };
-        if !(0..cursors.rows()).filter(of_source).all(is_true) {
-            return Ok(());
-        }
         let name = |id: u64| format!("{id:016x}");
         let mut ends = [from.memory.target().await?, to.memory.target().await?];
         let books = [(&source.books.readers, reader.id.id), (&reader.books.cursors, source.id.id)];
