@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::facets::column_name;
+use super::facets::Faceted;
 use crate::engine::{ChangeLog, Database, Logged};
 use crate::model::{Column, ColumnDef, Key, LogicalType, Table, TableName, Version};
 
@@ -189,8 +189,8 @@ pub struct Book {
     pub log: ChangeLog,
     /// The entries of its rows: the key's columns, then version, birth, vector, digest, seq, facets.
     pub versions: Arc<Table>,
-    /// Where facets of its columns are kept: a name for each of those that make its content.
-    pub facets: Option<Vec<u64>>,
+    /// Where facets of its columns are kept: those that make its content.
+    pub facets: Option<Vec<Faceted>>,
     /// The key's columns alone.
     pub keys: Arc<Table>,
 }
@@ -239,7 +239,7 @@ impl Book {
     #[must_use]
     pub fn with_facets(mut self) -> Self {
         let content = self.logged.table.columns.iter().filter(|column| !column.generated);
-        self.facets = Some(content.map(|column| column_name(&column.name)).collect());
+        self.facets = Some(content.map(Faceted::of).collect());
         self
     }
 

@@ -72,13 +72,13 @@ pub fn decode(book: &Book, batch: &Batch, row: usize) -> Result<Known> {
     let vector = Vector::from_bytes(bytes(at + 2)?).map_err(|_| damaged())?;
     let (version, birth) = (version(at)?, version(at + 1)?);
     let columns = match (&book.facets, batch.cell(row, at + 5)) {
-        (Some(names), Cell::Bytes(facets)) if digest.is_some() => {
-            facets::from_bytes(names, facets).map_err(|_| damaged())?
+        (Some(columns), Cell::Bytes(facets)) if digest.is_some() => {
+            facets::from_bytes(columns, facets).map_err(|_| damaged())?
         }
         // Its version was given before facets were kept: it is of the whole row.
-        (Some(names), _) if digest.is_some() => {
+        (Some(columns), _) if digest.is_some() => {
             let version = if version.is_base() { Version::BASE } else { version };
-            vec![Facet { version, digest: Digest::default() }; names.len()]
+            vec![Facet { version, digest: Digest::default() }; columns.len()]
         }
         _ => Vec::new(),
     };
@@ -114,8 +114,8 @@ impl Entries {
         }
         self.columns[at + 4].push_int(known.seq);
         match &self.book.facets {
-            Some(names) if digest.is_some() && columns.len() == names.len() => {
-                self.columns[at + 5].push_bytes(&facets::to_bytes(names, columns));
+            Some(kept) if digest.is_some() && columns.len() == kept.len() => {
+                self.columns[at + 5].push_bytes(&facets::to_bytes(kept, columns));
             }
             _ => self.columns[at + 5].push_null(),
         }

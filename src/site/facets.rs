@@ -10,19 +10,43 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Site;
 use super::install::{FACETS, TABLES_MAX};
 use crate::engine::{Lookup, Result, Target, WriteMode};
-use crate::model::{BadVersion, Batch, Cell, Column, Digest, Facet, Version};
+use crate::model::{
+    BadVersion, Batch, Cell, Column, ColumnDef, DefaultValue, Digest, Facet, Table, TableName, Version, cell_digests,
+    parse,
+};
 
-/// A column's name among the facets.
-pub(super) fn column_name(name: &str) -> u64 {
-    xxh3_64(name.as_bytes())
+/// A column of which facets are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Faceted {
+    /// Its name among the facets.
+    name: u64,
+    /// Digest of what a row holds there that got the column since, until somebody writes it.
+    unwritten: Digest,
+}
+
+impl Faceted {
+    pub(super) fn of(column: &ColumnDef) -> Self {
+        let mut cell = Column::default();
+        let literal = match &column.default {
+            Some(DefaultValue::Literal(text)) => parse(&column.logical, text, &mut cell).is_ok(),
+            _ => false,
+        };
+        if !literal {
+            cell = Column::default();
+            cell.push_null();
+        }
+        let table = Table::new(TableName::new(""), vec![column.clone()]);
+        let digests = cell_digests(&Batch::new(Arc::new(table), vec![cell]), 0, &[0]);
+        Self { name: xxh3_64(column.name.as_bytes()), unwritten: digests[0] }
+    }
 }
 
 /// The versions of the facets, each once, with their number before them; then for each facet its column, which of the
 /// versions, and its digest.
-pub(super) fn to_bytes(names: &[u64], facets: &[Facet]) -> Vec<u8> {
+pub(super) fn to_bytes(columns: &[Faceted], facets: &[Facet]) -> Vec<u8> {
     let mut versions: Vec<Version> = Vec::new();
     let mut places = Vec::with_capacity(facets.len() * FACET);
-    for (name, facet) in names.iter().zip(facets) {
+    for (Faceted { name, .. }, facet) in columns.iter().zip(facets) {
         let at = versions.iter().position(|version| *version == facet.version).unwrap_or_else(|| {
             versions.push(facet.version);
             versions.len() - 1
@@ -46,13 +70,14 @@ fn number(at: usize) -> u16 {
 const FACET: usize = 8 + 2 + 16;
 
 /// The facets of these columns. One that has none is of a column that the table got since, and that nobody has written.
-pub(super) fn from_bytes(names: &[u64], bytes: &[u8]) -> std::result::Result<Vec<Facet>, BadVersion> {
+pub(super) fn from_bytes(columns: &[Faceted], bytes: &[u8]) -> std::result::Result<Vec<Facet>, BadVersion> {
     let (count, rest) = bytes.split_first_chunk::<2>().ok_or(BadVersion)?;
     let (versions, places) =
         rest.split_at_checked(usize::from(u16::from_be_bytes(*count)) * Version::BYTES).ok_or(BadVersion)?;
     let versions =
         versions.chunks(Version::BYTES).map(Version::from_bytes).collect::<std::result::Result<Vec<_>, _>>()?;
-    let mut facets = vec![Facet { version: Version::BASE, digest: Digest::default() }; names.len()];
+    let unwritten = |column: &Faceted| Facet { version: Version::BASE, digest: column.unwritten };
+    let mut facets: Vec<Facet> = columns.iter().map(unwritten).collect();
     for (at, place) in places.chunks(FACET).enumerate() {
         let (name, place) = place.split_first_chunk::<8>().ok_or(BadVersion)?;
         let (version, digest) = place.split_first_chunk::<2>().ok_or(BadVersion)?;
@@ -60,7 +85,8 @@ pub(super) fn from_bytes(names: &[u64], bytes: &[u8]) -> std::result::Result<Vec
         let digest = Digest(u128::from_be_bytes(digest.try_into().map_err(|_| BadVersion)?));
         let name = u64::from_be_bytes(*name);
         // As a rule they stand in the order of the columns.
-        let found = if names.get(at) == Some(&name) { Some(at) } else { names.iter().position(|n| *n == name) };
+        let is = |column: &Faceted| column.name == name;
+        let found = if columns.get(at).is_some_and(is) { Some(at) } else { columns.iter().position(is) };
         if let Some(found) = found {
             facets[found] = Facet { version, digest };
         }
@@ -110,7 +136,11 @@ impl Site {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Clock, Site};
+    use crate::model::{Clock, LogicalType, Site};
+
+    fn columns<const N: usize>(names: [&str; N]) -> [Faceted; N] {
+        names.map(|name| Faceted::of(&ColumnDef::new(name, LogicalType::Bool)))
+    }
 
     fn facet(clock: i64, digest: u128) -> Facet {
         let site = Site { id: 7, epoch: 1 };
@@ -119,26 +149,26 @@ mod tests {
 
     #[test]
     fn facets_come_back_and_those_of_other_columns_hold() {
-        let names = ["a", "b", "c", "d"].map(column_name);
+        let known = columns(["a", "b", "c", "d"]);
         let facets = [facet(5, 1), facet(9, 2), facet(5, 3), facet(5, 4)];
-        let bytes = to_bytes(&names, &facets);
+        let bytes = to_bytes(&known, &facets);
         assert_eq!(bytes.len(), 2 + 2 * Version::BYTES + 4 * FACET, "a version that columns share stands once");
-        assert_eq!(from_bytes(&names, &bytes), Ok(facets.to_vec()));
-        let now = ["d", "new", "b"].map(column_name);
-        let unwritten = Facet { version: Version::BASE, digest: Digest::default() };
+        assert_eq!(from_bytes(&known, &bytes), Ok(facets.to_vec()));
+        let now = columns(["d", "new", "b"]);
+        let unwritten = Facet { version: Version::BASE, digest: now[1].unwritten };
         assert_eq!(from_bytes(&now, &bytes), Ok(vec![facets[3], unwritten, facets[1]]));
     }
 
     #[test]
-    fn damaged_marks_are_refused() {
-        let names = ["a", "b"].map(column_name);
-        let bytes = to_bytes(&names, &[facet(5, 1), facet(9, 2)]);
+    fn damaged_facets_are_refused() {
+        let known = columns(["a", "b"]);
+        let bytes = to_bytes(&known, &[facet(5, 1), facet(9, 2)]);
         for bad in [&bytes[..1], &bytes[..20], &bytes[..bytes.len() - 1], &[bytes.clone(), vec![0]].concat()] {
-            assert_eq!(from_bytes(&names, bad), Err(BadVersion));
+            assert_eq!(from_bytes(&known, bad), Err(BadVersion));
         }
         let mut beyond = bytes;
         let at = beyond.len() - 17;
         beyond[at] = 2;
-        assert_eq!(from_bytes(&names, &beyond), Err(BadVersion), "a version that is not there");
+        assert_eq!(from_bytes(&known, &beyond), Err(BadVersion), "a version that is not there");
     }
 }

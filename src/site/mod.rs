@@ -21,6 +21,7 @@ use std::sync::Arc;
 pub use books::{Book, Books};
 pub use cursors::Cursor;
 pub use entries::{Entries, KeyId, Known, decode, key_id, read};
+pub use facets::Faceted;
 pub use form::{FormColumn, Reformed};
 pub use install::{faceted, install, lost, open, planned, remove};
 pub use marks::Mark;

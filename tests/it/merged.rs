@@ -1,6 +1,6 @@
 //! Rows that are merged column by column, through the whole program between real databases.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -291,7 +291,7 @@ fn a_policy_that_comes_later_holds_for_the_rows_that_stand() {
     }
 }
 
-/// What nobody has written is told to nobody for being marked.
+/// What nobody has written is told to nobody for having facets.
 #[test]
 fn rows_that_stand_at_both_ends_are_marked_and_not_sent() {
     for sites in pairs(MERGED) {
@@ -310,6 +310,74 @@ fn rows_that_stand_at_both_ends_are_marked_and_not_sent() {
         sites.dbs[1].execute("UPDATE t SET b = 'two' WHERE id > 1195");
         sites.come_to_rest();
         sites.assert_rows("SELECT count(*) FROM t WHERE a = 'one' AND b = 'two'", "5");
+    }
+}
+
+/// A column that comes, or comes again with another type, is no write; what is written to the others is merged as before.
+#[test]
+fn columns_that_come_are_merged_too() {
+    for sites in pairs(MERGED) {
+        let [one, two] = &sites.dbs[..] else { panic!("two databases") };
+        for db in [one, two] {
+            db.execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'a', 'b', 1), (2, 'a', 'b', 1)"));
+        }
+        sites.come_to_rest();
+        one.execute("UPDATE t SET b = 'known' WHERE id = 2");
+        sites.come_to_rest();
+        for db in [one, two] {
+            db.execute("ALTER TABLE t ADD COLUMN d VARCHAR(20); ALTER TABLE t DROP COLUMN c");
+            db.execute("ALTER TABLE t ADD COLUMN c VARCHAR(20)");
+        }
+        sites.come_to_rest();
+        one.execute("UPDATE t SET a = 'one'");
+        later();
+        two.execute("UPDATE t SET d = 'two', c = 'c'");
+        sites.come_to_rest();
+        sites.assert_rows("SELECT id, a, b, c, d FROM t ORDER BY id", "1 one b c two, 2 one known c two");
+        // One that only one end has is brought once the other has it, with what was written to the others.
+        one.execute("ALTER TABLE t ADD COLUMN e VARCHAR(20)");
+        one.execute("UPDATE t SET e = 'early' WHERE id = 1");
+        sites.sync(&[]);
+        two.execute("ALTER TABLE t ADD COLUMN e VARCHAR(20)");
+        two.execute("UPDATE t SET a = 'late'");
+        sites.come_to_rest();
+        sites.assert_rows("SELECT id, a, d, e FROM t ORDER BY id", "1 late two early, 2 late two NULL");
+        assert_eq!(sites.conflicts(), Vec::<Value>::new(), "{:?}", sites.engines());
+    }
+}
+
+/// A sync that goes on keeps facets soon after another began to merge the same table.
+#[test]
+fn a_sync_that_goes_on_keeps_what_another_merges_by() {
+    for engine in Engine::available() {
+        let sites = Sites::new(&[engine, Engine::Sqlite], PAIR, "tables: [t]");
+        let [one, two] = &sites.dbs[..] else { panic!("two databases") };
+        one.execute(&format!("{TABLE}; INSERT INTO t VALUES (1, 'a', 'b', 1), (2, 'a', 'b', 1)"));
+        let config = std::fs::read_to_string(sites.folder.path().join("rowferry.yaml")).expect("the config");
+        let live = config.replace("node: test", "node: test\nlisten: 127.0.0.1:0");
+        let there = tempfile::tempdir().expect("a folder");
+        let _node = node(there.path(), &live.replace("tables: [t]", "tables: [t], every: live"));
+        let limit = Instant::now() + Duration::from_mins(2);
+        let write = |round: usize| {
+            one.execute(&format!("UPDATE t SET b = 'b{round}'"));
+            let arrived = format!("SELECT count(*) FROM t WHERE b = 'b{round}'");
+            while two.attempt(&arrived).is_err() || two.value(&arrived) != "2" {
+                assert!(Instant::now() < limit, "{engine:?}: round {round} does not arrive");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        write(0);
+        sites.say(MERGED);
+        let output = sites.run(&["capture", "install"]);
+        assert_eq!(output.code, 0, "{engine:?}: {output:?}");
+        let lacking = "SELECT count(*) FROM _rowferry_versions_1 WHERE _rowferry_columns IS NULL";
+        for round in 1.. {
+            write(round);
+            if one.value(lacking) == "0" {
+                break;
+            }
+            assert!(Instant::now() < limit, "{engine:?}: facets get lost");
+        }
     }
 }
 
