@@ -50,9 +50,8 @@ pub(super) async fn keep_facets(site: Site, tables: &[TableName]) -> Result<Site
 
 /// What is noted of a table all of whose rows have facets of the columns that it has now.
 fn columns(book: &Book) -> String {
-    let column = |at: usize| &book.logged.table.columns[at];
-    let columns: Vec<(&str, &str)> =
-        content(book).into_iter().map(|at| (&*column(at).name, &*column(at).native)).collect();
+    let columns = content(book).into_iter().map(|at| &book.logged.table.columns[at]);
+    let columns: Vec<(&str, &str)> = columns.map(|column| (&*column.name, &*column.native)).collect();
     text_digest(&format!("{columns:?}"))
 }
 

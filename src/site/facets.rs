@@ -11,8 +11,7 @@ use super::Site;
 use super::install::{FACETS, TABLES_MAX};
 use crate::engine::{Lookup, Result, Target, WriteMode};
 use crate::model::{
-    BadVersion, Batch, Cell, Column, ColumnDef, DefaultValue, Digest, Facet, Table, TableName, Version, cell_digests,
-    parse,
+    BadVersion, Batch, Cell, Column, ColumnDef, Digest, Facet, Table, TableName, Version, cell_digests,
 };
 
 /// A column of which facets are kept.
@@ -26,17 +25,14 @@ pub struct Faceted {
 
 impl Faceted {
     pub(super) fn of(column: &ColumnDef) -> Self {
-        let mut cell = Column::default();
-        let literal = match &column.default {
-            Some(DefaultValue::Literal(text)) => parse(&column.logical, text, &mut cell).is_ok(),
-            _ => false,
+        let null = || {
+            let mut null = Column::default();
+            null.push_null();
+            null
         };
-        if !literal {
-            cell = Column::default();
-            cell.push_null();
-        }
+        let value = column.constant(&column.logical).unwrap_or_else(null);
         let table = Table::new(TableName::new(""), vec![column.clone()]);
-        let digests = cell_digests(&Batch::new(Arc::new(table), vec![cell]), 0, &[0]);
+        let digests = cell_digests(&Batch::new(Arc::new(table), vec![value]), 0, &[0]);
         Self { name: xxh3_64(column.name.as_bytes()), unwritten: digests[0] }
     }
 }
