@@ -5,15 +5,11 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::feed::lines_of;
-use super::fold::content;
-use crate::engine::{ReadRequest, Result, RowLock, Selection, Target, WriteMode, WriteOptions};
-use crate::model::{
-    Batch, BatchLimits, Cell, Digest, Entry, Facet, TableName, Version, cell_digests, row_digest, text_digest,
-};
+use super::fold::{content, contents};
+use crate::engine::{ReadRequest, Result, Selection, Target, WriteMode, WriteOptions};
+use crate::model::{Batch, BatchLimits, Cell, Digest, Entry, Facet, TableName, Version, text_digest};
 use crate::site::{Book, Entries, KeyId, Known, Site, key_id, read};
 
-/// Rows of one transaction: few, since SQLite locks the whole file meanwhile.
-const ROWS: usize = 500;
 /// What is noted of a table some of whose rows may have no facets yet.
 const BEGUN: &str = "begun";
 
@@ -63,6 +59,8 @@ async fn note(site: &Site, table: u32, noted: &str, target: &mut dyn Target) -> 
 
 async fn give_facets(site: &Site, book: &Arc<Book>, target: &mut dyn Target) -> Result<()> {
     let ordered = book.keys.row_key().map_or_else(Vec::new, |key| key.columns);
+    // Of one transaction, as a fold's.
+    let rows = site.database.abilities().log_lines;
     let mut after = None;
     loop {
         let request = ReadRequest {
@@ -70,7 +68,7 @@ async fn give_facets(site: &Site, book: &Arc<Book>, target: &mut dyn Target) -> 
             filter: None,
             rows: Selection::Range { after, upto: None },
             ordered: true,
-            limits: BatchLimits { rows: ROWS, bytes: usize::MAX },
+            limits: BatchLimits { rows, bytes: usize::MAX },
         };
         // No point is held meanwhile: in SQLite outside WAL mode it would be in our own way.
         let snapshot = site.database.snapshot().await?;
@@ -93,37 +91,32 @@ async fn give_facets(site: &Site, book: &Arc<Book>, target: &mut dyn Target) -> 
 /// columns held before nobody knows any more, and its fold takes all of them for written.
 async fn give_some(site: &Site, book: &Arc<Book>, keys: &Batch, target: &mut dyn Target) -> Result<()> {
     site.lock_numbers(target).await?;
-    let rows = target.lookup(&book.logged.table, keys, RowLock::None).await?;
+    let standing = contents(book, keys, target).await?;
     let lines = lines_of(book, target, keys).await?;
     let of_lines: Vec<usize> = book.keys.columns.iter().filter_map(|c| book.log.table.column(&c.name)).collect();
     let noted: HashSet<KeyId> = (0..lines.rows()).map(|row| key_id(&lines, row, &of_lines)).collect();
     let known = read(target, book, keys).await?;
-    let key = &book.logged.key.columns;
-    let own = key.iter().map(|&at| rows.columns()[at].clone()).collect();
-    let (own, content) = (Batch::new(book.keys.clone(), own), content(book));
+    let all: Vec<usize> = (0..book.width()).collect();
     // Below those that are told to anybody, each its own.
     let lowest = target.scan(&book.versions, Some((book.seq(), i64::MIN)), 1).await?;
     let lowest = (lowest.rows() > 0).then(|| lowest.cell(0, book.seq()));
     let mut seq = if let Some(Cell::Int(lowest)) = lowest { lowest.min(Known::PARTED) } else { Known::PARTED };
     let (mut new, mut changed) = (Entries::new(book), Entries::new(book));
-    for row in 0..rows.rows() {
-        let id = key_id(&rows, row, key);
-        if noted.contains(&id) {
-            continue;
-        }
-        let (digest, digests) = (row_digest(&rows, row, &content), cell_digests(&rows, row, &content));
+    for row in 0..keys.rows() {
+        let id = key_id(keys, row, &all);
+        let Some((digest, digests)) = standing.get(&id).filter(|_| !noted.contains(&id)) else { continue };
         match known.get(&id) {
             None => {
                 seq -= 1;
-                let columns = unwritten(&digests);
-                let entry = Entry { columns, ..Entry::standing_at(site.id, digest) };
-                new.push(&own, row, &Known { entry, seq });
+                let columns = unwritten(digests);
+                let entry = Entry { columns, ..Entry::standing_at(site.id, *digest) };
+                new.push(keys, row, &Known { entry, seq });
             }
-            Some(known) if known.entry.digest == Some(digest) => {
+            Some(known) if known.entry.digest == Some(*digest) => {
                 let mut entry = known.entry.clone();
-                entry.columns.iter_mut().zip(&digests).for_each(|(facet, digest)| facet.digest = *digest);
+                entry.columns.iter_mut().zip(digests).for_each(|(facet, digest)| facet.digest = *digest);
                 if entry != known.entry {
-                    changed.push(&own, row, &Known { entry, ..*known });
+                    changed.push(keys, row, &Known { entry, ..*known });
                 }
             }
             Some(_) => {}

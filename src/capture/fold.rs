@@ -301,12 +301,7 @@ async fn fold_table(
     origin: &Origin,
     target: &mut dyn Target,
 ) -> Result<()> {
-    let content = content(book);
-    let standing = standing(book, &written.keys, target, |rows, row| {
-        let columns = if book.facets.is_some() { cell_digests(rows, row, &content) } else { Vec::new() };
-        (row_digest(rows, row, &content), columns)
-    })
-    .await?;
+    let standing = contents(book, &written.keys, target).await?;
     let known = read(target, book, &written.keys).await?;
     let (mut new, mut changed) = (Entries::new(book), Entries::new(book));
     for (row, (id, line)) in written.noted.iter().enumerate() {
@@ -353,6 +348,20 @@ pub(super) async fn digests_over(
     target: &mut dyn Target,
 ) -> Result<HashMap<KeyId, Digest>> {
     standing(book, keys, target, |rows, row| row_digest(rows, row, columns)).await
+}
+
+/// Digests of the rows that stand under these keys and, where facets are kept, of their values.
+pub(super) async fn contents(
+    book: &Book,
+    keys: &Batch,
+    target: &mut dyn Target,
+) -> Result<HashMap<KeyId, (Digest, Vec<Digest>)>> {
+    let content = content(book);
+    let digests = |rows: &Batch, row: usize| {
+        let columns = if book.facets.is_some() { cell_digests(rows, row, &content) } else { Vec::new() };
+        (row_digest(rows, row, &content), columns)
+    };
+    standing(book, keys, target, digests).await
 }
 
 /// What this says of each row that stands under these keys. The rows themselves are not all in memory at once.
