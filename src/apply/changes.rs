@@ -13,10 +13,13 @@ use super::retry::{Retry, put};
 use super::sharing::{Sharing, What};
 use crate::capture::{Changes, Fault, FittedBatch, Noted, Outcome, Shape, fit_batch, fold_keys, lines_of};
 use crate::conflict::{
-    Decision, FirstRun, Folded, Origin, Relation, Rule, Side, Standing, Written, decide, emptied, first_run, fold, part,
+    Decision, FirstRun, Folded, Origin, Policy, Relation, Rule, Side, Standing, Written, decide, emptied, first_run,
+    fold, part,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
-use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, moment, row_digest};
+use crate::model::{
+    Batch, Cell, Clock, Column, Digest, Entry, Facet, Table, Version, cell_digests, moment, row_digest,
+};
 use crate::site::{Book, Entries, KeyId, Known, Site, Through, key_id, read};
 
 /// What a batch of changes did to a table.
@@ -81,7 +84,7 @@ pub enum Terms {
     /// They were written under capture.
     Written(Rule),
     /// The two ends meet for the first time: rows that differ are a conflict, though neither was written under capture.
-    Meeting(FirstRun),
+    Meeting(FirstRun, Rule),
 }
 
 impl Terms {
@@ -89,10 +92,13 @@ impl Terms {
     fn decide(self, local: Option<&Entry>, incoming: &Entry, stamps: [Option<i64>; 2], origin: &Origin) -> Decision {
         match self {
             Self::Written(rule) => decide(local, incoming, rule, origin),
-            Self::Meeting(rule) => {
+            Self::Meeting(first, rule) => {
                 let [ours, theirs] = stamps;
-                let local = local.map(|entry| Standing { entry, stamp: ours });
-                first_run(local, Standing { entry: incoming, stamp: theirs }, rule, origin)
+                let standing = local.map(|entry| Standing { entry, stamp: ours });
+                let met = first_run(standing, Standing { entry: incoming, stamp: theirs }, first, origin);
+                // They met elsewhere: what is merged column by column then is not all in one of the two.
+                let merges = rule.policy == Policy::MergeColumns && met.relation != Relation::Conflict;
+                if merges { decide(local, incoming, rule, origin) } else { met }
             }
         }
     }
@@ -262,9 +268,10 @@ impl Staged<'_> {
             alive && !standing.places.contains_key(&change.id)
         };
         intake.refuse_newcomers(target, &fitted.keys, fitted.changes.iter().filter(came).map(|c| c.at)).await?;
+        let columns = intake.columns();
         for change in &fitted.changes {
             let known = self.known.get(&change.id);
-            let local = intake.local(known.filter(|known| !known.is_parted()), standing, change.id);
+            let local = intake.local(known.filter(|known| !known.is_parted()), standing, change.id, &columns);
             // What was here when its row left comes back from others that got it from here.
             let returns = |known: &Known| known.is_parted() && known.entry.vector.holds(change.entry.version);
             if self.sharing.is_none() && known.is_some_and(returns) {
@@ -293,8 +300,7 @@ impl Staged<'_> {
                 records.settle(key, decision.row);
             } else if let Some(local) = local.as_ref().filter(|_| records.is_open(key)) {
                 // A person decides: until then both sides keep theirs, whatever is written to them.
-                decision.row = Side::Local;
-                decision.changed = false;
+                (decision.row, decision.columns, decision.changed) = (Side::Local, None, false);
                 decision.entry = local.clone();
                 if let Some(sharing) = &mut self.sharing {
                     sharing.keep(change.id);
@@ -309,7 +315,39 @@ impl Staged<'_> {
             }
             self.decisions.push(decision);
         }
+        self.merge_rows();
         Ok(())
+    }
+
+    /// Makes the rows of which some columns are the local ones: they are written as the others that win.
+    fn merge_rows(&mut self) {
+        let Fitted { rows, changes, .. } = &mut self.fitted;
+        let content = self.incoming.intake.content();
+        let mut merged = vec![Column::default(); rows.columns().len()];
+        let before = rows.rows();
+        for (change, decision) in changes.iter_mut().zip(&mut self.decisions) {
+            let (Some(sides), Some(row)) = (&decision.columns, change.row) else { continue };
+            let Some(&there) = self.standing.places.get(&change.id) else { continue };
+            let mut of_content = content.iter().zip(sides).peekable();
+            for (at, column) in merged.iter_mut().enumerate() {
+                let side = of_content.next_if(|(content, _)| **content == at).map(|(_, side)| *side);
+                let own = self.standing.rows.table.column(&rows.table.columns[at].name);
+                column.push_cell(match own.filter(|_| side == Some(Side::Local)) {
+                    Some(own) => self.standing.rows.cell(there, own),
+                    None => rows.cell(row, at),
+                });
+            }
+            (decision.row, change.row) = (Side::Incoming, Some(before + merged[0].len() - 1));
+        }
+        if merged[0].is_empty() {
+            return;
+        }
+        rows.append(&Batch::new(rows.table.clone(), merged));
+        for (change, decision) in changes.iter().zip(&mut self.decisions) {
+            if let (Some(_), Some(row)) = (&decision.columns, change.row) {
+                decision.entry.digest = Some(row_digest(rows, row, &content));
+            }
+        }
     }
 
     fn wins(&self) -> impl Iterator<Item = &Change> {
@@ -455,10 +493,20 @@ impl Staged<'_> {
 }
 
 impl Intake {
-    /// Positions of the synced columns in the table, in the order of the rows' columns.
-    fn synced(&self) -> Vec<usize> {
-        let whole = &self.book.logged.table;
-        self.rows.table.columns.iter().filter(|c| !c.generated).filter_map(|c| whole.column(&c.name)).collect()
+    /// The columns of the changes' rows that make their content.
+    fn content(&self) -> Vec<usize> {
+        let columns = &self.rows.table.columns;
+        (0..columns.len()).filter(|&at| !columns[at].generated).collect()
+    }
+
+    /// The columns of the table that its digests and facets are of.
+    fn columns(&self) -> Columns {
+        let table = &self.book.logged.table;
+        let synced = self.rows.table.columns.iter().filter(|c| !c.generated).filter_map(|c| table.column(&c.name));
+        let (synced, whole) = (synced.collect::<Vec<_>>(), crate::capture::content(&self.book));
+        let told = whole.iter().map(|at| synced.iter().position(|synced| synced == at)).collect();
+        let places = synced.iter().filter_map(|at| whole.binary_search(at).ok()).collect();
+        Columns { synced, whole, told, places }
     }
 
     /// Whether the table has columns that are not synced.
@@ -471,7 +519,8 @@ impl Intake {
         let keys = by_name(&keys, &self.book.keys);
         let FittedBatch { batch: rows, misfits: unfit_rows } = fit_batch(changes.rows.clone(), &self.rows);
         let key: Vec<usize> = (0..keys.columns().len()).collect();
-        let content: Vec<usize> = (0..rows.columns().len()).filter(|&c| !rows.table.columns[c].generated).collect();
+        let content = self.content();
+        let facets = |entry: &Entry| self.book.facets.is_some() && entry.columns.len() == self.rows.table.columns.len();
         let mut out = Fitted { keys, rows, changes: Vec::new(), misfits: Vec::new() };
         for (at, known) in changes.entries.iter().enumerate() {
             let row = changes.row_of[at];
@@ -486,7 +535,12 @@ impl Intake {
             }
             let left = changes.left[at];
             let digest = row.map(|row| row_digest(&out.rows, row, &content));
-            let entry = Entry { digest, ..known.clone() };
+            // The digests are those of the values in the form that they have here.
+            let columns = row.filter(|_| facets(known)).map(|row| {
+                let digests = cell_digests(&out.rows, row, &content).into_iter().zip(&content);
+                digests.map(|(digest, &at)| Facet { digest, ..known.columns[at] }).collect()
+            });
+            let entry = Entry { digest, columns: columns.unwrap_or_default(), ..known.clone() };
             out.changes.push(Change { id: key_id(&out.keys, at, &key), at, row, entry, left });
         }
         out
@@ -550,12 +604,21 @@ impl Intake {
         [of(&standing.rows, standing.places.get(&change.id).copied()), of(rows, change.row)]
     }
 
-    /// The local entry, its digest that of the synced columns.
-    fn local(&self, known: Option<&Known>, standing: &Held, id: KeyId) -> Option<Entry> {
-        let digest = standing.places.get(&id).map(|&row| row_digest(&standing.rows, row, &self.synced()));
+    /// The local entry, its digest and its facets those of the synced columns.
+    fn local(&self, known: Option<&Known>, standing: &Held, id: KeyId, columns: &Columns) -> Option<Entry> {
+        let Columns { synced, places, .. } = columns;
+        let row = standing.places.get(&id);
+        let digest = row.map(|&row| row_digest(&standing.rows, row, synced));
+        let facets = row.filter(|_| self.book.facets.is_some()).map(|&row| {
+            let known = known.map_or(&[][..], |known| &known.entry.columns);
+            let version = |place: usize| known.get(place).map_or(Version::BASE, |facet| facet.version);
+            let digests = cell_digests(&standing.rows, row, synced).into_iter();
+            digests.zip(places).map(|(digest, place)| Facet { version: version(*place), digest }).collect()
+        });
+        let columns = facets.unwrap_or_default();
         match (known, digest) {
-            (Some(known), digest) => Some(Entry { digest, ..known.entry.clone() }),
-            (None, Some(digest)) => Some(Entry::standing_at(self.site.id, digest)),
+            (Some(known), digest) => Some(Entry { digest, columns, ..known.entry.clone() }),
+            (None, Some(digest)) => Some(Entry { columns, ..Entry::standing_at(self.site.id, digest) }),
             (None, None) => None,
         }
     }
@@ -574,13 +637,20 @@ impl Intake {
         }
         let keys = keys.select(settled.iter().map(|(change, _)| change.at));
         let found = self.find(target, &keys).await?;
-        let (synced, whole) = (self.synced(), crate::capture::content(&self.book));
+        let Columns { synced, whole, told, .. } = self.columns();
         let first = self.site.take_numbers(target, settled.len()).await?;
         let (mut new, mut changed) = (Entries::new(&self.book), Entries::new(&self.book));
         for (row, (change, decision)) in settled.iter().enumerate() {
-            let digest =
-                |columns: &[usize]| found.places.get(&change.id).map(|&at| row_digest(&found.rows, at, columns));
-            let entry = as_it_stands(decision.entry.clone(), digest(&synced), digest(&whole), origin);
+            let at = found.places.get(&change.id).copied();
+            let digest = |columns: &[usize]| at.map(|at| row_digest(&found.rows, at, columns));
+            let digests = |columns: &[usize]| match at.filter(|_| self.book.facets.is_some()) {
+                Some(at) => cell_digests(&found.rows, at, columns),
+                None => Vec::new(),
+            };
+            let mut entry = as_it_stands(decision.entry.clone(), (digest(&synced), &digests(&synced)), origin);
+            entry.digest = digest(&whole);
+            let before = known.get(&change.id).map(|known| &known.entry);
+            entry.columns = facets(&entry, before, &told, &digests(&whole));
             let seq = first + i64::try_from(row).unwrap_or(0);
             let batch = if known.contains_key(&change.id) { &mut changed } else { &mut new };
             batch.push(&keys, row, &Known { entry, seq });
@@ -611,6 +681,18 @@ impl Intake {
     }
 }
 
+/// Columns of a table that rows of some of them come to, by their positions in it.
+struct Columns {
+    /// Those that are synced and not computed, in the order of the rows' columns.
+    synced: Vec<usize>,
+    /// All that make its content, which are those that have facets.
+    whole: Vec<usize>,
+    /// For each of these its place among those that are synced.
+    told: Vec<Option<usize>>,
+    /// For each that is synced its place among those that make the content.
+    places: Vec<usize>,
+}
+
 /// Whether a table has columns that these rows lack.
 fn is_part(book: &Book, rows: &Table) -> bool {
     book.logged.table.columns.iter().any(|column| !column.generated && rows.column(&column.name).is_none())
@@ -624,13 +706,29 @@ fn by_name(batch: &Batch, table: &Arc<Table>) -> Batch {
 
 /// The entry of a row that was written. What the target's own triggers made of it is a new version of this site, or two
 /// sites would hold different rows under one version.
-fn as_it_stands(mut entry: Entry, synced: Option<Digest>, whole: Option<Digest>, origin: &Origin) -> Entry {
-    let written = Written { wall: origin.now, born: false, digest: synced, columns: &[] };
-    if let Folded::New(other) = fold(Some(&entry), &written, origin) {
-        entry = other;
+fn as_it_stands(entry: Entry, (digest, columns): (Option<Digest>, &[Digest]), origin: &Origin) -> Entry {
+    let written = Written { wall: origin.now, born: false, digest, columns };
+    match fold(Some(&entry), &written, origin) {
+        Folded::New(other) => other,
+        Folded::Same => entry,
     }
-    entry.digest = whole;
-    entry
+}
+
+/// The facets of a row that was written, by the digests of its values: those of the columns that are synced, which are
+/// these of them, as its entry says; of the others those that they had `before`.
+fn facets(entry: &Entry, before: Option<&Entry>, synced: &[Option<usize>], digests: &[Digest]) -> Vec<Facet> {
+    let whole = if entry.version.is_base() { Version::BASE } else { entry.version };
+    let version = |(at, digest): (usize, &Digest)| {
+        let told = synced.get(at).copied().flatten().and_then(|at| entry.columns.get(at));
+        match (told, before.and_then(|before| before.columns.get(at))) {
+            (Some(told), Some(before)) if before.version <= told.version => told.version,
+            (_, Some(before)) if before.digest == *digest => before.version,
+            // A row that won as a whole won in each of its columns.
+            (_, Some(_)) | (None, None) => whole,
+            (Some(told), None) => told.version,
+        }
+    };
+    digests.iter().enumerate().map(|one| Facet { version: version(one), digest: *one.1 }).collect()
 }
 
 impl Applied {

@@ -46,7 +46,7 @@ impl Records {
 
     /// What follows is of a row with these terms, of which a timestamp column says this, here and at the other end.
     pub fn under(&mut self, terms: Terms, [ours, theirs]: [Option<i64>; 2]) {
-        let told = matches!(terms, Terms::Meeting(_)) && ours.is_some() && theirs.is_some() && ours != theirs;
+        let told = matches!(terms, Terms::Meeting(..)) && ours.is_some() && theirs.is_some() && ours != theirs;
         self.policy = if told { "timestamp" } else { name(terms, self.to_target) };
     }
 
@@ -63,6 +63,7 @@ impl Records {
             self.policy == "manual" || matches!(decision.relation, Relation::TwoRows { .. }) || self.is_open(key);
         let winner = match decision.row {
             _ if open => "open",
+            _ if decision.columns.is_some() => "merged",
             side if (side == Side::Local) == self.to_target => "target",
             _ => "source",
         };
@@ -70,10 +71,15 @@ impl Records {
         // Both versions name the conflict, so that it is one wherever the two meet and however often.
         let versions = [local.map_or(Version::BASE, |e| e.version), incoming.version];
         let (one, other) = (versions[0].min(versions[1]), versions[0].max(versions[1]));
+        // One version may stand for different merges.
+        let merges = self.policy == "merge-columns";
+        let known = local.into_iter().chain([incoming]).filter(|_| merges);
+        let vectors: BTreeSet<String> = known.map(|entry| format!(" {}", entry.vector)).collect();
         let id = if open {
             self.row_id(key)
         } else {
-            text_digest(&format!("{} {} {} {one} {other}", self.sync, key.0.table.name, object(key)))
+            let vectors: String = vectors.into_iter().collect();
+            text_digest(&format!("{} {} {} {one} {other}{vectors}", self.sync, key.0.table.name, object(key)))
         };
         let policy = self.open_policy(key).unwrap_or_else(|| self.policy.to_owned());
         let texts = [id, self.sync.clone(), key.0.table.name.to_string(), object(key), policy, winner.into()];
@@ -325,9 +331,13 @@ fn name(terms: Terms, to_target: bool) -> &'static str {
         Terms::Written(Rule { policy: Policy::LastWriteWins, .. }) => "last-write-wins",
         Terms::Written(Rule { policy: Policy::MergeColumns, .. }) => "merge-columns",
         Terms::Written(Rule { policy: Policy::KeepExisting, .. }) => "keep-existing",
-        Terms::Written(Rule { policy: Policy::Manual, .. }) | Terms::Meeting(FirstRun::Manual) => "manual",
-        Terms::Written(Rule { policy: Policy::Prefer(side), .. }) | Terms::Meeting(FirstRun::Prefer(side)) => {
-            if (side == Side::Local) == to_target { "target-wins" } else { "source-wins" }
+        Terms::Written(Rule { policy: Policy::Manual, .. }) | Terms::Meeting(FirstRun::Manual, _) => "manual",
+        Terms::Written(Rule { policy: Policy::Prefer(side), .. }) | Terms::Meeting(FirstRun::Prefer(side), _) => {
+            if (side == Side::Local) == to_target {
+                "target-wins"
+            } else {
+                "source-wins"
+            }
         }
     }
 }

@@ -80,7 +80,7 @@ impl Sharing {
             self.parted.push(id);
             return untouched();
         };
-        let gone = Entry { digest: None, ..incoming.clone() };
+        let gone = Entry { digest: None, columns: Vec::new(), ..incoming.clone() };
         let mut decision = if incoming.vector.holds(row.version) {
             Decision { relation: Relation::Newer, row: Side::Incoming, columns: None, entry: gone, changed: false }
         } else {
@@ -120,7 +120,7 @@ impl Sharing {
         let mut entries = Entries::new(book);
         for (id, at) in ids.iter().filter(|(id, _)| self.leaves.contains(id)) {
             let Some(known) = known.get(id) else { continue };
-            let entry = Entry { digest: None, ..known.entry.clone() };
+            let entry = Entry { digest: None, columns: Vec::new(), ..known.entry.clone() };
             entries.push(keys, *at, &Known { entry, seq: Known::PARTED });
         }
         target.write(WriteMode::Update, &entries.batch()).await?;

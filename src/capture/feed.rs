@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fold::{fitting, holding, rows_by_key};
 use super::{Fault, Outcome};
 use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
-use crate::model::{self, Batch, BatchLimits, Cell, Column, Digest, Entry, Table};
+use crate::model::{self, Batch, BatchLimits, Cell, Column, ColumnDef, Digest, Entry, Facet, Table, Version};
 use crate::site::{Book, KeyId, Known, Mark, Site, Through, decode, key_id, read};
 
 /// Changes of one table, as one point of its site shows them.
@@ -355,12 +355,15 @@ fn as_versioned(
     let rows: HashMap<KeyId, usize> =
         (0..whole.rows()).map(|row| (key_id(whole, row, &book.logged.key.columns), row)).collect();
     let (mut kept, mut left_out) = (Vec::with_capacity(found.len()), Vec::new());
+    let key: Vec<usize> = places(book);
+    let places = facet_places(book, columns);
     for (at, entry) in found.into_iter().enumerate() {
-        let id = key_id(keys, at, &places(book));
+        let id = key_id(keys, at, &key);
         let stands: Option<Digest> = digests.get(&id).copied();
         match entry.or_else(|| stands.map(|digest| Entry::standing_at(site, digest))) {
             // A row that is not what its version says was written past the triggers, or is about to be folded.
-            Some(entry) if !unfolded.contains(&id) && stands == entry.digest => {
+            Some(mut entry) if !unfolded.contains(&id) && stands == entry.digest => {
+                entry.columns = sent(&entry, &places);
                 kept.push((at, entry, rows.get(&id).copied()));
             }
             None if !unfolded.contains(&id) => {}
@@ -378,6 +381,27 @@ fn as_versioned(
         row_of,
     };
     (changes, left_out)
+}
+
+/// For each of these columns its place among those that have facets; nothing where none are kept.
+fn facet_places(book: &Book, columns: &Table) -> Vec<Option<usize>> {
+    let place = |column: &ColumnDef| {
+        let whole = &book.logged.table;
+        let at = whole.column(&column.name).filter(|&at| !whole.columns[at].generated)?;
+        Some(whole.columns[..at].iter().filter(|column| !column.generated).count())
+    };
+    if book.facets.is_some() { columns.columns.iter().map(place).collect() } else { Vec::new() }
+}
+
+/// The facets of the columns that are sent. What the database computes is of the last write.
+fn sent(entry: &Entry, places: &[Option<usize>]) -> Vec<Facet> {
+    if entry.digest.is_none() {
+        return Vec::new();
+    }
+    let whole =
+        Facet { version: if entry.version.is_base() { Version::BASE } else { entry.version }, digest: Digest(0) };
+    let facet = |place: &Option<usize>| place.and_then(|at| entry.columns.get(at)).copied().unwrap_or(whole);
+    places.iter().map(facet).collect()
 }
 
 /// The lines that the log has of these keys.

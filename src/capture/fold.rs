@@ -9,10 +9,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::facets::unwritten;
 use super::{Fault, Outcome};
 use crate::conflict::{Folded, Origin, Written, anew, fold};
 use crate::engine::{ChangeLog, Error, ErrorKind, Looked, Result, RowLock, Target, WriteMode, WriteOptions};
-use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, row_digest};
+use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, cell_digests, row_digest};
 use crate::runtime::Failpoint;
 use crate::site::{Book, Entries, KeyId, Known, Site, decode, key_id, read};
 
@@ -300,18 +301,18 @@ async fn fold_table(
     origin: &Origin,
     target: &mut dyn Target,
 ) -> Result<()> {
-    let standing = digests(book, &written.keys, target).await?;
+    let standing = contents(book, &written.keys, target).await?;
     let known = read(target, book, &written.keys).await?;
     let (mut new, mut changed) = (Entries::new(book), Entries::new(book));
     for (row, (id, line)) in written.noted.iter().enumerate() {
         let seq = first + i64::try_from(row).unwrap_or(0);
         let previous = known.get(id);
         let seen = previous.filter(|known| !known.is_parted());
-        let digest = standing.get(id).copied();
-        let told = Written { wall: line.wall, born: line.born && !line.stood, digest, columns: &[] };
+        let (digest, columns) = standing.get(id).map_or((None, &[][..]), |(digest, columns)| (Some(*digest), columns));
+        let told = Written { wall: line.wall, born: line.born && !line.stood, digest, columns };
         let entry = if line.ours_alone {
             // Loaded by rowferry without a version: it counts as older than any.
-            seen.map_or_else(|| base(digest), |known| Some(known.entry.clone()))
+            seen.map_or_else(|| base(digest, columns), |known| Some(known.entry.clone()))
         } else if line.anew {
             Some(anew(seen.map(|known| &known.entry), &told, origin))
         } else {
@@ -339,26 +340,50 @@ async fn digests(book: &Book, keys: &Batch, target: &mut dyn Target) -> Result<H
     digests_over(book, keys, &content(book), target).await
 }
 
-/// Digests over these columns of the rows that stand under these keys. The rows themselves are not all in memory at once.
+/// Digests over these columns of the rows that stand under these keys.
 pub(super) async fn digests_over(
     book: &Book,
     keys: &Batch,
     columns: &[usize],
     target: &mut dyn Target,
 ) -> Result<HashMap<KeyId, Digest>> {
-    let (mut digests, mut done, mut bytes) = (HashMap::with_capacity(keys.rows()), 0, 0);
+    standing(book, keys, target, |rows, row| row_digest(rows, row, columns)).await
+}
+
+/// Digests of the rows that stand under these keys and, where facets are kept, of their values.
+pub(super) async fn contents(
+    book: &Book,
+    keys: &Batch,
+    target: &mut dyn Target,
+) -> Result<HashMap<KeyId, (Digest, Vec<Digest>)>> {
+    let content = content(book);
+    let digests = |rows: &Batch, row: usize| {
+        let columns = if book.facets.is_some() { cell_digests(rows, row, &content) } else { Vec::new() };
+        (row_digest(rows, row, &content), columns)
+    };
+    standing(book, keys, target, digests).await
+}
+
+/// What this says of each row that stands under these keys. The rows themselves are not all in memory at once.
+async fn standing<T>(
+    book: &Book,
+    keys: &Batch,
+    target: &mut dyn Target,
+    say: impl Fn(&Batch, usize) -> T,
+) -> Result<HashMap<KeyId, T>> {
+    let (mut said, mut done, mut bytes) = (HashMap::with_capacity(keys.rows()), 0, 0);
     while done < keys.rows() {
         let upto = keys.rows().min(done + fitting(ROWS_BYTES, done, bytes));
         let rows = target.lookup(&book.logged.table, &keys.select(done..upto), RowLock::None).await?;
         bytes += rows.size() + 1;
-        digests.extend(by_key(book, &rows, columns));
+        said.extend((0..rows.rows()).map(|row| (key_id(&rows, row, &book.logged.key.columns), say(&rows, row))));
         done = upto;
     }
-    Ok(digests)
+    Ok(said)
 }
 
-fn base(digest: Option<Digest>) -> Option<Entry> {
-    digest.map(Entry::base)
+fn base(digest: Option<Digest>, columns: &[Digest]) -> Option<Entry> {
+    digest.map(|digest| Entry { columns: unwritten(columns), ..Entry::base(digest) })
 }
 
 /// Digests of rows by their keys.

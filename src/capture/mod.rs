@@ -1,9 +1,11 @@
 //! Endpoint → batches: rows, read in a task of its own, so that reading, fitting and writing overlap; and changes, read
 //! from what the triggers noted.
 
+mod facets;
 mod fault;
 mod feed;
 mod fold;
+mod install;
 mod reform;
 
 use std::collections::BTreeSet;
@@ -21,7 +23,7 @@ pub(crate) use feed::lines_of;
 pub use feed::{Changes, Now, Read, Wanted, Which, changes, changes_of, deleted, written};
 pub use fold::{Backlog, Part, backlog, bury, fold_part, fold_tables, vouch};
 pub(crate) use fold::{Noted, content, fold_keys};
-pub use reform::reform;
+pub use install::install;
 
 /// A batch in the form of the receiving table.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ const ENTRIES: usize = 2_000;
 ///
 /// # Errors
 /// What the database says.
-pub async fn reform(site: &Site, reformed: &Reformed, target: &mut dyn Target) -> Result<()> {
+pub(super) async fn reform(site: &Site, reformed: &Reformed, target: &mut dyn Target) -> Result<()> {
     let Some(book) = site.book(&reformed.table) else { return Ok(()) };
     // Rows that were written unseen are not to pass for what they were, as far as that can be told.
     let doubted = site.doubted.contains(&reformed.table);

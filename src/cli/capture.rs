@@ -8,6 +8,7 @@ use super::args::{Args, CaptureCommand};
 use super::ends::{self, End};
 use super::output::Output;
 use super::{Outcome, connect};
+use crate::capture;
 use crate::config::{Config, Mode};
 use crate::engine::Result;
 use crate::site::{self, Book, Site};
@@ -26,7 +27,8 @@ async fn install(config: &Config, names: &[String], output: &Output) -> Result<O
     for end in ends::ends(config, &ends::incremental(config, names)?).await? {
         let before: BTreeSet<String> = end.database.own_triggers().await?.into_iter().collect();
         let tables: Vec<_> = end.tables.iter().cloned().collect();
-        let site = site::install(&end.database, &tables).await.map_err(|e| e.context(database(&end)))?;
+        let merged: Vec<_> = end.merged.iter().cloned().collect();
+        let site = capture::install(&end.database, &tables, &merged).await.map_err(|e| e.context(database(&end)))?;
         head(&end, Some(&site), output);
         let wanted: Vec<&Book> = end.tables.iter().filter_map(|name| site.book(name)).map(AsRef::as_ref).collect();
         let rows: Vec<Value> = wanted.into_iter().map(|book| installed(book, &before, output)).collect();

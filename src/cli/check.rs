@@ -175,6 +175,12 @@ async fn captured(end: &End) -> Result<Captured> {
         notes.extend(table.foreign_keys.iter().filter(|key| cascades(key)).map(|key| {
             format!("{}: a change of {} changes or deletes its rows too, which then travels", table.name, key.parent)
         }));
+        if end.merged.contains(&table.name) {
+            notes.push(format!(
+                "{}: who wrote each column last is kept beside each of its rows, also of those that stand there",
+                table.name
+            ));
+        }
         tables.push((table.name.to_string(), log.triggers.clone()));
     }
     notes.extend(faults);

@@ -71,15 +71,16 @@ async fn resolve(
     };
     if conflict.winner == winner {
         output.document(conflict);
-        output.line(format!("{}: the {winner}'s row stands already; nothing was written", conflict.id));
+        output.line(format!("{}: {} stands already; nothing was written", conflict.id, whose(winner)));
         return Ok(());
     }
     let keep = keep.ok_or_else(|| {
         Error::new(
             ErrorKind::Usage,
             format!(
-                "conflict {} has no merged row: its policy is {}; keep the row of the source or of the target",
-                conflict.id, conflict.policy
+                "conflict {} has no merged row to keep: its policy is {}, its outcome {}; keep the row of the source or of \
+                 the target",
+                conflict.id, conflict.policy, conflict.winner
             ),
         )
     })?;
@@ -109,6 +110,10 @@ fn list(found: &[Found], output: &Output) {
     }
 }
 
+fn whose(winner: &str) -> String {
+    if winner == "merged" { "the merged row".to_owned() } else { format!("the {winner}'s row") }
+}
+
 fn show(conflict: &Conflict, output: &Output) {
     output.document(conflict);
     output.line(format!("{} of sync {}, table {}", conflict.id, conflict.sync, conflict.table));
@@ -116,6 +121,7 @@ fn show(conflict: &Conflict, output: &Output) {
     output.line(format!("at      {}", conflict.at));
     output.line(match conflict.winner.as_str() {
         "open" => format!("policy  {}; both sides keep theirs until 'rowferry conflicts resolve'", conflict.policy),
+        "merged" => format!("policy  {}; of each column the later write stands", conflict.policy),
         winner => format!("policy  {}; the {winner} won", conflict.policy),
     });
     for (name, image) in [("source", &conflict.source), ("target", &conflict.target)] {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{connect, sync};
-use crate::config::{Capture, Config, Direction, Endpoint, Mode, Sync, TableMapping};
+use crate::config::{Capture, Config, Conflict, Direction, Endpoint, Mode, Sync, TableMapping};
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::TableName;
 use crate::pipeline::matching_tables;
@@ -16,13 +16,21 @@ pub(crate) struct End {
     pub(crate) database: Arc<dyn Database>,
     /// The tables that the syncs want captured.
     pub(crate) tables: BTreeSet<TableName>,
+    /// Those of them that a sync merges column by column.
+    pub(crate) merged: BTreeSet<TableName>,
     /// Tables that they name and that are not there yet.
     pub(crate) absent: BTreeSet<String>,
 }
 
 impl End {
     fn new(name: &str, database: Arc<dyn Database>) -> Self {
-        Self { name: name.to_owned(), database, tables: BTreeSet::new(), absent: BTreeSet::new() }
+        Self {
+            name: name.to_owned(),
+            database,
+            tables: BTreeSet::new(),
+            merged: BTreeSet::new(),
+            absent: BTreeSet::new(),
+        }
     }
 }
 
@@ -53,6 +61,10 @@ pub(crate) fn notices(sync: &Sync) -> Result<()> {
         }
         (Capture::Timestamp, Direction::Pull, Endpoint::Peer { .. }) => {
             "capture: timestamp of a peer's database is not supported yet; write capture: trigger, or let the peer push"
+        }
+        (Capture::Timestamp, ..) if sync.tables.iter().any(|table| table.conflict == Conflict::MergeColumns) => {
+            "capture: timestamp does not say which columns were written, so there is nothing to merge by; write capture: \
+             trigger, or another conflict than merge-columns"
         }
         _ => return Ok(()),
     };
@@ -115,7 +127,10 @@ pub(crate) async fn ends(config: &Config, syncs: &[&Sync]) -> Result<Vec<End>> {
         let before = only_read.and_then(|name| ends.get(name)).map(|end| (end.tables.clone(), end.absent.clone()));
         for mapping in &sync.tables {
             let found = add(&mut ends, &sync.source, &mapping.source, &[]).await?;
-            let Endpoint::Database(target) = &sync.target else { continue };
+            let Endpoint::Database(target) = &sync.target else {
+                merged(&mut ends, mapping, &sync.source, found);
+                continue;
+            };
             let there = match mapping.is_pattern() {
                 true if found.is_empty() => {
                     let there = add(&mut ends, target, &mapping.target, &[]).await?;
@@ -133,6 +148,8 @@ pub(crate) async fn ends(config: &Config, syncs: &[&Sync]) -> Result<Vec<End>> {
             if found.is_empty() && there.is_empty() {
                 return Err(nowhere(sync, mapping));
             }
+            merged(&mut ends, mapping, &sync.source, found);
+            merged(&mut ends, mapping, target, there);
         }
         if let Some(end) = only_read.and_then(|name| ends.get_mut(name))
             && let Some((tables, absent)) = before
@@ -142,6 +159,13 @@ pub(crate) async fn ends(config: &Config, syncs: &[&Sync]) -> Result<Vec<End>> {
     }
     ends.retain(|name, _| captured.contains(name));
     Ok(ends.into_values().collect())
+}
+
+/// Notes the tables of a mapping that are merged column by column.
+fn merged(ends: &mut BTreeMap<&str, End>, mapping: &TableMapping, name: &str, tables: Vec<TableName>) {
+    if let Some(end) = ends.get_mut(name).filter(|_| mapping.conflict == Conflict::MergeColumns) {
+        end.merged.extend(tables);
+    }
 }
 
 /// A database of which nothing is wanted.

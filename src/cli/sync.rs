@@ -210,13 +210,7 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
     };
     if sync.mode == SyncMode::Incremental {
         ends::notices(sync)?;
-        if sync.conflict == Conflict::MergeColumns {
-            return unsupported("conflict: merge-columns");
-        }
         for table in &sync.tables {
-            if table.conflict == Conflict::MergeColumns {
-                return unsupported(&format!("conflict: merge-columns (table {})", table.source));
-            }
             if matches!(table.ids, Some(Ids::Ranges)) {
                 return unsupported(&format!("ids: ranges (table {})", table.source));
             }
@@ -229,8 +223,8 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
         if table.soft_delete.is_some() {
             return unsupported(&format!("soft_delete (table {})", table.source));
         }
-        if table.key.is_some() {
-            return unsupported(&format!("key (table {})", table.source));
+        if table.key.is_some() && sync.mode == SyncMode::Incremental {
+            return unsupported(&format!("key (table {}) with mode: incremental", table.source));
         }
     }
     Ok(())
@@ -348,6 +342,11 @@ fn plan_options(sync: &Sync, known: &[TableName], (pull, force): (bool, bool)) -
             if choice != ColumnChoice::default() {
                 options.columns.insert(name.clone(), if pull { choice.reversed() } else { choice });
             }
+            if let Some(key) = &table.key {
+                // In the names of the end that sends.
+                let there = |name: &String| table.rename.get(name).filter(|_| pull).unwrap_or(name).clone();
+                options.matched.insert(name.clone(), key.iter().map(there).collect());
+            }
             if at != to && !table.is_pattern() {
                 options.renamed.insert(name, TableName::new(to.clone()));
             }
@@ -370,8 +369,8 @@ fn preference(conflict: Conflict) -> Preference {
         Conflict::TargetWins => Preference::Target,
         Conflict::Manual => Preference::Manual,
         Conflict::KeepExisting => Preference::Keep,
-        // What merges columns is refused before.
-        Conflict::LastWriteWins | Conflict::MergeColumns => Preference::Later,
+        Conflict::MergeColumns => Preference::Columns,
+        Conflict::LastWriteWins => Preference::Later,
     }
 }
 

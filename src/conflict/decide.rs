@@ -166,7 +166,7 @@ pub(super) fn preferred(local: &Entry, incoming: &Entry, side: Side, wall: i64, 
     entry.vector.add(winner.version);
     entry.version = origin.version(wall, local.version.clock.max(incoming.version.clock));
     entry.vector.add(entry.version);
-    entry.columns.iter_mut().for_each(|mark| mark.version = entry.version);
+    entry.columns.iter_mut().for_each(|facet| facet.version = entry.version);
     entry
 }
 

@@ -54,7 +54,7 @@ pub fn first_run(local: Option<Standing<'_>>, incoming: Standing<'_>, rule: Firs
                 };
                 let stands = loser.version.is_base() && !winner.version.is_base();
                 let entry = if stands {
-                    decide::joined(winner, loser)
+                    told_apart(decide::joined(winner, loser), loser)
                 } else {
                     decide::preferred(ours, theirs, side, stamp.unwrap_or(0), origin)
                 };
@@ -87,6 +87,15 @@ fn versioned(standing: &Standing<'_>, origin: &Origin) -> Entry {
         entry.vector.add(entry.version);
         entry.version = origin.version(standing.stamp.unwrap_or(0), entry.version.clock);
         entry.vector.add(entry.version);
+        entry.columns.iter_mut().for_each(|facet| facet.version = entry.version);
     }
     entry
+}
+
+/// Also columns that nobody wrote are the winner's, where the loser had them otherwise.
+fn told_apart(mut winner: Entry, loser: &Entry) -> Entry {
+    let both = winner.columns.iter_mut().zip(&loser.columns);
+    both.filter(|(ours, theirs)| ours.digest != theirs.digest && ours.version.is_base())
+        .for_each(|(facet, _)| facet.version = winner.version);
+    winner
 }

@@ -1,6 +1,6 @@
 //! Log → version: what was written to a key since its last fold, however often, becomes one version.
 
-use crate::model::{Clock, Digest, Entry, Mark, Site, Vector, Version};
+use crate::model::{Clock, Digest, Entry, Facet, Site, Vector, Version};
 
 /// The site that gives a version, at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -55,11 +55,16 @@ pub fn fold(previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) ->
     if previous.is_some_and(|entry| entry.digest == written.digest) {
         return Folded::Same;
     }
-    Folded::New(anew(previous, written, origin))
+    let mut entry = anew(previous, written, origin);
+    // A column that holds what it held keeps its facet, however often it was written.
+    let before = previous.map_or(&[][..], |previous| &previous.columns);
+    let held = entry.columns.iter_mut().zip(before).filter(|(facet, before)| facet.digest == before.digest);
+    held.for_each(|(facet, before)| *facet = *before);
+    Folded::New(entry)
 }
 
-/// What stands under a key as a write of this site, also where its entry says so already: whoever has it otherwise takes
-/// this for the newer.
+/// What stands under a key as a write of this site to all its columns, also where its entry says so already: whoever has
+/// it otherwise takes this for the newer.
 #[must_use]
 pub fn anew(previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) -> Entry {
     let above = previous.map_or(origin.floor, |entry| entry.version.clock);
@@ -75,17 +80,7 @@ pub fn anew(previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) ->
         vector.add(entry.version);
     }
     vector.add(version);
-    let columns = marks(previous, written, version);
+    let columns = written.columns.iter().filter(|_| written.digest.is_some());
+    let columns = columns.map(|&digest| Facet { version, digest }).collect();
     Entry { version, birth, vector, digest: written.digest, columns }
-}
-
-/// A column that holds what it held keeps its mark, however often it was written.
-fn marks(previous: Option<&Entry>, written: &Written<'_>, version: Version) -> Vec<Mark> {
-    let before = |at: usize| previous.and_then(|entry| entry.columns.get(at));
-    let columns = written.columns.iter().enumerate().filter(|_| written.digest.is_some());
-    let mark = |(at, &digest): (usize, &Digest)| match before(at) {
-        Some(mark) if mark.digest == digest => *mark,
-        _ => Mark { version, digest },
-    };
-    columns.map(mark).collect()
 }

@@ -17,9 +17,11 @@
 //! - *A version that is known is content that is known.* One version may stand for different merges. What is looked up
 //!   are the writes that the columns are of; and two rows of one version may be in conflict.
 
-use super::decide::{higher, later_born, preferred};
+use std::cmp::Ordering;
+
+use super::decide::{higher, joined, later_born, preferred};
 use super::{Decision, Origin, Relation, Side};
-use crate::model::{Entry, Mark, Version};
+use crate::model::{Entry, Facet, Version};
 
 /// Merges what a feed brings for a key that has an entry here.
 pub(super) fn merge(local: &Entry, incoming: &Entry, generated_keys: bool, origin: &Origin) -> Decision {
@@ -69,14 +71,14 @@ fn unversioned(local: &Entry, incoming: &Entry) -> bool {
 fn heads(entry: &Entry) -> impl Iterator<Item = Version> {
     // Without columns the row is one.
     let whole = entry.columns.is_empty().then_some(entry.version);
-    entry.columns.iter().map(|mark| mark.version).chain(whole)
+    entry.columns.iter().map(|facet| facet.version).chain(whole)
 }
 
 /// Whether both sides wrote a column, neither knowing of the other, and not the same to it; or one deleted what the
 /// other wrote.
 fn clashes(local: &Entry, incoming: &Entry) -> bool {
     let both_stand = local.digest.is_some() && incoming.digest.is_some();
-    let clash = |(ours, theirs): (&Mark, &Mark)| {
+    let clash = |(ours, theirs): (&Facet, &Facet)| {
         let knew = local.vector.holds(theirs.version) || incoming.vector.holds(ours.version);
         !knew && ours.digest != theirs.digest
     };
@@ -85,14 +87,25 @@ fn clashes(local: &Entry, incoming: &Entry) -> bool {
         || local.columns.iter().zip(&incoming.columns).any(clash)
 }
 
-/// Each column with the mark and the value of its later write.
+/// Each column with the facet and the value of its later write. Where nobody wrote it, and yet the two differ, it goes with
+/// the row that knows of the other, else with the later: so it went when the two rows first met.
 fn join_columns(relation: Relation, local: &Entry, incoming: &Entry) -> Decision {
-    let (row, mut entry) = higher(local, incoming);
+    // Whose row it is that nobody has written is no news.
+    let (row, mut entry) =
+        if unversioned(local, incoming) { (Side::Local, joined(local, incoming)) } else { higher(local, incoming) };
+    let unwritten = match relation {
+        Relation::Known => Side::Local,
+        Relation::Newer => Side::Incoming,
+        _ => row,
+    };
     let both = local.columns.iter().zip(&incoming.columns);
-    let side =
-        |(ours, theirs): (&Mark, &Mark)| if theirs.version > ours.version { Side::Incoming } else { Side::Local };
-    entry.columns =
-        both.clone().map(|(ours, theirs)| if theirs.version > ours.version { *theirs } else { *ours }).collect();
+    let side = |(ours, theirs): (&Facet, &Facet)| match theirs.version.cmp(&ours.version) {
+        Ordering::Greater => Side::Incoming,
+        Ordering::Equal if theirs.digest != ours.digest => unwritten,
+        _ => Side::Local,
+    };
+    let facet = |(ours, theirs)| if side((ours, theirs)) == Side::Incoming { *theirs } else { *ours };
+    entry.columns = both.clone().map(facet).collect();
     let differ = both.clone().filter(|(ours, theirs)| ours.digest != theirs.digest);
     let sides: Vec<Side> = differ.map(side).collect();
     let all = |one: Side| sides.iter().all(|side| *side == one);

@@ -11,7 +11,9 @@ use crate::model::Entry;
 /// back, one tick later: two ends that each lack columns of the other would never come to rest.
 #[must_use]
 pub fn part(decision: Decision, local: Option<&Entry>, incoming: &Entry, origin: &Origin) -> Decision {
-    let takes = matches!(decision.relation, Relation::Newer | Relation::Equal) || decision.row == Side::Incoming;
+    let takes = matches!(decision.relation, Relation::Newer | Relation::Equal)
+        || decision.row == Side::Incoming
+        || decision.columns.is_some();
     if !takes || incoming.digest.is_none() || decision.entry.version.is_base() {
         return decision;
     }

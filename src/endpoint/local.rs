@@ -21,7 +21,7 @@ use crate::compare::{compared_as, equal_rows};
 use crate::engine::{
     ChangeLog, Database, Error, ErrorKind, Looked, ReadRequest, Result, RowLock, Selection, Target, WriteOptions,
 };
-use crate::model::{Batch, BatchLimits, Cell, Column, DefaultValue, LogicalType, Table, TableName, parse};
+use crate::model::{Batch, BatchLimits, Cell, Column, LogicalType, Table, TableName};
 use crate::runtime::{Backoff, Failpoint, random};
 use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
 
@@ -466,7 +466,7 @@ impl LocalReceiver {
         let route = &self.route;
         let terms = |mapping: &Mapping| match basis {
             Basis::Written => Terms::Written(mapping.rule),
-            Basis::Meeting => Terms::Meeting(route.first_run),
+            Basis::Meeting => Terms::Meeting(route.first_run, mapping.rule),
         };
         let mut incoming = Vec::with_capacity(parcel.changes.len());
         for (at, changes) in &parcel.changes {
@@ -533,9 +533,8 @@ impl LocalReceiver {
 
 /// Whether a value, in the form of a column of `to`, is what a row gets in that column of `table` that does not say.
 fn is_default(table: &Table, to: &Table, column: usize, value: Cell<'_>) -> bool {
-    let Some(DefaultValue::Literal(text)) = &table.columns[column].default else { return false };
-    let mut default = Column::default();
-    parse(&to.columns[column].logical, text, &mut default).is_ok() && default.cell(0) == value
+    let default = table.columns[column].constant(&to.columns[column].logical);
+    default.is_some_and(|default| default.cell(0) == value)
 }
 
 /// The columns that are sent, as a text that tells them from others.

@@ -64,6 +64,17 @@ pub fn row_digest(batch: &Batch, row: usize, columns: &[usize]) -> Digest {
     text.finish()
 }
 
+/// Digests of single values of one row, of these columns.
+#[must_use]
+pub fn cell_digests(batch: &Batch, row: usize, columns: &[usize]) -> Vec<Digest> {
+    let mut text = Text::default();
+    let digest = |&column: &usize| {
+        text.cell(&batch.table.columns[column].logical, batch.cell(row, column));
+        text.finish()
+    };
+    columns.iter().map(digest).collect()
+}
+
 /// Digests of the rows of a batch over these columns, each taken for one of the type beside it: those of two rows are
 /// equal exactly when [`equal_cells`] finds them equal in each column.
 #[must_use]

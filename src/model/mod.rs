@@ -14,7 +14,7 @@ mod zone;
 
 pub use batch::{Batch, BatchBuilder, BatchLimits, Cell, Column, VarBytes};
 pub use canonical::{cell_order, decimal_parts};
-pub use digest::{Digest, RangeDigest, equal_cells, row_digest, row_digests, text_digest};
+pub use digest::{Digest, RangeDigest, cell_digests, equal_cells, row_digest, row_digests, text_digest};
 pub use fit::{Misfit, convertible, fit};
 pub use name::TableName;
 pub use table::{
@@ -23,5 +23,5 @@ pub use table::{
 pub use text::{parse, render, render_float, shorten};
 pub use types::LogicalType;
 pub use value::{Value, padded, temporal};
-pub use version::{BadVersion, Clock, Entry, Mark, Site, Vector, Version};
+pub use version::{BadVersion, Clock, Entry, Facet, Site, Vector, Version};
 pub use zone::{Shift, Zone, moment, tells_moments};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LogicalType, TableName};
+use super::{Column, LogicalType, TableName, parse};
 
 /// One column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,14 @@ impl ColumnDef {
             collation: None,
             binary_order: true,
         }
+    }
+
+    /// What a row that does not say gets here where that is a constant, as a value of this type.
+    #[must_use]
+    pub fn constant(&self, logical: &LogicalType) -> Option<Column> {
+        let Some(DefaultValue::Literal(text)) = &self.default else { return None };
+        let mut value = Column::default();
+        parse(logical, text, &mut value).is_ok().then_some(value)
     }
 }
 

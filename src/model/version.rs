@@ -246,7 +246,7 @@ impl FromStr for Vector {
 
 /// Who wrote a column of a row last, and what was left there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Mark {
+pub struct Facet {
     /// The write.
     pub version: Version,
     /// Digest of the value.
@@ -265,7 +265,7 @@ pub struct Entry {
     /// Digest of the content; `None` when the row is deleted and this is its tombstone.
     pub digest: Option<Digest>,
     /// Where rows are merged column by column, one for each column of the content; a tombstone has none.
-    pub columns: Vec<Mark>,
+    pub columns: Vec<Facet>,
 }
 
 impl Entry {

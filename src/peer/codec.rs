@@ -15,7 +15,7 @@ use crate::capture::Changes;
 use crate::compare::{BUCKETS, Buckets};
 use crate::endpoint::Leaves;
 use crate::model::{
-    Batch, Cell, Column, Digest, Entry, LogicalType, Mark, RangeDigest, Table, Value, Vector, Version, decimal_parts,
+    Batch, Cell, Column, Digest, Entry, Facet, LogicalType, RangeDigest, Table, Value, Vector, Version, decimal_parts,
 };
 
 /// What bodies begin with: a name and a version of the form.
@@ -24,7 +24,7 @@ const DIGEST: usize = 16;
 /// Rows of a batch.
 pub const ROWS_MAX: usize = 1 << 20;
 /// Columns that a change may say the writer of.
-const MARKS_MAX: usize = 4096;
+const FACETS_MAX: usize = 4096;
 /// Sites that may have written one row.
 const VECTOR_MAX: usize = 4096;
 
@@ -177,9 +177,9 @@ impl Writer {
             self.bytes.extend(digest.0.to_le_bytes());
         }
         self.len(entry.columns.len());
-        for mark in &entry.columns {
-            self.bytes.extend(mark.version.to_bytes());
-            self.bytes.extend(mark.digest.0.to_le_bytes());
+        for facet in &entry.columns {
+            self.bytes.extend(facet.version.to_bytes());
+            self.bytes.extend(facet.digest.0.to_le_bytes());
         }
     }
 
@@ -415,12 +415,12 @@ impl<'a> Reader<'a> {
         let sites = self.count(Version::BYTES)?;
         let vector = Vector::from_bytes(self.take(sites * Version::BYTES)?).map_err(|_| Damaged)?;
         let digest = if self.flag()? { Some(self.digest()?) } else { None };
-        let marks = self.count(Version::BYTES + DIGEST)?;
-        if sites > VECTOR_MAX || marks > MARKS_MAX {
+        let facets = self.count(Version::BYTES + DIGEST)?;
+        if sites > VECTOR_MAX || facets > FACETS_MAX {
             return Err(Damaged);
         }
-        let mark = |_| Ok(Mark { version: self.version()?, digest: self.digest()? });
-        let columns = (0..marks).map(mark).collect::<Result<_>>()?;
+        let facet = |_| Ok(Facet { version: self.version()?, digest: self.digest()? });
+        let columns = (0..facets).map(facet).collect::<Result<_>>()?;
         Ok(Entry { version, birth, vector, digest, columns })
     }
 
@@ -582,12 +582,12 @@ mod tests {
         let mut vector = Vector::default();
         vector.add(version(5, 1));
         vector.add(version(9, 2));
-        let entry = |digest, marks| Entry {
+        let entry = |digest, facets| Entry {
             version: version(9, 2),
             birth: Version::BASE,
             vector: vector.clone(),
             digest,
-            columns: vec![Mark { version: version(5, 1), digest: Digest(3) }; marks],
+            columns: vec![Facet { version: version(5, 1), digest: Digest(3) }; facets],
         };
         Changes {
             keys: Batch::new(keys(), columns),

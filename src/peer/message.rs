@@ -77,8 +77,8 @@ pub enum Preparing {
     Check(Vec<Asked>),
     /// A plan for what comes from there.
     Plan(Box<WireOrigin>, WireOptions, bool),
-    /// Captures tables.
-    Capture(Vec<TableName>),
+    /// Captures tables; of some of them it keeps facets of the columns.
+    Capture(Vec<TableName>, Vec<TableName>),
     /// What is captured.
     Captured,
     /// A text that tells whether something of these tables is another.

@@ -148,8 +148,8 @@ impl Endpoint for RemoteEndpoint {
         }
     }
 
-    async fn capture(&self, tables: &[TableName]) -> Result<Captured> {
-        match self.ask(Preparing::Capture(tables.to_vec())).await?.0 {
+    async fn capture(&self, tables: &[TableName], merged: &[TableName]) -> Result<Captured> {
+        match self.ask(Preparing::Capture(tables.to_vec(), merged.to_vec())).await?.0 {
             Prepared::Captured(captured) => self.named(captured.captured()?),
             _ => Err(self.senseless()),
         }
@@ -287,6 +287,7 @@ fn planned(table: WirePlan, filled: Vec<crate::model::Column>) -> Option<TablePl
         target,
         fill,
         key: table.key.map(|columns| Key { columns }),
+        matched: None,
         ddl: None,
         create: false,
         filter: table.filter,

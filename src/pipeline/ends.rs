@@ -13,13 +13,13 @@ use super::persist::{Claim, free, persist};
 use super::plan::{Origin, Plan, PlanOptions, check, matching_tables, plan_from};
 use super::run::{RunOptions, run};
 use crate::apply::Rejects;
-use crate::capture::reform;
+use crate::capture::install;
 use crate::endpoint::{
     Comparand, Comparison, End, Half, LocalComparand, LocalReceiver, LocalSender, Receiver, Route, Sender,
 };
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{BatchLimits, Table, TableName, text_digest};
-use crate::site::{Site, Watcher, install, lost, open};
+use crate::site::{Site, Watcher, faceted, lost, open};
 
 /// A site with the tables that it captures.
 #[derive(Debug, Clone)]
@@ -84,13 +84,15 @@ pub trait Endpoint: Send + Sync {
     /// The last number that the site has given out, once it is above `since` or one of these captured tables was written
     /// to; after `longest` in any case. With [`i64::MIN`] at once.
     async fn news(&self, tables: &[TableName], since: i64, longest: Duration) -> Result<i64>;
-    /// Captures these tables, besides those that are captured already.
-    async fn capture(&self, tables: &[TableName]) -> Result<Captured>;
+    /// Captures these tables, besides those that are captured already; of those that are `merged`, with facets of their
+    /// columns.
+    async fn capture(&self, tables: &[TableName], merged: &[TableName]) -> Result<Captured>;
     /// What is captured; it may go on under another name since.
     async fn captured(&self) -> Result<Captured>;
     /// The captured tables that cannot take part as they are, and why; none where nothing is captured yet.
     async fn lost(&self) -> Result<Vec<(TableName, Error)>>;
-    /// A text that is another one once something of these tables is: columns, keys, triggers, the table itself.
+    /// A text that is another one once something of these tables is: columns, keys, triggers, the table itself, whether
+    /// facets of its columns are kept.
     async fn forms(&self, tables: &[TableName]) -> Result<String>;
     /// The database, where it is at hand.
     fn database(&self) -> Option<&Arc<dyn Database>>;
@@ -220,12 +222,8 @@ impl Endpoint for LocalEndpoint {
         }
     }
 
-    async fn capture(&self, tables: &[TableName]) -> Result<Captured> {
-        let site = install(&self.database, tables).await?;
-        for reformed in &site.reformed {
-            reform(&site, reformed, self.database.target().await?.as_mut()).await?;
-        }
-        Ok(self.keep(site))
+    async fn capture(&self, tables: &[TableName], merged: &[TableName]) -> Result<Captured> {
+        Ok(self.keep(install(&self.database, tables, merged).await?))
     }
 
     async fn captured(&self) -> Result<Captured> {
@@ -245,7 +243,10 @@ impl Endpoint for LocalEndpoint {
         let described = self.database.describe_all(tables).await?;
         let objects = self.database.objects(tables).await?;
         let triggers = self.database.own_triggers().await?;
-        Ok(text_digest(&format!("{described:?} {objects:?} {triggers:?}")))
+        // A pair that was planned before does not keep them.
+        let faceted: Vec<TableName> =
+            faceted(&self.database).await?.into_iter().filter(|name| tables.contains(name)).collect();
+        Ok(text_digest(&format!("{described:?} {objects:?} {triggers:?} {faceted:?}")))
     }
 
     async fn lost(&self) -> Result<Vec<(TableName, Error)>> {

@@ -2,6 +2,7 @@
 
 use super::TableProgress;
 use super::load::without_misfits;
+use super::matched::merge_matched;
 use super::plan::{Mode, TablePlan};
 use super::run::{Context, QUIET, abandon};
 use crate::apply::{Retry, put, write_splitting};
@@ -23,9 +24,10 @@ pub(super) async fn merge(context: &Context, plan: &TablePlan, at: usize) -> Res
     let mut target = context.target.target().await?;
     target.begin(QUIET).await?;
     let mut tally = Tally::default();
-    let result = match &plan.key {
-        Some(key) => merge_keyed(context, plan, at, key, target.as_mut(), &mut tally).await,
-        None => merge_keyless(context, plan, at, target.as_mut(), &mut tally).await,
+    let result = match (&plan.matched, &plan.key) {
+        (Some(matched), _) => merge_matched(context, (plan, at), matched, target.as_mut(), &mut tally).await,
+        (None, Some(key)) => merge_keyed(context, plan, at, key, target.as_mut(), &mut tally).await,
+        (None, None) => merge_keyless(context, plan, at, target.as_mut(), &mut tally).await,
     };
     if let Err(e) = result {
         return Err(abandon(target.as_mut(), e).await);
@@ -42,14 +44,14 @@ pub(super) async fn merge(context: &Context, plan: &TablePlan, at: usize) -> Res
 
 /// What the open transaction has written.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     inserted: u64,
     updated: u64,
     deleted: u64,
 }
 
 impl Tally {
-    fn add(&mut self, mode: WriteMode, rows: u64) {
+    pub(super) fn add(&mut self, mode: WriteMode, rows: u64) {
         match mode {
             WriteMode::Insert => self.inserted += rows,
             WriteMode::Update => self.updated += rows,
@@ -68,7 +70,7 @@ fn request(context: &Context, plan: &TablePlan, at_source: bool, ordered: bool) 
     }
 }
 
-async fn read_source(context: &Context, plan: &TablePlan, ordered: bool) -> Result<Reading> {
+pub(super) async fn read_source(context: &Context, plan: &TablePlan, ordered: bool) -> Result<Reading> {
     let source = context.snapshot.source().await?;
     Ok(read(source, request(context, plan, true, ordered), Some(context.shape(plan)), context.options.stop.clone()))
 }
@@ -135,7 +137,7 @@ fn count_rows(unfit: &[(usize, usize, String)]) -> usize {
 }
 
 /// What was refused once more; what is refused even then goes to the rejects.
-async fn try_again(
+pub(super) async fn try_again(
     context: &Context,
     plan: &TablePlan,
     target: &mut dyn Target,
@@ -159,7 +161,7 @@ pub(crate) const fn is_flood(there: u64, deleted: u64) -> bool {
     there > FLOOD_ROWS_MIN && deleted * 2 > there
 }
 
-fn refuse_flood(context: &Context, plan: &TablePlan, there: u64, deleted: u64) -> Result<()> {
+pub(super) fn refuse_flood(context: &Context, plan: &TablePlan, there: u64, deleted: u64) -> Result<()> {
     if is_flood(there, deleted) && !context.options.force {
         return Err(Error::new(
             ErrorKind::Constraint,

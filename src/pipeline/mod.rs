@@ -6,6 +6,7 @@
 
 mod ends;
 mod load;
+mod matched;
 mod merge;
 mod owner;
 mod pair;

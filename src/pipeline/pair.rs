@@ -23,6 +23,8 @@ use crate::runtime::STEP;
 pub enum Preference {
     /// The higher version.
     Later,
+    /// Of each column the higher version.
+    Columns,
     /// The sync's source.
     Source,
     /// The sync's target.
@@ -90,12 +92,20 @@ pub struct PairOptions {
     pub conflict: Preference,
     /// Tables of which the sync says something else, by name at the source.
     pub tables: BTreeMap<String, TableTerms>,
-    /// How rows are settled that differ when the two meet for the first time. Not [`Preference::Later`].
+    /// How rows are settled that differ when the two meet for the first time: a side, or [`Preference::Manual`].
     pub first_run: Preference,
     /// Bounds of a batch.
     pub limits: BatchLimits,
     /// Asked to stop.
     pub stop: CancellationToken,
+}
+
+impl PairOptions {
+    /// What holds for a table, by its name at the source.
+    fn terms(&self, name: &TableName) -> TableTerms {
+        let all = TableTerms { conflict: self.conflict, one_row: false, stamp: Stamp::UpdatedAt };
+        self.tables.get(&name.to_string()).cloned().unwrap_or(all)
+    }
 }
 
 /// Both ends with all that they need in place.
@@ -404,7 +414,7 @@ async fn plan_both(source: &dyn Endpoint, target: &dyn Endpoint, options: &PairO
             noisy: None,
             refused: Vec::new(),
         };
-        let (from, to) = (source.capture(&[]).await?, target.capture(&[]).await?);
+        let (from, to) = (source.capture(&[], &[]).await?, target.capture(&[], &[]).await?);
         return Ok(Planned { there: nothing, back: None, from, to, refused });
     }
     if options.pull
@@ -416,8 +426,12 @@ async fn plan_both(source: &dyn Endpoint, target: &dyn Endpoint, options: &PairO
     let mut there = target.plan(&source.origin(&forward).await?, &forward, options.push).await?;
     refused.append(&mut there.refused);
     source.check(&mut there, false).await?;
-    let from = source.capture(&names(&there, |t| &t.source.name)).await?;
-    let to = target.capture(&names(&there, |t| &t.target.name)).await?;
+    let merges = |table: &&TablePlan| options.terms(&table.source.name).conflict == Preference::Columns;
+    let merged = |name: fn(&TablePlan) -> &TableName| -> Vec<TableName> {
+        there.tables.iter().filter(merges).map(|table| name(table).clone()).collect()
+    };
+    let from = source.capture(&names(&there, |t| &t.source.name), &merged(|t| &t.source.name)).await?;
+    let to = target.capture(&names(&there, |t| &t.target.name), &merged(|t| &t.target.name)).await?;
     if options.push {
         refuse(&mut there, &mut refused, |table| misfit((&from, &to), table, &options.plan.columns));
     }
@@ -606,13 +620,10 @@ fn names(plan: &Plan, name: impl Fn(&super::TablePlan) -> &TableName) -> Vec<Tab
 pub(super) fn route(from: &Captured, to: &Captured, plan: &Plan, options: &PairOptions, push: bool) -> (Route, Report) {
     // Seen from who takes in: the sync's source sends when it is pushed.
     let side = |sync_source: bool| if sync_source == push { Side::Incoming } else { Side::Local };
-    let terms = |name: &TableName| {
-        let all = TableTerms { conflict: options.conflict, one_row: false, stamp: Stamp::UpdatedAt };
-        options.tables.get(&name.to_string()).cloned().unwrap_or(all)
-    };
     let rule = |terms: &TableTerms| {
         let policy = match terms.conflict {
             Preference::Later => Policy::LastWriteWins,
+            Preference::Columns => Policy::MergeColumns,
             Preference::Source => Policy::Prefer(side(true)),
             Preference::Target => Policy::Prefer(side(false)),
             Preference::Manual => Policy::Manual,
@@ -624,7 +635,7 @@ pub(super) fn route(from: &Captured, to: &Captured, plan: &Plan, options: &PairO
         Preference::Source => FirstRun::Prefer(side(true)),
         Preference::Target => FirstRun::Prefer(side(false)),
         Preference::Keep => FirstRun::Prefer(Side::Local),
-        Preference::Later | Preference::Manual => FirstRun::Manual,
+        Preference::Later | Preference::Columns | Preference::Manual => FirstRun::Manual,
     };
     let mut report = Report::nothing();
     let mut tables = Vec::with_capacity(plan.tables.len());
@@ -633,7 +644,7 @@ pub(super) fn route(from: &Captured, to: &Captured, plan: &Plan, options: &PairO
         let (whole_from, whole_to) = (whole(from, &table.source), whole(to, &table.target));
         let name = if push { &table.source.name } else { &table.target.name };
         let ends = ((&*whole_from, &table.source), (&*whole_to, &table.target));
-        let terms = terms(name);
+        let terms = options.terms(name);
         let (source, target) = if push { (ends.0.1, ends.1.1) } else { (ends.1.1, ends.0.1) };
         let mapping = Mapping::new(ends.0, ends.1, table.fill.clone(), rule(&terms))
             .and_then(|mapping| Ok((mapping, terms.stamp.place(source, target)?)));

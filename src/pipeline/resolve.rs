@@ -16,7 +16,7 @@ use crate::endpoint::{
     Basis, Current, End, Keys, LocalReceiver, LocalSender, Mapping, Parcel, Place, Receiver, Route, Sender,
 };
 use crate::engine::{Error, ErrorKind, Result, WriteOptions};
-use crate::model::{Batch, Clock, Entry, TableName, Vector};
+use crate::model::{Batch, Clock, Digest, Entry, Facet, TableName, Vector};
 use crate::site::{Conflict, Site, key_id};
 
 /// Changes set aside that are looked through for one.
@@ -200,9 +200,11 @@ impl<'a> Seat<'a> {
             vector.join(&entry.vector);
         }
         vector.add(version);
+        let facet = Facet { version, digest: Digest::default() };
         Ok(Changes {
             keys,
-            entries: vec![Entry { version, birth, vector, digest: None, columns: Vec::new() }],
+            // The row is kept as a whole.
+            entries: vec![Entry { version, birth, vector, digest: None, columns: vec![facet; rows.columns().len()] }],
             row_of: vec![(rows.rows() > 0).then_some(0)],
             left: vec![false],
             rows,

@@ -362,7 +362,7 @@ async fn run_table(context: &Context, plan: &TablePlan, at: usize) -> Result<()>
     let progress = &context.progress.tables[at];
     if !progress.arrived.load(Ordering::Relaxed) {
         let empty = is_empty(context, &plan.target, plan.create && context.first_attempt).await?;
-        if empty && context.mode == Mode::Full {
+        if empty && context.mode == Mode::Full && plan.matched.is_none() {
             tracing::info!(target: STEP, "table {}: it is empty there, and is filled", plan.source.name);
             load::load(context, plan, at).await?;
         } else {

@@ -74,7 +74,17 @@ impl Endpoint for StampedEndpoint {
         Ok(since.saturating_add(1))
     }
 
-    async fn capture(&self, tables: &[TableName]) -> Result<Captured> {
+    async fn capture(&self, tables: &[TableName], merged: &[TableName]) -> Result<Captured> {
+        if let Some(table) = merged.first() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{table} of {} cannot be merged column by column: capture: timestamp does not say which columns were \
+                     written; write capture: trigger or another conflict policy",
+                    self.label()
+                ),
+            ));
+        }
         let described = self.database.describe_all(tables).await?;
         // The same in each run, and another for each sync and database: what its cursors are kept by.
         let id = Site::stamped(&format!("{} {}", self.sync, self.database.identity().await?));

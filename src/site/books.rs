@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::facets::Faceted;
 use crate::engine::{ChangeLog, Database, Logged};
 use crate::model::{Column, ColumnDef, Key, LogicalType, Table, TableName, Version};
 
@@ -101,6 +102,8 @@ impl Books {
                     // A digest of the statements that put its log and triggers in place.
                     filled("made", NAME),
                     filled("emptied", NUMBER),
+                    // Whether its versions keep facets of the columns: a digest of these, once all rows have theirs.
+                    filled("facets", NAME),
                 ],
                 1,
             ),
@@ -184,8 +187,10 @@ pub struct Book {
     pub logged: Logged,
     /// Where writes to it are noted.
     pub log: ChangeLog,
-    /// The entries of its rows: the key's columns, then version, birth, vector, digest, seq.
+    /// The entries of its rows: the key's columns, then version, birth, vector, digest, seq, facets.
     pub versions: Arc<Table>,
+    /// Where facets of its columns are kept: those that make its content.
+    pub facets: Option<Vec<Faceted>>,
     /// The key's columns alone.
     pub keys: Arc<Table>,
 }
@@ -215,6 +220,7 @@ impl Book {
             filled("_rowferry_vector", BYTES),
             ColumnDef::new("_rowferry_digest", bytes(16)),
             filled("_rowferry_seq", NUMBER),
+            ColumnDef::new("_rowferry_columns", BYTES),
         ]);
         let mut versions = (*own(database, &format!("_rowferry_versions_{}", logged.n), columns, width)).clone();
         versions.name.schema.clone_from(&logged.table.name.schema);
@@ -226,7 +232,15 @@ impl Book {
             native: None,
         });
         let keys = Arc::new(logged.table.project(&logged.key.columns));
-        Self { logged, log, versions: Arc::new(versions), keys }
+        Self { logged, log, versions: Arc::new(versions), facets: None, keys }
+    }
+
+    /// The same, with facets of its columns.
+    #[must_use]
+    pub fn with_facets(mut self) -> Self {
+        let content = self.logged.table.columns.iter().filter(|column| !column.generated);
+        self.facets = Some(content.map(Faceted::of).collect());
+        self
     }
 
     /// Number of key columns; they come first in `versions` and in `keys`.

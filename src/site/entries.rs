@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Book;
+use super::{Book, facets};
 use crate::engine::{Error, ErrorKind, Lookup, Result, RowLock};
-use crate::model::{Batch, Cell, Column, Digest, Entry, Vector, Version, row_digest};
+use crate::model::{Batch, Cell, Column, Digest, Entry, Facet, Vector, Version, row_digest};
 
 /// A key as the digest of its values: what maps are built by.
 pub type KeyId = Digest;
@@ -70,10 +70,19 @@ pub fn decode(book: &Book, batch: &Batch, row: usize) -> Result<Known> {
     };
     let Cell::Int(seq) = batch.cell(row, at + 4) else { return Err(damaged()) };
     let vector = Vector::from_bytes(bytes(at + 2)?).map_err(|_| damaged())?;
-    Ok(Known {
-        entry: Entry { version: version(at)?, birth: version(at + 1)?, vector, digest, columns: Vec::new() },
-        seq,
-    })
+    let (version, birth) = (version(at)?, version(at + 1)?);
+    let columns = match (&book.facets, batch.cell(row, at + 5)) {
+        (Some(columns), Cell::Bytes(facets)) if digest.is_some() => {
+            facets::from_bytes(columns, facets).map_err(|_| damaged())?
+        }
+        // Its version was given before facets were kept: it is of the whole row.
+        (Some(columns), _) if digest.is_some() => {
+            let version = if version.is_base() { Version::BASE } else { version };
+            vec![Facet { version, digest: Digest::default() }; columns.len()]
+        }
+        _ => Vec::new(),
+    };
+    Ok(Known { entry: Entry { version, birth, vector, digest, columns }, seq })
 }
 
 /// Rows of the versions table, to be written.
@@ -95,7 +104,7 @@ impl Entries {
         for column in 0..at {
             self.columns[column].push_cell(keys.cell(row, column));
         }
-        let Entry { version, birth, vector, digest, columns: _ } = &known.entry;
+        let Entry { version, birth, vector, digest, columns } = &known.entry;
         self.columns[at].push_bytes(&version.to_bytes());
         self.columns[at + 1].push_bytes(&birth.to_bytes());
         self.columns[at + 2].push_bytes(&vector.to_bytes());
@@ -104,6 +113,12 @@ impl Entries {
             None => self.columns[at + 3].push_null(),
         }
         self.columns[at + 4].push_int(known.seq);
+        match &self.book.facets {
+            Some(kept) if digest.is_some() && columns.len() == kept.len() => {
+                self.columns[at + 5].push_bytes(&facets::to_bytes(kept, columns));
+            }
+            _ => self.columns[at + 5].push_null(),
+        }
     }
 
     /// As a batch.

@@ -13,6 +13,8 @@ use crate::runtime::{Backoff, random};
 
 /// More tables than this are not logged in one database.
 pub(super) const TABLES_MAX: usize = 100_000;
+/// The place in the list of logged tables of what is noted of their facets.
+pub(super) const FACETS: usize = 5;
 /// About fifteen seconds.
 const LOCK_TRIES: u32 = 34;
 
@@ -47,7 +49,8 @@ pub async fn open(database: &Arc<dyn Database>) -> Result<Option<Site>> {
         }
     }
     logged.sort_by_key(|table| table.n);
-    Ok(Some(Site { lost, ..assemble(database, row, books, logged)? }))
+    let site = assemble(database, row, books, logged)?.with_facets(&faceted_in(&listed)?.into_keys().collect());
+    Ok(Some(Site { lost, ..site }))
 }
 
 /// The captured tables that cannot take part as they are, and why; none where capture is not installed, or only being so.
@@ -55,15 +58,7 @@ pub async fn open(database: &Arc<dyn Database>) -> Result<Option<Site>> {
 /// # Errors
 /// What the database says.
 pub async fn lost(database: &Arc<dyn Database>) -> Result<Vec<(TableName, Error)>> {
-    let books = Books::new(database.as_ref());
-    if database.describe(&books.tables.name).await?.is_none() {
-        return Ok(Vec::new());
-    }
-    let mut target = database.target().await?;
-    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
-    let listed = target.scan(&books.tables, None, TABLES_MAX).await;
-    target.rollback().await?;
-    let listed = listed?;
+    let Some(listed) = list(database, &Books::new(database.as_ref())).await? else { return Ok(Vec::new()) };
     let (numbers, names): (Vec<u32>, Vec<TableName>) =
         (0..listed.rows()).map(|at| listed_table(&listed, at)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let tables = database.describe_all(&names).await?;
@@ -73,6 +68,33 @@ pub async fn lost(database: &Arc<dyn Database>) -> Result<Vec<(TableName, Error)
         Some((name, table.err()?))
     };
     Ok(numbers.into_iter().zip(names).zip(tables).filter_map(fault).collect())
+}
+
+/// The captured tables of whose columns facets are kept; none where capture is not installed, or only being so.
+///
+/// # Errors
+/// What the database says.
+pub async fn faceted(database: &Arc<dyn Database>) -> Result<BTreeSet<TableName>> {
+    let listed = list(database, &Books::new(database.as_ref())).await?;
+    listed.map_or_else(|| Ok(BTreeSet::new()), |listed| Ok(faceted_in(&listed)?.into_values().collect()))
+}
+
+/// Those of a list, by number.
+fn faceted_in(listed: &Batch) -> Result<BTreeMap<u32, TableName>> {
+    let kept = (0..listed.rows()).filter(|&at| listed.cell(at, FACETS) != Cell::Bytes(b""));
+    kept.map(|at| listed_table(listed, at)).collect()
+}
+
+/// The list of captured tables.
+async fn list(database: &Arc<dyn Database>, books: &Books) -> Result<Option<Batch>> {
+    if database.describe(&books.tables.name).await?.is_none() {
+        return Ok(None);
+    }
+    let mut target = database.target().await?;
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let listed = target.scan(&books.tables, None, TABLES_MAX).await;
+    target.rollback().await?;
+    listed.map(Some)
 }
 
 /// A missing table is an error and never an empty one.
@@ -138,7 +160,8 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
     add_tables(database, &mut logged, &wanted, taken).await?;
     let there = database.own_triggers().await?;
     let row = SiteRow { id: site.id.id, epoch: site.id.epoch.into(), seq: 0, format: FORMAT };
-    site = Site { lost, ..assemble(database, row, books, logged)? };
+    let faceted = site.tables.iter().filter(|book| book.facets.is_some()).map(|book| book.logged.n).collect();
+    site = Site { lost, ..assemble(database, row, books, logged)?.with_facets(&faceted) };
     let kept = kept_forms(target.as_mut(), &site.books).await?;
     let names: Vec<TableName> = site.tables.iter().map(|book| book.logged.table.name.clone()).collect();
     let mut now: Vec<Form> = forms_of(database.as_ref(), &site.tables, &names).await?;
@@ -180,7 +203,7 @@ pub async fn install(database: &Arc<dyn Database>, tables: &[TableName]) -> Resu
             target.begin(WriteOptions::default()).await?;
             let listed = listing(&site.books, &book.logged, &made);
             if before.is_some() {
-                // When it was last emptied stays.
+                // When it was last emptied stays, and what is noted of its facets.
                 let part = Arc::new(site.books.tables.project(&[0, 1, 2, 3]));
                 let columns = listed.columns()[..4].to_vec();
                 target.write(WriteMode::Update, &Batch::new(part, columns)).await?;
@@ -315,7 +338,7 @@ pub async fn remove(database: &Arc<dyn Database>) -> Result<Vec<TableName>> {
     let _lock = lock(database).await?;
     let books = Books::new(database.as_ref());
     let mut target = database.target().await?;
-    let mut logged = listed(database, target.as_mut(), &books).await?;
+    let mut logged = listed(database, &books).await?;
     let names = logged.iter().map(|l| l.table.name.clone()).collect();
     // One that is not listed yet was being made.
     let next = logged.iter().map(|l| l.n).max().unwrap_or(0) + 1;
@@ -345,13 +368,8 @@ pub async fn remove(database: &Arc<dyn Database>) -> Result<Vec<TableName>> {
 }
 
 /// The tables that are listed as logged; of one that is gone, as much as its removal needs.
-async fn listed(database: &Arc<dyn Database>, target: &mut dyn Target, books: &Books) -> Result<Vec<Logged>> {
-    if database.describe(&books.tables.name).await?.is_none() {
-        return Ok(Vec::new());
-    }
-    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
-    let rows = target.scan(&books.tables, None, TABLES_MAX).await?;
-    target.rollback().await?;
+async fn listed(database: &Arc<dyn Database>, books: &Books) -> Result<Vec<Logged>> {
+    let Some(rows) = list(database, books).await? else { return Ok(Vec::new()) };
     let mut logged = Vec::with_capacity(rows.rows());
     for at in 0..rows.rows() {
         let (n, name) = listed_table(&rows, at)?;
@@ -445,12 +463,13 @@ async fn listing_of(target: &mut dyn Target, books: &Books) -> Result<BTreeMap<u
 }
 
 fn listing(books: &Books, logged: &Logged, made: &str) -> Batch {
-    let mut columns = vec![Column::default(); 5];
-    columns[4].push_int(0);
+    let mut columns = vec![Column::default(); 6];
     columns[0].push_int(logged.n.into());
     columns[1].push_bytes(logged.table.name.schema.as_bytes());
     columns[2].push_bytes(logged.table.name.name.as_bytes());
     columns[3].push_bytes(made.as_bytes());
+    columns[4].push_int(0);
+    columns[FACETS].push_bytes(b"");
     Batch::new(books.tables.clone(), columns)
 }
 

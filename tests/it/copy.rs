@@ -429,7 +429,7 @@ fn several_connections_read_a_large_table_that_comes_slowly() {
         "CREATE TABLE large (id int PRIMARY KEY, pad text NOT NULL); ALTER TABLE large ALTER pad SET STORAGE EXTERNAL; \
          INSERT INTO large SELECT i, repeat('x', 700000) FROM generate_series(1, 200) i; \
          CREATE ROLE {reader} LOGIN; GRANT SELECT ON large TO {reader}; \
-         ALTER TABLE large ENABLE ROW LEVEL SECURITY; CREATE POLICY slow ON large USING (pg_sleep(0.02) IS NOT NULL)"
+         ALTER TABLE large ENABLE ROW LEVEL SECURITY; CREATE POLICY slow ON large USING (pg_sleep(0.04) IS NOT NULL)"
     ));
     let url = source.url().replace("postgres@", &format!("{reader}@")) + "?options=-c%20row_security=on";
     let mut running = start(&["copy", &url, target.url()]);

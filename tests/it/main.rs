@@ -18,6 +18,8 @@ mod faults;
 mod http;
 mod killed;
 mod mapping;
+mod matched;
+mod merged;
 mod names;
 mod output;
 mod parcels;

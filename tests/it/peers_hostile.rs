@@ -117,7 +117,7 @@ fn what_a_peer_tells_of_a_table_is_no_sql() {
             let options = PlanOptions { create: true, renamed, ..PlanOptions::default() };
             let plan = about(Preparing::Plan(Box::new(told), WireOptions::of(&options), true));
             assert_eq!(ask(&node, path::PREPARE, &plan).status, 403, "{:?} {name}", db.engine());
-            let capture = about(Preparing::Capture(vec![TableName::new(name)]));
+            let capture = about(Preparing::Capture(vec![TableName::new(name)], Vec::new()));
             assert_eq!(ask(&node, path::PREPARE, &capture).status, 403, "{:?} {name}", db.engine());
             let read = Asked { table: TableName::new(name), columns: vec!["id".to_owned()], filter: None };
             let check = about(Preparing::Check(vec![read]));
@@ -169,7 +169,8 @@ fn an_end_opens_only_as_the_key_and_the_catalogue_say() {
         );
         let folder = tempfile::tempdir().unwrap();
         let node = at(folder.path(), &db, "tables: { main: [loot] }");
-        let captured = prepared(&ask(&node, path::PREPARE, &about(Preparing::Capture(vec![TableName::new("loot")]))));
+        let capture = Preparing::Capture(vec![TableName::new("loot")], Vec::new());
+        let captured = prepared(&ask(&node, path::PREPARE, &about(capture)));
         let Prepared::Captured(captured) = captured else { panic!("{captured:?}") };
         let captured = captured.captured().unwrap();
         assert_eq!(captured.tables.len(), 1);

@@ -1,7 +1,9 @@
 //! Two databases that both hold rows meet for the first time.
 
-use crate::conflict::{Decision, FirstRun, Folded, Origin, Relation, Side, Standing, Written, first_run, fold};
-use crate::model::{Clock, Digest, Entry, Site, Version};
+use crate::conflict::{
+    Decision, FirstRun, Folded, Origin, Policy, Relation, Rule, Side, Standing, Written, decide, first_run, fold,
+};
+use crate::model::{Clock, Digest, Entry, Facet, Site, Version};
 
 const ORIGIN: Origin = Origin { site: Site { id: 1, epoch: 0 }, now: 1_000, floor: Clock::ZERO };
 
@@ -87,6 +89,30 @@ fn under_manual_both_stay_with_versions_that_do_not_know_each_other() {
     assert!(open.entry.version > Version::BASE && !written.vector.holds(open.entry.version));
     let open = meet((&written, None), (&ours, None), FirstRun::Manual);
     assert!(!open.changed, "it has a version already");
+}
+
+/// Where columns are merged, the later versions of two rows that nobody has settled do not mix what nobody wrote.
+#[test]
+fn columns_that_nobody_wrote_go_with_the_row_that_won() {
+    let faceted = |entry: Entry, columns: [(Version, u128); 2]| {
+        let columns = columns.map(|(version, digest)| Facet { version, digest: Digest(digest) });
+        Entry { columns: columns.to_vec(), ..entry }
+    };
+    let written = upon(&base(1), 2, Some(2));
+    let written = faceted(written.clone(), [(written.version, 9), (Version::BASE, 1)]);
+    let plain = faceted(base(3), [(Version::BASE, 0), (Version::BASE, 3)]);
+    let settled = meet((&plain, None), (&written, None), FirstRun::Prefer(Side::Incoming));
+    assert_eq!((settled.row, settled.entry.version), (Side::Incoming, written.version));
+    assert!(settled.entry.columns.iter().all(|facet| facet.version == written.version), "both are the winner's");
+    let open = meet((&plain, None), (&written, None), FirstRun::Manual);
+    assert!(open.entry.columns.iter().all(|facet| facet.version == open.entry.version));
+    // A third that has the plain row takes the winner whole, and does not give its own columns back.
+    let rule = Rule { policy: Policy::MergeColumns, generated_keys: false };
+    let taken = decide(Some(&plain), &written, rule, &ORIGIN);
+    assert_eq!((taken.relation, taken.row, taken.columns.clone()), (Relation::Newer, Side::Incoming, None));
+    let kept = decide(Some(&written), &plain, rule, &ORIGIN);
+    assert_eq!((kept.relation, kept.row, kept.columns), (Relation::Known, Side::Local, None));
+    assert_eq!(taken.entry.columns, kept.entry.columns);
 }
 
 /// Three databases in a row become a ring while a change is under way: that is no difference of the first run.

@@ -7,7 +7,7 @@ use super::digest::Map;
 use super::lane::{Row, SITES, Settling, WALL, digest, origin};
 use super::rules::Rules;
 use crate::conflict::{Decision, Folded, Policy, Relation, Rule, Side, Written};
-use crate::model::{Digest, Entry, Mark, Version};
+use crate::model::{Digest, Entry, Facet, Version};
 
 /// An entry by its number.
 pub(super) type Number = u32;
@@ -66,10 +66,10 @@ impl<'a> Judge<'a> {
         self.entries.borrow().0[usize::try_from(number).expect("a place")].clone()
     }
 
-    /// The entry of a row that nobody has written since capture began. Where columns are merged it has its marks.
+    /// The entry of a row that nobody has written since capture began. Where columns are merged it has its facets.
     pub(super) fn base(&self, row: Row) -> Option<Number> {
-        let mark = |digest| Mark { version: Version::BASE, digest };
-        let columns = self.columns(row).into_iter().map(mark).collect();
+        let facet = |digest| Facet { version: Version::BASE, digest };
+        let columns = self.columns(row).into_iter().map(facet).collect();
         digest(row).map(|whole| self.number(&Entry { columns, ..Entry::base(whole) }))
     }
 

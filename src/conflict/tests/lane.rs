@@ -201,7 +201,7 @@ impl Lane {
     /// A row that stands at all sites since before capture, or none.
     pub(super) fn new(row: Row, judge: &Judge) -> Self {
         let truth = Truth { seen: 0, current: BASE, columns: [BASE; 2] };
-        // Where columns are merged, a row has its marks since capture was installed.
+        // Where columns are merged, a row has its facets since capture was installed.
         let entry = judge.base(row).filter(|_| judge.settling == Settling::Columns);
         let spot = Spot { row, entry, log: None, before: row, truth };
         Self { spots: [spot; SITES], waiting: 0, history: History::default(), kept: None, has_kept: false }

@@ -3,6 +3,7 @@
 mod digest;
 mod explore;
 mod first_run;
+mod fold;
 mod judge;
 mod lane;
 mod part;

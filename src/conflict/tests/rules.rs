@@ -78,9 +78,9 @@ pub(super) enum Broken {
     ColumnsOfTheKnownLeftOut,
     /// The columns of whichever is newer stand.
     ColumnsOfTheNewer,
-    /// An update marks the columns that it left as they were.
-    AllColumnsMarked,
-    /// A new mark has seen nothing but itself.
+    /// An update counts as a write also to the columns that it left as they were.
+    AllColumnsWritten,
+    /// A new facet has seen nothing but itself.
     ColumnsForgetVector,
 }
 
@@ -89,7 +89,7 @@ pub(super) const BROKEN_MERGES: [Broken; 9] = [
     Broken::RowsNotColumns,
     Broken::ColumnsOfTheKnownLeftOut,
     Broken::ColumnsOfTheNewer,
-    Broken::AllColumnsMarked,
+    Broken::AllColumnsWritten,
     Broken::ColumnsForgetVector,
     Broken::NoJoinWhenKnown,
     Broken::NoJoinAfterConflict,
@@ -138,8 +138,8 @@ impl Rules for Broken {
                 entry.vector.add(entry.version);
                 Folded::New(entry)
             }
-            (Self::AllColumnsMarked, Folded::New(mut entry)) => {
-                entry.columns.iter_mut().for_each(|mark| mark.version = entry.version);
+            (Self::AllColumnsWritten, Folded::New(mut entry)) => {
+                entry.columns.iter_mut().for_each(|facet| facet.version = entry.version);
                 Folded::New(entry)
             }
             (Self::FoldForgetsVector | Self::ColumnsForgetVector, Folded::New(entry)) => Folded::New(alone(entry)),

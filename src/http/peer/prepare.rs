@@ -37,7 +37,7 @@ pub(in super::super) async fn prepare(call: Call) -> Reply {
             plan = made;
             prepared
         }
-        Preparing::Capture(tables) => here.capture(tables).await?,
+        Preparing::Capture(tables, merged) => here.capture(tables, merged).await?,
         Preparing::Captured => here.told(LocalEndpoint::new(&database, &call.node.stop).captured().await),
         Preparing::Forms(tables) => here.forms(tables).await?,
         Preparing::News(tables, since, wait) => here.news(tables, since, wait).await?,
@@ -160,11 +160,11 @@ impl Here<'_> {
         })
     }
 
-    async fn capture(&self, tables: Vec<TableName>) -> Answered<Prepared> {
-        for table in &tables {
+    async fn capture(&self, tables: Vec<TableName>, merged: Vec<TableName>) -> Answered<Prepared> {
+        for table in tables.iter().chain(&merged) {
             must_open(self.access, self.name, table)?;
         }
-        Ok(self.told(self.endpoint().capture(&tables).await))
+        Ok(self.told(self.endpoint().capture(&tables, &merged).await))
     }
 
     async fn forms(&self, tables: Vec<TableName>) -> Answered<Prepared> {

@@ -16,11 +16,11 @@ use crate::model::{BatchLimits, ColumnDef, Key, Shift, Table, TableName, Zone};
 use crate::runtime::STEP;
 
 pub use columns::ColumnChoice;
-pub use pair::{agree_on_key, paired};
+pub use pair::{Matched, agree_on_key, paired};
 pub use select::{exact_pattern, matches_pattern, matching_tables, not_a_table, select_tables};
 
 use columns::Chosen;
-use pair::{pair_columns, refuse_lacking};
+use pair::{match_by, pair_columns, refuse_lacking};
 use parents::{Parents, parents};
 use select::{one, refuse_idle, sort_parents_first};
 use shape::{Wanted, missing_parts, plain, refuse_names, refuse_twins};
@@ -56,6 +56,8 @@ pub struct PlanOptions {
     pub renamed: BTreeMap<String, TableName>,
     /// Columns by name at the source, of tables that do not take part with all.
     pub columns: BTreeMap<String, ColumnChoice>,
+    /// Columns by which rows are matched instead of a key, by name at the source.
+    pub matched: BTreeMap<String, Vec<String>>,
     /// Whether rows are counted, which takes a read of each table or of an index.
     pub count: bool,
     /// Whether the plan is one of many for an arrangement that lasts, while tables change: one that does not fit is left
@@ -76,6 +78,8 @@ pub struct TablePlan {
     pub fill: Fill,
     /// The key rows are told apart by, the same positions on both sides; `None`: by whole rows.
     pub key: Option<Key>,
+    /// Where rows are matched by other columns.
+    pub matched: Option<Matched>,
     /// How the table is made where it is missing, or what is missing of it after an interrupted run.
     pub ddl: Option<TableDdl>,
     /// The table at the target with all keys and indexes that it has in the end.
@@ -269,8 +273,9 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
         let plan = match taken.get(&name) {
             Some(what) => Err(in_the_way(target, &name, what)),
             None => Chosen::new(table, &options.columns).and_then(|chosen| {
+                let matched = options.matched.get(&chosen.table.name.to_string()).map(Vec::as_slice);
                 let terms = (options.create, options.lasting, ends, &source.zone, &mut parents);
-                plan_table(target, &chosen, &name, existing, &ours, terms)
+                plan_table(target, &chosen, (&name, matched), existing, &ours, terms)
             }),
         };
         let mut plan = match plan {
@@ -393,7 +398,7 @@ pub fn name_at(same_product: bool, name: &TableName) -> TableName {
 fn plan_table(
     target: &dyn Database,
     chosen: &Chosen,
-    name: &TableName,
+    (name, matched): (&TableName, Option<&[String]>),
     existing: Option<Table>,
     ours: &BTreeSet<String>,
     (may_create, lasting, ends, zone, parents): (bool, bool, Ends, &Zone, &mut Parents),
@@ -431,7 +436,11 @@ fn plan_table(
     let filled = chosen.filled(target, &have)?;
     notes.extend(filled.iter().map(|(column, _)| format!("{} of new rows is filled with a constant", column.name)));
     let sent = chosen.there.project(&(0..source.columns.len()).collect::<Vec<_>>());
-    let pairs = pair_columns(target.label(), &sent, &have, (&chosen.may_wait(lasting), &mut notes))?;
+    let mut pairs = pair_columns(target.label(), &sent, &have, (&chosen.may_wait(lasting), &mut notes))?;
+    let matched = match matched {
+        Some(columns) => Some(match_by(target.label(), columns, source, &have, &mut pairs, &mut notes)?),
+        None => None,
+    };
     refuse_lacking(&have, &pairs, &filled)?;
     let (from, to): (Vec<usize>, Vec<usize>) = pairs.into_iter().unzip();
     let (mut from_table, mut to_table) = (source.project(&from), have.project(&to));
@@ -440,8 +449,8 @@ fn plan_table(
         to_table.primary_key.clone_from(&wanted.project(&to).primary_key);
         to_table.indexes = wanted.project(&to).indexes;
     }
-    let key = agree_on_key(&mut from_table, &mut to_table);
-    if key.is_none() {
+    let key = if matched.is_some() { None } else { agree_on_key(&mut from_table, &mut to_table) };
+    if key.is_none() && matched.is_none() {
         notes.push("no common key: rows are told apart by all their columns, and counted".into());
     }
     let mapped = from_table
@@ -468,6 +477,7 @@ fn plan_table(
         target: Arc::new(to_table),
         whole: Arc::new(have),
         key,
+        matched,
         ddl,
         finished: Arc::new(wanted),
         create,

@@ -94,6 +94,56 @@ pub(super) fn pair_columns(
     Ok(pairs)
 }
 
+/// Other columns than a key by which rows of two tables are matched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matched {
+    /// Their places among the columns that are sent.
+    pub key: Vec<usize>,
+    /// The places of the target's own key in the whole table there.
+    pub own: Vec<usize>,
+}
+
+/// Matches rows by these columns of the source. What the target itself puts into the rest of its key stays its own.
+pub(super) fn match_by(
+    target: &str,
+    columns: &[String],
+    source: &Table,
+    have: &Table,
+    pairs: &mut Vec<(usize, usize)>,
+    notes: &mut Vec<String>,
+) -> Result<Matched> {
+    let known: Vec<&str> = source.columns.iter().map(|c| c.name.as_str()).collect();
+    let at = |name: &String| {
+        source.column(name).ok_or_else(|| {
+            let hint = nearest(name, &known);
+            let sentence = format!("{} has no column '{name}' to match rows by, or it is left out{hint}", source.name);
+            Error::new(ErrorKind::SchemaMismatch, sentence)
+        })
+    };
+    let wanted = columns.iter().map(at).collect::<Result<Vec<usize>>>()?;
+    let own = have.row_key().ok_or_else(|| {
+        Error::new(
+            ErrorKind::SchemaMismatch,
+            format!(
+                "{} of {target} has no key that is never NULL, by which a row that matches could be changed; give it a \
+                 primary key",
+                have.name
+            ),
+        )
+    })?;
+    pairs.retain(|(from, there)| {
+        let column = &have.columns[*there];
+        let gives = column.identity.is_some() || column.default.is_some();
+        let kept = wanted.contains(from) || !own.columns.contains(there) || !gives;
+        if !kept {
+            notes.push(format!("{} stays the target's own: rows are matched by {}", column.name, columns.join(", ")));
+        }
+        kept
+    });
+    let place = |at: &usize| pairs.iter().position(|(from, _)| from == at);
+    Ok(Matched { key: wanted.iter().filter_map(place).collect(), own: own.columns })
+}
+
 /// Refuses a target whose new rows would lack a value.
 pub(super) fn refuse_lacking(have: &Table, pairs: &[(usize, usize)], filled: &[(ColumnDef, Column)]) -> Result<()> {
     for (there, column) in have.columns.iter().enumerate() {

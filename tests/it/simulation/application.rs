@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rowferry::engine::{ErrorKind, Result, RowLock, Target, WriteMode, WriteOptions};
 
 use super::node::{Node, ROWS_MAX, Row, batch, row_of};
-use super::oracle::{Place, Written};
-use super::scenario::Write;
+use super::oracle::{Place, Written, second};
+use super::scenario::{Shape, Write};
 
 /// One transaction of an application.
 pub struct Application<'a> {
@@ -29,6 +29,10 @@ impl<'a> Application<'a> {
         self.target.commit().await?;
         // A row that came and went was never there.
         self.written.retain(|w| w.found.is_some() || w.left.is_some() || w.emptied);
+        if self.node.shape == Shape::Merged {
+            // A column that was left as it was is not written.
+            self.written.retain(|w| w.found != w.left || w.whole);
+        }
         Ok(self.written)
     }
 
@@ -44,17 +48,25 @@ impl<'a> Application<'a> {
         if !self.node.captures(place.0).await? {
             return Ok(());
         }
-        let name = |row: Option<&Row>| row.map(|row| row.note.clone());
-        match self.written.iter_mut().find(|w| w.place == place) {
-            Some(written) => written.left = name(left),
-            None => self.written.push(Written {
-                site: self.node.at,
-                place,
-                found: name(found),
-                left: name(left),
-                emptied: false,
-                undone: false,
-            }),
+        let shape = self.node.shape;
+        let names = |row: Option<&Row>| row.map(|row| row.names(shape));
+        let (found, left) = (names(found), names(left));
+        let whole = shape == Shape::Merged && found.is_some() && !self.node.is_known(place.1).await?;
+        let width = if shape == Shape::Merged { 2 } else { 1 };
+        for (at, place) in [place, second(place)].into_iter().enumerate().take(width) {
+            let name = |names: &Option<Vec<String>>| names.as_ref().map(|names| names[at].clone());
+            match self.written.iter_mut().find(|w| w.place == place) {
+                Some(written) => written.left = name(&left),
+                None => self.written.push(Written {
+                    site: self.node.at,
+                    place,
+                    found: name(&found),
+                    left: name(&left),
+                    emptied: false,
+                    undone: false,
+                    whole,
+                }),
+            }
         }
         Ok(())
     }
@@ -65,6 +77,21 @@ impl<'a> Application<'a> {
         let mode = if found.is_some() { WriteMode::Update } else { WriteMode::Insert };
         self.target.write(mode, &batch(&self.node.tables[table], key, Some(&row))).await?;
         self.note((table, key), found.as_ref(), Some(&row)).await
+    }
+
+    /// A value that no other write has.
+    fn unique(&self) -> i64 {
+        let (transaction, operation) = self.name.split_once('.').expect("a write has a name");
+        transaction.parse::<i64>().unwrap() * 100 + operation.parse::<i64>().unwrap()
+    }
+
+    /// The column in the middle alone.
+    async fn change_middle(&mut self, table: usize, key: i64) -> Result<()> {
+        let Some(found) = self.row(table, key).await? else { return Ok(()) };
+        let part = Arc::new(self.node.tables[table].project(&[0, 1]));
+        let row = Row { middle: Some(self.unique()), ..found.clone() };
+        self.target.write(WriteMode::Update, &batch(&part, key, Some(&row))).await?;
+        self.note((table, key), Some(&found), Some(&row)).await
     }
 
     /// The note alone.
@@ -95,7 +122,8 @@ impl<'a> Application<'a> {
         for key in own {
             self.note((table, key), None, None).await?;
         }
-        self.written.iter_mut().filter(|w| w.place.0 == table).for_each(|w| w.emptied = true);
+        let of_table = |w: &&mut Written| w.place.0 == table || w.place.0 == second((table, 0)).0;
+        self.written.iter_mut().filter(of_table).for_each(|w| w.emptied = true);
         Ok(())
     }
 
@@ -119,6 +147,9 @@ impl<'a> Application<'a> {
 
     /// What the column in the middle may hold.
     async fn middle(&mut self, table: usize, value: i64) -> Result<Option<i64>> {
+        if self.node.shape == Shape::Merged {
+            return Ok(Some(self.unique()));
+        }
         let family = self.node.tables.len() > 1;
         let there = !family || table == 1 && self.row(0, value).await?.is_some();
         Ok(there.then_some(value))
@@ -150,6 +181,7 @@ impl<'a> Application<'a> {
                 self.put(table, key, middle).await?;
             }
             Write::Partial(key) => self.touch(table, key).await?,
+            Write::Middle(key) => self.change_middle(table, key).await?,
             Write::Same(key) => {
                 if let Some(found) = self.row(table, key).await? {
                     self.target.write(WriteMode::Update, &batch(&self.node.tables[table], key, Some(&found))).await?;
@@ -166,7 +198,11 @@ impl<'a> Application<'a> {
             Write::Move(from, to) if self.row(table, to).await?.is_none() => {
                 let moved = self.row(table, from).await?;
                 if self.delete(table, from).await? {
-                    self.put(table, to, moved.and_then(|row| row.middle)).await?;
+                    let middle = match self.node.shape {
+                        Shape::Merged => Some(self.unique()),
+                        _ => moved.and_then(|row| row.middle),
+                    };
+                    self.put(table, to, middle).await?;
                 }
             }
             Write::Swap(one, two) if one != two => {

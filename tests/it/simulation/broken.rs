@@ -39,6 +39,10 @@ pub enum Broken {
     ClockNotRaised,
     /// A version does not say in which epoch of its site it was given.
     NoEpoch,
+    /// Who wrote which column is not kept.
+    NoFacets,
+    /// A row that is merged keeps the facets that its columns had.
+    FacetsNotJoined,
 }
 
 /// Each with a seed that shows it. One that shows it no more is looked for anew by
@@ -50,7 +54,7 @@ pub const ALL: [(Broken, u64); 14] = [
     (Broken::NoNumberForANoOp, 8),
     (Broken::FeedsUnfoldedKeys, 1604),
     (Broken::VectorsNotJoined, 0),
-    (Broken::CursorOutsideTheTransaction, 476),
+    (Broken::CursorOutsideTheTransaction, 566),
     (Broken::LabelIgnored, 0),
     (Broken::OwnLinesKept, 0),
     (Broken::TombstonesPurgedEarly, 0),
@@ -59,6 +63,10 @@ pub const ALL: [(Broken, u64); 14] = [
     (Broken::ClockNotRaised, 0),
     (Broken::NoEpoch, 136),
 ];
+
+/// Those that show where rows are merged column by column.
+pub const MERGED: [(Broken, u64); 3] =
+    [(Broken::NoFacets, 402), (Broken::FacetsNotJoined, 0), (Broken::VectorsNotJoined, 0)];
 
 fn is(table: &Table, prefix: &str) -> bool {
     table.name.name.starts_with(prefix)
@@ -170,6 +178,10 @@ impl Broken {
                     new.vector.add(new.version);
                 }
                 (Self::NoEpoch, _) => new.forget_epochs(),
+                (Self::NoFacets, _) => new.columns = None,
+                (Self::FacetsNotJoined, Some(old)) if labelled && new.columns.is_some() && old.columns.is_some() => {
+                    new.columns = old.columns;
+                }
                 (Self::LoadedRowsNotPassedOn, _) if labelled && new.version.is_base() => continue,
                 _ => {}
             }
@@ -189,6 +201,7 @@ struct Bent {
     vector: Vector,
     digest: Option<Vec<u8>>,
     seq: i64,
+    columns: Option<Vec<u8>>,
 }
 
 impl Bent {
@@ -203,6 +216,7 @@ impl Bent {
             vector: Vector::from_bytes(&bytes("_rowferry_vector").expect("a vector")).expect("a vector"),
             digest: bytes("_rowferry_digest"),
             seq,
+            columns: bytes("_rowferry_columns"),
         }
     }
 
@@ -232,6 +246,10 @@ impl Bent {
                 "_rowferry_version" => column.push_bytes(&self.version.to_bytes()),
                 "_rowferry_vector" => column.push_bytes(&self.vector.to_bytes()),
                 "_rowferry_seq" => column.push_int(self.seq),
+                "_rowferry_columns" => match &self.columns {
+                    Some(facets) => column.push_bytes(facets),
+                    None => column.push_null(),
+                },
                 _ => column.push_cell(batch.cell(row, at)),
             }
         }

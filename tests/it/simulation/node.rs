@@ -26,6 +26,7 @@ pub struct Node {
     /// What rowferry and applications use.
     pub db: Arc<dyn Database>,
     pub tables: Vec<Arc<Table>>,
+    pub shape: Shape,
     /// What its clock is off by, in microseconds.
     pub skew: Shared<i64>,
     /// Tables of which it is known that their writes are noted.
@@ -65,6 +66,7 @@ fn tables(shape: Shape) -> Vec<Table> {
             });
             vec![plain("p"), child]
         }
+        Shape::Merged => vec![table("m", &[("id", INT), ("x", INT), ("note", TEXT)], &[0])],
         Shape::Numbered => {
             let mut one = plain("n");
             one.columns[0].identity = Some(Identity::ByDefault);
@@ -89,12 +91,20 @@ pub fn batch(table: &Arc<Table>, key: i64, row: Option<&Row>) -> Batch {
 pub fn row_of(batch: &Batch, at: usize) -> (i64, Row) {
     let cell = |name: &str| batch.table.column(name).map_or(Cell::Null, |column| batch.cell(at, column));
     let Cell::Int(key) = cell("id") else { unreachable!("a key is a number") };
-    let middle = match (cell("u"), cell("parent")) {
-        (Cell::Int(middle), _) | (_, Cell::Int(middle)) => Some(middle),
+    let middle = ["u", "parent", "x"].into_iter().find_map(|name| match cell(name) {
+        Cell::Int(middle) => Some(middle),
         _ => None,
-    };
+    });
     let Cell::Bytes(note) = cell("note") else { unreachable!("each row has a name") };
     (key, Row { middle, note: String::from_utf8(note.to_vec()).unwrap() })
+}
+
+impl Row {
+    /// The names of its contents: that of each column where they are merged, else that of the row.
+    pub fn names(&self, shape: Shape) -> Vec<String> {
+        let middle = || self.middle.map_or("nothing".to_owned(), |middle| middle.to_string());
+        std::iter::once(self.note.clone()).chain((shape == Shape::Merged).then(middle)).collect()
+    }
 }
 
 impl Node {
@@ -130,7 +140,15 @@ impl Node {
             target.write(WriteMode::Insert, &batch(&wanted[0], *key, Some(&row))).await?;
         }
         target.commit().await?;
-        Ok(Self { at, memory, db, tables: wanted, skew: Shared::new(scenario.skews[at]), captured: Shared::default() })
+        Ok(Self {
+            at,
+            memory,
+            db,
+            tables: wanted,
+            shape: scenario.shape,
+            skew: Shared::new(scenario.skews[at]),
+            captured: Shared::default(),
+        })
     }
 
     /// Another content stands here from now on.
@@ -163,7 +181,9 @@ impl Node {
                 return "older than capture".to_owned();
             }
             let gone = if entry.digest.is_none() { " gone" } else { "" };
-            format!("{} born {} knows {}{gone}", entry.version, entry.birth, entry.vector)
+            let columns: Vec<String> = entry.columns.iter().map(|facet| facet.version.to_string()).collect();
+            let Entry { version, birth, vector, .. } = entry;
+            format!("{version} born {birth} knows {vector} columns {columns:?}{gone}")
         };
         let base = shown(&Entry::base(Digest::default()));
         let mut entries: BTreeMap<Place, String> = rows.keys().map(|place| (*place, base.clone())).collect();
@@ -198,18 +218,35 @@ impl Node {
     }
 
     pub async fn conflicts(&self) -> Result<Vec<Met>> {
-        let note = |image: &Option<String>| {
+        let columns = |image: &Option<String>| -> Option<Vec<String>> {
             let row: serde_json::Value = serde_json::from_str(image.as_ref()?).unwrap();
-            Some(row["note"].as_str().unwrap().to_owned())
+            let middle = row["x"].as_str().map(|middle| middle.parse().unwrap());
+            Some(Row { middle, note: row["note"].as_str().unwrap().to_owned() }.names(self.shape))
+        };
+        let contents = |images: [Option<Vec<String>>; 2]| {
+            let width = images.iter().flatten().map(Vec::len).max().unwrap_or(1);
+            let of = |at: usize| images.clone().map(|image| image.map(|columns| columns[at].clone()));
+            (0..width).map(of).collect()
         };
         let records = self.texts(&Books::new(self.db.as_ref()).conflicts).await?;
         let met = records.iter().map(|r| Met {
             place: self.place(r[2].as_ref(), r[3].as_ref()),
-            contents: [note(&r[6]), note(&r[7])],
+            contents: contents([columns(&r[6]), columns(&r[7])]),
             policy: r[4].clone().unwrap(),
             open: r[5].as_deref() == Some("open"),
         });
         Ok(met.collect())
+    }
+
+    /// Whether a row of the only table has a version.
+    pub async fn is_known(&self, key: i64) -> Result<bool> {
+        let Some(versions) = self.memory.describe(&TableName::new("_rowferry_versions_1")).await? else {
+            return Ok(false);
+        };
+        let digest = versions.column("_rowferry_digest").expect("a column of ours");
+        let all = self.all(&Arc::new(versions)).await?;
+        let stands = |row| all.cell(row, 0) == Cell::Int(key) && all.cell(row, digest) != Cell::Null;
+        Ok((0..all.rows()).any(stands))
     }
 
     /// What is set aside here: in quarantine, or waiting.

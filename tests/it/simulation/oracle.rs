@@ -5,6 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A row's place: table and key.
 pub type Place = (usize, i64);
 
+/// Where rows are merged column by column, the place of the second column of a row; the first has that of the row.
+pub fn second((table, key): Place) -> Place {
+    (table + 100, key)
+}
+
 /// One write of one row by an application: the content that it found and the one that it left, by their names; `None`
 /// where no row stood, or stands. The same twice: written, and left as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,16 +25,32 @@ pub struct Written {
     /// rows went at once, and nobody had written this one since capture began: then whoever wrote it elsewhere, or
     /// brings it from a first meeting, meets nothing.
     pub undone: bool,
+    /// Whether the row had no version yet, so that what is written then is the whole row.
+    pub whole: bool,
 }
 
 /// A conflict that some site has recorded: the contents that met, and the policy.
 #[derive(Debug, Clone)]
 pub struct Met {
     pub place: Place,
-    pub contents: [Option<String>; 2],
+    /// By column, where these are merged.
+    pub contents: Vec<[Option<String>; 2]>,
     pub policy: String,
     /// Whether it waits for a person.
     pub open: bool,
+}
+
+impl Met {
+    /// What met at a place.
+    fn at(&self, place: Place) -> Option<&[Option<String>; 2]> {
+        let second = self.contents.get(1).filter(|_| second(self.place) == place);
+        if self.place == place { self.contents.first() } else { second }
+    }
+
+    /// Whether a person or a preference has settled it, not the clocks.
+    fn is_preferred(&self) -> bool {
+        !["last-write-wins", "merge-columns"].contains(&self.policy.as_str())
+    }
 }
 
 /// All that was written, and what came of it.
@@ -93,11 +114,14 @@ impl Oracle {
         let mut faults = Vec::new();
         for written in self.changes().filter(|w| !exempt.contains(&w.place) && !w.undone) {
             let place = written.place;
-            let at_place = || met.iter().filter(move |m| m.place == place);
-            let preferred = at_place().any(|m| m.policy != "last-write-wins");
+            let at_place = || met.iter().filter_map(move |m| Some((m, m.at(place)?)));
+            let preferred = at_place().any(|(m, _)| m.is_preferred());
+            // A row that a deletion met stands as those knew it who wrote it later.
+            let revived = at_place().any(|(m, c)| m.policy == "merge-columns" && c.contains(&None));
             if let Some(found) = &written.found
                 && rows.get(&place) == Some(found)
                 && !preferred
+                && !revived
                 && !self.is_affirmed(place, found)
             {
                 faults.push(format!("{place:?}: {found} came back, though {:?} replaced it", written.left));
@@ -106,21 +130,27 @@ impl Oracle {
                 Some(_) => self.changes().any(|w| w.place == place && w.found == written.left),
                 None => self.changes().any(|w| w.place == place && w.found.is_none()),
             };
-            let lost = at_place().any(|m| m.contents.contains(&written.left));
+            let lost = at_place().any(|(_, contents)| contents.contains(&written.left));
             if !replaced && !lost && rows.get(&place) != written.left.as_ref() {
                 faults.push(format!("{place:?}: {:?} is lost; {:?} stands there", written.left, rows.get(&place)));
             }
         }
         // Where a side was preferred, its content stands under a new version that those who wrote upon it did not know.
-        let preferred: BTreeSet<Place> =
-            met.iter().filter(|m| m.policy != "last-write-wins").map(|m| m.place).collect();
+        let preferred: BTreeSet<Place> = met.iter().filter(|m| m.is_preferred()).map(|m| m.place).collect();
         let told = |m: &&Met| !preferred.contains(&m.place) && !self.twice.contains(&m.place);
         for met in met.into_iter().filter(told) {
-            if let [Some(one), Some(other)] = &met.contents
-                && ![one, other].into_iter().any(|content| self.is_affirmed(met.place, content))
-                && (self.descends(met.place, one, other) || self.descends(met.place, other, one))
-            {
-                faults.push(format!("{:?}: {one} and {other} are no conflict", met.place));
+            let knew = |(place, contents): (Place, &[Option<String>; 2])| match contents {
+                [Some(one), Some(other)] => {
+                    ![one, other].into_iter().any(|content| self.is_affirmed(place, content))
+                        && (self.descends(place, one, other) || self.descends(place, other, one))
+                }
+                _ => false,
+            };
+            let places = [met.place, second(met.place)];
+            let mut differing =
+                places.into_iter().zip(&met.contents).filter(|(_, [one, other])| one != other).peekable();
+            if differing.peek().is_some() && differing.all(knew) {
+                faults.push(format!("{:?}: {:?} are no conflict", met.place, met.contents));
             }
         }
         faults

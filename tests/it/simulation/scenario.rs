@@ -35,6 +35,8 @@ pub enum Write {
     DeleteAndInsert(i64, i64),
     /// The row goes on under another key.
     Move(i64, i64),
+    /// The column in the middle alone.
+    Middle(i64),
     /// Two rows exchange their values in the middle.
     Swap(i64, i64),
     /// All rows at once, by a statement that names none.
@@ -91,6 +93,8 @@ pub enum Shape {
     Family,
     /// One table whose database numbers its rows: two sites' rows under one number are two.
     Numbered,
+    /// One table whose rows are merged column by column.
+    Merged,
 }
 
 /// A whole run.
@@ -157,6 +161,15 @@ fn first_rows(random: &mut Random, sites: usize) -> Vec<Vec<(i64, String)>> {
 impl Scenario {
     /// The run of a seed.
     pub fn of(seed: u64) -> Self {
+        Self::drawn(seed, None)
+    }
+
+    /// The run of a seed in which rows are merged column by column.
+    pub fn merged(seed: u64) -> Self {
+        Self::drawn(seed, Some(Shape::Merged))
+    }
+
+    fn drawn(seed: u64, shape: Option<Shape>) -> Self {
         let mut random = Random(seed.wrapping_mul(0x5851_F42D_4C95_7F2D));
         let sites = 2 + random.below(3);
         let edges = edges(&mut random, sites);
@@ -174,6 +187,7 @@ impl Scenario {
             edges,
             steps: Vec::new(),
         };
+        scenario.shape = shape.unwrap_or(scenario.shape);
         let (mut operations, mut syncs) = (0, 0);
         while operations < OPERATIONS_MIN || syncs < SYNCS_MIN {
             let deed = scenario.deed(&mut random);
@@ -237,6 +251,9 @@ impl Scenario {
         let key = |random: &mut Random| i64::try_from(1 + random.below(KEYS)).unwrap();
         let (one, two) = (key(random), key(random));
         let write = match random.below(45) {
+            // Few write whole rows.
+            8..12 | 32..34 | 40..44 if self.shape == Shape::Merged => Write::Middle(one),
+            12..16 | 34..36 if self.shape == Shape::Merged => Write::Partial(one),
             0..8 => Write::Insert(one, two),
             8..16 => Write::Update(one, two),
             16..24 => Write::Partial(one),

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::application::Application;
 use super::broken::Broken;
-use super::node::Node;
-use super::oracle::{Oracle, Place};
-use super::scenario::{ALL, Deed, Operation, Random, Scenario};
+use super::node::{Node, Row};
+use super::oracle::{Oracle, Place, second};
+use super::scenario::{ALL, Deed, Operation, Random, Scenario, Shape};
 use super::schedule::{Parked, Tasks};
 
 /// Far from 1970, so that no skew reaches it.
@@ -218,6 +218,7 @@ impl<'a> World<'a> {
 
     async fn prepare(&self, edge: usize, turned: bool, push_only: bool) -> rowferry::engine::Result<Pair> {
         let (a, b) = self.ends(edge, turned);
+        let merged = self.scenario.shape == Shape::Merged;
         let options = PairOptions {
             name: format!("edge {edge}"),
             plan: PlanOptions {
@@ -226,7 +227,7 @@ impl<'a> World<'a> {
             },
             push: true,
             pull: !push_only,
-            conflict: Preference::Later,
+            conflict: if merged { Preference::Columns } else { Preference::Later },
             tables: BTreeMap::new(),
             first_run: if self.scenario.manual { Preference::Manual } else { Preference::Source },
             limits: BatchLimits { rows: self.scenario.batch, bytes: 1 << 20 },
@@ -379,7 +380,11 @@ impl<'a> World<'a> {
                 }
             }
         }
-        let named = first.iter().map(|(place, row)| (*place, row.note.clone())).collect();
+        let names = |(place, row): (&Place, &Row)| {
+            [*place, second(*place)].into_iter().zip(row.names(self.scenario.shape)).collect::<Vec<_>>()
+        };
+        let named = first.iter().flat_map(names).collect();
+        let exempt = exempt.iter().flat_map(|place| [*place, second(*place)]).collect();
         faults.extend(self.oracle.borrow().faults(&named, &met, &exempt));
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
     }
