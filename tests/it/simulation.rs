@@ -87,7 +87,7 @@ fn seeds(of: fn(u64) -> Scenario, all: u64, share: u64) {
     if let Ok(seed) = std::env::var("ROWFERRY_TEST_SEED") {
         return assert_holds(of(seed.parse().unwrap()));
     }
-    let most = if long() { all * 40 } else { all };
+    let most = if long() { all * 80 } else { all };
     let faults = (share..most).step_by(2).filter_map(|seed| failing(of(seed)).err());
     let faults: Vec<String> = faults.take(FAULTS_MAX).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
