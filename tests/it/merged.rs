@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Engine, Output, TestDb, assert_equal, node, rowferry_in};
+use crate::support::{Engine, Output, TestDb, assert_equal, long, node, rowferry_in};
 
 /// Databases that a config brings in step two by two.
 struct Sites {
@@ -123,7 +123,7 @@ const ORDERS: [[&str; 3]; 6] = [
 
 #[test]
 fn what_three_sites_write_to_different_columns_is_all_there_in_every_order() {
-    for three in threes() {
+    for (nth, three) in threes().into_iter().enumerate() {
         let sites = Sites::new(&three, RING, MERGED);
         // Rows that stood before capture: at one site, at all of them.
         sites.dbs.iter().for_each(|db| db.execute(&format!("{TABLE}; INSERT INTO t VALUES (2, 'a', NULL, NULL)")));
@@ -131,7 +131,8 @@ fn what_three_sites_write_to_different_columns_is_all_there_in_every_order() {
         sites.come_to_rest();
         sites.dbs[1].execute("INSERT INTO t VALUES (3, NULL, 'b', 1.5)");
         sites.come_to_rest();
-        for (round, order) in ORDERS.iter().enumerate() {
+        // A third of the orders for each three, others for the next, or all of them.
+        for (round, order) in ORDERS.iter().enumerate().filter(|(round, _)| long() || round % 3 == nth % 3) {
             // Each fold takes several changes together; some leave what was there.
             for value in ["never seen", "nor this"] {
                 sites.dbs[0].execute(&format!("UPDATE t SET a = '{value}', b = b"));
