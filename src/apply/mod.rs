@@ -33,6 +33,9 @@ pub struct Rejects {
     first: OnceLock<String>,
 }
 
+/// What each line begins with: its names are in the order of their letters.
+const START: &[u8] = b"{\"key\":";
+
 impl Rejects {
     /// Rejects go to this file.
     #[must_use]
@@ -78,6 +81,12 @@ impl Rejects {
         let bytes = std::fs::read(&self.path).map_err(|e| self.unwritable(&e))?;
         let (mut kept, mut all) = (Vec::new(), true);
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // The last one of a run that died, or of a disk that was full.
+            let begun = line.starts_with(START) || START.starts_with(line);
+            if !line.ends_with(b"\n") && begun && serde_json::from_slice::<serde_json::Value>(line).is_err() {
+                all = false;
+                continue;
+            }
             let row: serde_json::Value = serde_json::from_slice(line).map_err(|_| foreign())?;
             let (Some(table), Some(_), Some(_)) = (row["table"].as_str(), row.get("row"), row.get("reason")) else {
                 return Err(foreign());
