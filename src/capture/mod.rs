@@ -252,3 +252,40 @@ pub fn fit_batch(batch: Batch, shape: &Shape) -> FittedBatch {
     misfits.dedup_by_key(|(row, column, _)| (*row, *column));
     FittedBatch { batch: Batch::new(shape.table.clone(), columns), misfits }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::engine::{BatchStream, Selection};
+    use crate::model::{BatchLimits, TableName};
+
+    struct Faulty;
+
+    #[async_trait]
+    impl Source for Faulty {
+        async fn count(&mut self, _: &Table, _: Option<&str>) -> Result<u64> {
+            Ok(0)
+        }
+
+        async fn check(&mut self, _: &ReadRequest) -> Result<()> {
+            Ok(())
+        }
+
+        async fn read<'a>(&'a mut self, _: &ReadRequest) -> Result<Box<dyn BatchStream + 'a>> {
+            panic!("a fault of the reader");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_panics_is_no_end_of_its_rows() {
+        let table = Arc::new(Table::new(TableName::new("t"), Vec::new()));
+        let limits = BatchLimits { rows: 1, bytes: 1 };
+        let request = ReadRequest { table, filter: None, rows: Selection::All, ordered: false, limits };
+        let mut reading = read(Box::new(Faulty), request, None, CancellationToken::new());
+        let told = reading.recv().await.expect("not the end").map(drop).expect_err("a fault");
+        assert_eq!(told.kind, ErrorKind::Protocol);
+        assert!(reading.recv().await.is_none());
+    }
+}
