@@ -8,17 +8,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Fill;
+use super::moves::note_move;
 use super::record::Records;
 use super::retry::{Retry, put};
 use super::sharing::{Sharing, What};
-use crate::capture::{Changes, Fault, FittedBatch, Noted, Outcome, Shape, fit_batch, fold_keys, lines_of};
+use crate::capture::{
+    Changes, Fault, FittedBatch, Noted, Outcome, Shape, births, fit_batch, fold_keys, lines_of, number,
+};
 use crate::conflict::{
     Decision, FirstRun, Folded, Origin, Policy, Relation, Rule, Side, Standing, Written, decide, emptied, first_run,
     fold, part,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
 use crate::model::{
-    Batch, Cell, Clock, Column, Digest, Entry, Facet, Table, Version, cell_digests, moment, row_digest,
+    Batch, Cell, Clock, Column, Digest, Entry, Facet, Move, Table, Version, cell_digests, moment, row_digest,
 };
 use crate::site::{Book, Entries, KeyId, Known, Site, Through, key_id, read};
 
@@ -35,6 +38,8 @@ pub struct Applied {
     pub conflicts: u64,
     /// Changes that wait because someone holds their row.
     pub held: u64,
+    /// Changes that wait since another row has their number, or the one that they refer to.
+    pub apart: u64,
 }
 
 /// What a table's changes are taken into.
@@ -76,6 +81,18 @@ pub struct Incoming<'a> {
     pub changes: &'a Changes,
     /// On which terms.
     pub terms: Terms,
+    /// Which rows of other tables its rows refer to.
+    pub referred: &'a [Referred<'a>],
+}
+
+/// What a column of changes means by the numbers that refer to rows of another table.
+pub struct Referred<'a> {
+    /// The column of the changes' rows.
+    pub column: usize,
+    /// What is kept of that table here.
+    pub book: &'a Arc<Book>,
+    /// For each row of the changes the birth of the row that it means.
+    pub births: &'a [Version],
 }
 
 /// On which terms changes are taken in.
@@ -111,6 +128,8 @@ struct Change {
     at: usize,
     /// Row of the rows; `None` for a tombstone.
     row: Option<usize>,
+    /// The row as it came.
+    came: Option<usize>,
     entry: Entry,
     /// Whether the row stands at the sending end without meeting the condition.
     left: bool,
@@ -150,6 +169,8 @@ struct Staged<'a> {
     /// By place in the changes that were fitted.
     decisions: Vec<Decision>,
     sharing: Option<Sharing>,
+    /// Rows that are to give up their numbers.
+    moves: Vec<Move>,
     retry: Retry,
     applied: Applied,
 }
@@ -214,6 +235,7 @@ async fn stage<'a>(incoming: Incoming<'a>, target: &mut dyn Target, records: &mu
         known: HashMap::new(),
         decisions: Vec::new(),
         sharing: None,
+        moves: Vec::new(),
         retry: Retry::default(),
         applied,
     })
@@ -295,6 +317,29 @@ impl Staged<'_> {
                 None => decide(&change.entry),
             };
             let key = (&fitted.keys, change.at);
+            if let (Relation::TwoRows { moves }, Some(local)) = (decision.relation, &local)
+                && intake.moves()
+            {
+                // It waits until the one that was born later has got another number where it was born; or what both refer to
+                // has.
+                if let Some(number) = intake.number(&fitted.keys, change.at) {
+                    let birth = if moves == Side::Local { local.birth } else { change.entry.birth };
+                    self.moves.push(Move { number, birth, to: None });
+                }
+                self.applied.apart += 1;
+                let row = change.row.map(|row| (&fitted.rows, row));
+                records.waits(
+                    key,
+                    row,
+                    &change.entry,
+                    "another row has its number here; one of the two is to get a new one",
+                );
+                if let Some(sharing) = &mut self.sharing {
+                    sharing.keep(change.id);
+                }
+                self.decisions.push(decision);
+                continue;
+            }
             let clash = matches!(decision.relation, Relation::Conflict | Relation::TwoRows { .. });
             if !clash {
                 records.settle(key, decision.row);
@@ -409,7 +454,7 @@ impl Staged<'_> {
     }
 
     /// Rows that win and refer to a row that is not there, though its table has been written: they wait for it.
-    async fn orphans(&self, target: &mut dyn Target) -> Result<HashMap<KeyId, String>> {
+    async fn orphans(&mut self, target: &mut dyn Target) -> Result<HashMap<KeyId, String>> {
         let rows = &self.fitted.rows;
         let mut orphans = HashMap::new();
         for Parent { columns, table } in &self.incoming.intake.parents {
@@ -453,11 +498,45 @@ impl Staged<'_> {
                 }
             }
         }
+        let others = self.others(target).await?;
+        self.applied.apart += others.len() as u64;
+        orphans.extend(others);
         Ok(orphans)
+    }
+
+    /// Rows that win and mean another row than the one that stands here under the number that they refer to.
+    async fn others(&self, target: &mut dyn Target) -> Result<HashMap<KeyId, String>> {
+        let mut others = HashMap::new();
+        for Referred { column, book, births: meant } in self.incoming.referred {
+            let refers = |change: &&Change| {
+                let birth = meant[change.came?];
+                let number = number(self.fitted.rows.cell(change.row?, *column))?;
+                (!birth.is_base()).then_some((number, birth))
+            };
+            let numbers = self.wins().filter_map(|change| refers(&change)).map(|(number, _)| number);
+            let standing = births(book, numbers, target).await?;
+            for change in self.wins() {
+                if let Some((number, birth)) = refers(&change)
+                    && let Some((other, true)) = standing.get(&number)
+                    && *other != birth
+                    && !other.is_base()
+                {
+                    let table = &book.logged.table.name;
+                    others.insert(
+                        change.id,
+                        format!("row {number} of {table} is another one here; one of the two is to get a new number"),
+                    );
+                }
+            }
+        }
+        Ok(others)
     }
 
     /// Rows, entries, records.
     async fn finish(&mut self, target: &mut dyn Target, origin: &Origin, records: &mut Records) -> Result<()> {
+        for step in std::mem::take(&mut self.moves) {
+            note_move(&self.incoming.intake.site, target, &self.incoming.intake.book, step).await?;
+        }
         let orphans = self.orphans(target).await?;
         for (id, reason) in &orphans {
             let Some(change) = self.fitted.changes.iter().find(|change| change.id == *id) else { continue };
@@ -493,6 +572,24 @@ impl Staged<'_> {
 }
 
 impl Intake {
+    /// Whether a row that has another's key is to get another key: its number, or with the number that it refers to.
+    fn moves(&self) -> bool {
+        let table = &self.book.logged.table;
+        let refers = |at: &usize| table.foreign_keys.iter().any(|key| key.columns.contains(&table.columns[*at].name));
+        self.book.number().is_some() || self.book.logged.key.columns.iter().any(refers)
+    }
+
+    /// The number that is the key of a row of `keys`, where it is one that can be given anew.
+    fn number(&self, keys: &Batch, row: usize) -> Option<i64> {
+        let column = &self.book.logged.table.columns[self.book.number()?];
+        // One that is another's number too follows that one.
+        let follows = self.book.logged.table.foreign_keys.iter().any(|key| key.columns.contains(&column.name));
+        if follows {
+            return None;
+        }
+        number(keys.cell(row, 0))
+    }
+
     /// The columns of the changes' rows that make their content.
     fn content(&self) -> Vec<usize> {
         let columns = &self.rows.table.columns;
@@ -541,7 +638,7 @@ impl Intake {
                 digests.map(|(digest, &at)| Facet { digest, ..known.columns[at] }).collect()
             });
             let entry = Entry { digest, columns: columns.unwrap_or_default(), ..known.clone() };
-            out.changes.push(Change { id: key_id(&out.keys, at, &key), at, row, entry, left });
+            out.changes.push(Change { id: key_id(&out.keys, at, &key), at, row, came: row, entry, left });
         }
         out
     }
@@ -706,7 +803,7 @@ fn by_name(batch: &Batch, table: &Arc<Table>) -> Batch {
 
 /// The entry of a row that was written. What the target's own triggers made of it is a new version of this site, or two
 /// sites would hold different rows under one version.
-fn as_it_stands(entry: Entry, (digest, columns): (Option<Digest>, &[Digest]), origin: &Origin) -> Entry {
+pub(super) fn as_it_stands(entry: Entry, (digest, columns): (Option<Digest>, &[Digest]), origin: &Origin) -> Entry {
     let written = Written { wall: origin.now, born: false, digest, columns };
     match fold(Some(&entry), &written, origin) {
         Folded::New(other) => other,

@@ -2,6 +2,7 @@
 
 mod changes;
 mod fill;
+mod moves;
 mod record;
 mod retry;
 mod settled;
@@ -15,8 +16,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode};
 use crate::model::{Batch, render};
 
-pub use changes::{Applied, Incoming, Intake, Parent, Terms, apply};
+pub use changes::{Applied, Incoming, Intake, Parent, Referred, Terms, apply};
 pub use fill::Fill;
+pub use moves::{move_rows, note_moves, redirect};
 pub use record::{Records, count_aside, keys_aside};
 pub(crate) use record::{image, key_of, row_of};
 pub use retry::{Outcome, Retry, put};

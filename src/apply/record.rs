@@ -90,6 +90,35 @@ impl Records {
         push_image(&mut self.conflicts[7], target);
     }
 
+    /// A row that gave up the number of this key, as it stands now, under its new one: what the other end has under the
+    /// old one waits.
+    pub async fn moved(&mut self, key: Row<'_>, now: Row<'_>, target: &mut dyn Target) -> Result<()> {
+        let id = self.row_id(key);
+        let of = key.0.select(std::iter::once(key.1));
+        let waiting = of_keys(target, &self.books.waiting, &of, |key| self.row_id(key)).await?;
+        let keeps = if self.to_target { "source" } else { "target" };
+        let (table, object_of) = (key.0.table.name.to_string(), object(key));
+        let texts = [
+            text_digest(&format!("{id} {}", object(now))),
+            self.sync.clone(),
+            table,
+            object_of,
+            "rekey".into(),
+            keeps.into(),
+        ];
+        for (column, text) in self.conflicts.iter_mut().zip(&texts) {
+            column.push_bytes(text.as_bytes());
+        }
+        let (ours, theirs) = if self.to_target { (7, 6) } else { (6, 7) };
+        push_image(&mut self.conflicts[ours], Some(now));
+        if waiting.rows() > 0 {
+            self.conflicts[theirs].push_cell(waiting.cell(0, 5));
+        } else {
+            self.conflicts[theirs].push_null();
+        }
+        Ok(())
+    }
+
     /// A change that the receiving end refused.
     pub fn refused(&mut self, key: Row<'_>, row: Option<Row<'_>>, entry: &Entry, reason: &str) {
         let texts = self.texts_aside(key, reason);

@@ -1,12 +1,12 @@
 //! Versions → changes: what a site has that a reader has not seen yet, in the order of its numbers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::fold::{fitting, holding, rows_by_key};
 use super::{Fault, Outcome};
 use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
-use crate::model::{self, Batch, BatchLimits, Cell, Column, ColumnDef, Digest, Entry, Facet, Table, Version};
+use crate::model::{self, Batch, BatchLimits, Cell, Column, ColumnDef, Digest, Entry, Facet, Move, Table, Version};
 use crate::site::{Book, KeyId, Known, Mark, Site, Through, decode, key_id, read};
 
 /// Changes of one table, as one point of its site shows them.
@@ -22,14 +22,53 @@ pub struct Changes {
     pub row_of: Vec<Option<usize>>,
     /// For each key whether its row stands and is none of those that are sent: it does not meet their condition.
     pub left: Vec<bool>,
+    /// Rows of the table that gave up their number, or are to: known before the rows are taken in.
+    pub moves: Vec<Move>,
+    /// Which rows those of `rows` refer to, where two may stand under one number.
+    pub meant: Vec<Meant>,
+}
+
+/// What the rows of a table mean by a number that refers to a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meant {
+    /// The column that refers.
+    pub column: usize,
+    /// The place of the table that it refers to among those of the sync.
+    pub parent: usize,
+    /// For each row the birth of the row that it refers to; [`Version::BASE`] where nothing is known of that.
+    pub births: Vec<Version>,
+}
+
+/// A column whose numbers refer to a table of which two rows may stand under one number.
+#[derive(Clone)]
+pub struct Reference {
+    /// See [`Meant::column`].
+    pub column: usize,
+    /// See [`Meant::parent`].
+    pub parent: usize,
+    /// What is kept of that table.
+    pub book: Arc<Book>,
 }
 
 impl Changes {
+    /// Whether they say nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.moves.is_empty()
+    }
+
     /// None, of a table with these keys and columns.
     #[must_use]
     pub fn none(keys: &Arc<Table>, columns: &Arc<Table>) -> Self {
         let empty = |table: &Arc<Table>| Batch::new(table.clone(), vec![Column::default(); table.columns.len()]);
-        Self { keys: empty(keys), entries: Vec::new(), rows: empty(columns), row_of: Vec::new(), left: Vec::new() }
+        Self::of(empty(keys), empty(columns))
+    }
+
+    /// As [`Self::none`], with keys and rows of which nothing is said yet.
+    #[must_use]
+    pub fn of(keys: Batch, rows: Batch) -> Self {
+        let (moves, meant) = (Vec::new(), Vec::new());
+        Self { keys, entries: Vec::new(), rows, row_of: Vec::new(), left: Vec::new(), moves, meant }
     }
 
     /// Those that are to be told, and their rows except those that have left.
@@ -37,12 +76,12 @@ impl Changes {
         let kept: Vec<usize> = (0..told.len()).filter(|&at| told[at]).collect();
         let row = |at: &usize| self.row_of[*at].filter(|_| !self.left[*at]);
         let mut next = 0..;
+        let rows = self.rows.select(kept.iter().filter_map(row).collect::<Vec<_>>().into_iter());
         Self {
-            keys: self.keys.select(kept.iter().copied()),
             entries: kept.iter().map(|&at| self.entries[at].clone()).collect(),
-            rows: self.rows.select(kept.iter().filter_map(row).collect::<Vec<_>>().into_iter()),
             row_of: kept.iter().map(|at| row(at).and_then(|_| next.next())).collect(),
             left: kept.iter().map(|&at| self.left[at]).collect(),
+            ..Self::of(self.keys.select(kept.iter().copied()), rows)
         }
     }
 
@@ -78,6 +117,8 @@ pub struct Wanted<'a> {
     pub columns: &'a Arc<Table>,
     /// Which rows.
     pub which: Which<'a>,
+    /// Which of the columns refer to rows by numbers that may be two rows'.
+    pub references: &'a [Reference],
     /// The number above which changes are wanted.
     pub after: i64,
 }
@@ -122,7 +163,11 @@ struct Listed {
 
 async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target, limits: BatchLimits) -> Outcome<Read> {
     let above = |wanted: &Wanted<'_>| Some((wanted.book.seq(), wanted.after));
-    let holding = holding(tables.iter().map(|wanted| (&wanted.book.versions, above(wanted))), target).await?;
+    let oldest = tables.iter().map(|wanted| wanted.after).min().unwrap_or(i64::MAX);
+    let moves = (&site.books.moves, Some((5, oldest)));
+    let looked = tables.iter().map(|wanted| (&wanted.book.versions, above(wanted))).chain([moves]);
+    let mut holding = holding(looked, target).await?;
+    let has_moves = holding.pop() == Some(true);
     let last = site.last_number(target).await?;
     let most = limits.rows.max(site.database.abilities().log_lines);
     let (listed, whole) = list(tables, &holding, target, last, most).await?;
@@ -160,7 +205,59 @@ async fn read_point(site: &Site, tables: &[Wanted<'_>], target: &mut dyn Target,
             break;
         }
     }
+    for (wanted, read) in tables.iter().zip(&mut read) {
+        read.meant = meant(wanted.references, &read.rows, target).await.map_err(Fault::at(wanted.at))?;
+    }
+    if has_moves {
+        for moved in site.moves_above(target, oldest).await? {
+            let told = |wanted: &Wanted<'_>| wanted.book.logged.n == moved.table && moved.seq > wanted.after;
+            if let Some(table) = tables.iter().position(told).filter(|_| moved.seq <= upto.position) {
+                read[table].moves.push(moved.step);
+            }
+        }
+    }
     Ok(Read { tables: read, upto, more: upto.position < last })
+}
+
+/// Which rows these refer to.
+async fn meant(references: &[Reference], rows: &Batch, target: &mut dyn Target) -> Result<Vec<Meant>> {
+    let mut meant = Vec::with_capacity(references.len());
+    for Reference { column, parent, book } in references.iter().filter(|_| rows.rows() > 0) {
+        let numbers = (0..rows.rows()).filter_map(|row| number(rows.cell(row, *column)));
+        let births = births(book, numbers, target).await?;
+        let birth = |row| number(rows.cell(row, *column)).and_then(|number| births.get(&number));
+        let births = (0..rows.rows()).map(|row| birth(row).map_or(Version::BASE, |(birth, _)| *birth)).collect();
+        meant.push(Meant { column: *column, parent: *parent, births });
+    }
+    Ok(meant)
+}
+
+/// A whole number.
+pub(crate) fn number(cell: Cell<'_>) -> Option<i64> {
+    if let Cell::Int(number) = cell { Some(number) } else { None }
+}
+
+/// The births of the rows under these numbers, and whether they stand.
+pub(crate) async fn births(
+    book: &Book,
+    numbers: impl Iterator<Item = i64>,
+    target: &mut dyn Target,
+) -> Result<HashMap<i64, (Version, bool)>> {
+    let mut keys = Column::default();
+    let distinct: BTreeSet<i64> = numbers.collect();
+    distinct.iter().for_each(|number| keys.push_int(*number));
+    if distinct.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let versions = Arc::new(book.versions.project(&[0, 2, book.digest()]));
+    let found = target.lookup(&versions, &Batch::new(book.keys.clone(), vec![keys]), RowLock::None).await?;
+    let birth = |row| match (found.cell(row, 0), found.cell(row, 1)) {
+        (Cell::Int(number), Cell::Bytes(birth)) => {
+            Some((number, (Version::from_bytes(birth).ok()?, found.cell(row, 2) != Cell::Null)))
+        }
+        _ => None,
+    };
+    Ok((0..found.rows()).filter_map(birth).collect())
 }
 
 /// The entries of each table above the number asked for, `most` at most; and the number up to which that is all.
@@ -250,13 +347,8 @@ pub struct Now {
 }
 
 /// Reads what stands under these keys.
-pub async fn changes_of(
-    site: &Site,
-    (book, which): (&Book, Which<'_>),
-    columns: &Arc<Table>,
-    target: &mut dyn Target,
-    keys: &Batch,
-) -> Result<Now> {
+pub async fn changes_of(site: &Site, wanted: &Wanted<'_>, target: &mut dyn Target, keys: &Batch) -> Result<Now> {
+    let Wanted { book, which, columns, references, .. } = *wanted;
     target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
     let read = async {
         let last = site.last_number(target).await?;
@@ -267,7 +359,8 @@ pub async fn changes_of(
             known.map(|known| known.entry.clone())
         };
         let found = (0..keys.rows()).map(entry).collect();
-        let (changes, left_out) = standing(site, (book, which), columns, target, keys, found).await?;
+        let (mut changes, left_out) = standing(site, (book, which), columns, target, keys, found).await?;
+        changes.meant = meant(references, &changes.rows, target).await?;
         Ok(Now { changes, left_out, last })
     }
     .await;
@@ -373,12 +466,12 @@ fn as_versioned(
     let alive: Vec<usize> = kept.iter().filter_map(|(.., row)| *row).collect();
     let mut next = 0..;
     let row_of = kept.iter().map(|(.., row)| row.and_then(|_| next.next())).collect();
+    let keys = keys.select(kept.iter().map(|(at, ..)| *at));
     let changes = Changes {
         left: vec![false; kept.len()],
-        keys: keys.select(kept.iter().map(|(at, ..)| *at)),
         entries: kept.iter().map(|(_, entry, _)| entry.clone()).collect(),
-        rows: project(whole, columns).select(alive.into_iter()),
         row_of,
+        ..Changes::of(keys, project(whole, columns).select(alive.into_iter()))
     };
     (changes, left_out)
 }

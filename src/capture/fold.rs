@@ -309,7 +309,9 @@ async fn fold_table(
         let previous = known.get(id);
         let seen = previous.filter(|known| !known.is_parted());
         let (digest, columns) = standing.get(id).map_or((None, &[][..]), |(digest, columns)| (Some(*digest), columns));
-        let told = Written { wall: line.wall, born: line.born && !line.stood, digest, columns };
+        // One that came and went is no other site's row, whether or not one stood there before it.
+        let born = line.born && (!line.stood || digest.is_none());
+        let told = Written { wall: line.wall, born, digest, columns };
         let entry = if line.ours_alone {
             // Loaded by rowferry without a version: it counts as older than any.
             seen.map_or_else(|| base(digest, columns), |known| Some(known.entry.clone()))

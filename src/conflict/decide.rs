@@ -129,17 +129,24 @@ pub fn relation(local: &Entry, incoming: &Entry, generated_keys: bool) -> Relati
         Relation::Newer
     } else if local.digest == incoming.digest {
         Relation::Equal
-    } else if generated_keys && let Some(moves) = later_born(local, incoming) {
-        Relation::TwoRows { moves }
+    } else if generated_keys && let Some(relation) = two_rows(local, incoming) {
+        relation
     } else {
         Relation::Conflict
     }
 }
 
-/// Whose row was born later, where the two are two: neither side knew that the other's was born.
-pub(super) fn later_born(local: &Entry, incoming: &Entry) -> Option<Side> {
-    let two = !local.vector.holds(incoming.birth) && !incoming.vector.holds(local.birth);
-    two.then_some(if local.birth > incoming.birth { Side::Local } else { Side::Incoming })
+/// How two rows under one number stand to each other, where they are two: neither side knew that the other's was born.
+/// One that was deleted has left the number to the other.
+pub(super) fn two_rows(local: &Entry, incoming: &Entry) -> Option<Relation> {
+    if local.vector.holds(incoming.birth) || incoming.vector.holds(local.birth) {
+        return None;
+    }
+    Some(match (local.digest, incoming.digest) {
+        (None, _) => Relation::Newer,
+        (_, None) => Relation::Known,
+        _ => Relation::TwoRows { moves: if local.birth > incoming.birth { Side::Local } else { Side::Incoming } },
+    })
 }
 
 fn settle(local: &Entry, incoming: &Entry, policy: Policy, origin: &Origin) -> (Side, Entry) {

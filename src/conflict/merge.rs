@@ -19,15 +19,19 @@
 
 use std::cmp::Ordering;
 
-use super::decide::{higher, joined, later_born, preferred};
+use super::decide::{higher, joined, preferred, two_rows};
 use super::{Decision, Origin, Relation, Side};
 use crate::model::{Entry, Facet, Version};
 
 /// Merges what a feed brings for a key that has an entry here.
 pub(super) fn merge(local: &Entry, incoming: &Entry, generated_keys: bool, origin: &Origin) -> Decision {
-    let relation = relation(local, incoming, generated_keys);
+    let two = two_rows(local, incoming).filter(|_| generated_keys);
+    let relation = relation(local, incoming, two);
     let (row, mut entry) = match relation {
         Relation::TwoRows { .. } => (Side::Local, local.clone()),
+        // The other row was deleted, which says nothing of this one.
+        Relation::Newer if two == Some(relation) => (Side::Incoming, joined(incoming, local)),
+        Relation::Known if two == Some(relation) => (Side::Local, joined(local, incoming)),
         // Two rows older than capture: one of them gets a version, as old as can be.
         Relation::Conflict if unversioned(local, incoming) => {
             (Side::Local, preferred(local, incoming, Side::Local, 0, origin))
@@ -44,7 +48,8 @@ pub(super) fn merge(local: &Entry, incoming: &Entry, generated_keys: bool, origi
     Decision::of_row(relation, row, entry, changed)
 }
 
-fn relation(local: &Entry, incoming: &Entry, generated_keys: bool) -> Relation {
+/// `two`: how they stand to each other as two rows.
+fn relation(local: &Entry, incoming: &Entry, two: Option<Relation>) -> Relation {
     let knows = |one: &Entry, other: &Entry| heads(other).all(|version| one.vector.holds(version));
     if unversioned(local, incoming) && local.digest != incoming.digest {
         Relation::Conflict
@@ -54,8 +59,8 @@ fn relation(local: &Entry, incoming: &Entry, generated_keys: bool) -> Relation {
         Relation::Newer
     } else if local.digest == incoming.digest {
         Relation::Equal
-    } else if generated_keys && let Some(moves) = later_born(local, incoming) {
-        Relation::TwoRows { moves }
+    } else if let Some(two) = two {
+        two
     } else if clashes(local, incoming) {
         Relation::Conflict
     } else {

@@ -12,16 +12,19 @@ use super::{
     Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Mark, Outcome, Outstanding, Parcel, Place,
     Receiver, Resumed, Route, Seen, Sender, Standing, Standings, Start,
 };
-use crate::apply::{Applied, Incoming, Intake, Parent, Records, Terms, apply, count_aside, keys_aside};
+use crate::apply::{
+    Applied, Incoming, Intake, Parent, Records, Referred, Terms, apply, count_aside, keys_aside, move_rows, note_moves,
+    redirect,
+};
 use crate::capture::{
-    FittedBatch, Now, Part, Reading, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted, fit_batch,
-    fold_part, fold_tables, read as read_rows, vouch, written,
+    FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted,
+    fit_batch, fold_part, fold_tables, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
 use crate::engine::{
     ChangeLog, Database, Error, ErrorKind, Looked, ReadRequest, Result, RowLock, Selection, Target, WriteOptions,
 };
-use crate::model::{Batch, BatchLimits, Cell, Column, LogicalType, Table, TableName};
+use crate::model::{Batch, BatchLimits, Cell, Column, ForeignKey, LogicalType, Table, TableName};
 use crate::runtime::{Backoff, Failpoint, random};
 use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
 
@@ -75,6 +78,8 @@ pub struct LocalSender {
     route: Arc<Route>,
     connection: Box<dyn Target>,
     books: Vec<Result<Arc<Book>>>,
+    /// For each table which of its columns refer to rows by numbers that may be two rows'.
+    references: Vec<Vec<Reference>>,
     /// Whether logs are folded in parts; not known before one is larger than a part.
     in_parts: Option<bool>,
     /// Deletions that were folded in parts.
@@ -88,9 +93,11 @@ impl LocalSender {
     /// # Errors
     /// Those of a new connection.
     pub async fn open(site: &Site, route: &Arc<Route>, stop: &CancellationToken) -> Result<Self> {
+        let books = books(site, &route.tables, |mapping| &mapping.from);
         Ok(Self {
             connection: site.database.target().await?,
-            books: books(site, &route.tables, |mapping| &mapping.from),
+            references: references(route, &books),
+            books,
             site: site.clone(),
             route: route.clone(),
             in_parts: None,
@@ -164,6 +171,42 @@ impl LocalSender {
     fn book(&self, at: usize) -> Outcome<&Arc<Book>> {
         self.books[at].as_ref().map_err(|e| Fault::at(at)(e.clone()))
     }
+}
+
+/// Which columns of each table refer to rows of another of the route under a number that two sites may have given, by
+/// themselves or by what they refer to.
+fn references(route: &Route, books: &[Result<Arc<Book>>]) -> Vec<Vec<Reference>> {
+    let whole = |at: usize| books[at].as_ref().ok();
+    let number = |at: usize| {
+        let book = whole(at).filter(|_| route.tables[at].rule.generated_keys)?;
+        Some(book.logged.table.columns[book.number()?].name.clone())
+    };
+    // What a column of a table refers to, as the place of a table and one of its columns.
+    let parents = |at: usize, column: &str| -> Vec<(usize, String)> {
+        let keys = whole(at).map_or(&[][..], |book| &book.logged.table.foreign_keys);
+        let of = |key: &ForeignKey| {
+            let nth = key.columns.iter().position(|own| own == column)?;
+            let parent = route.tables.iter().position(|mapping| mapping.from.name == key.parent)?;
+            Some((parent, key.parent_columns.get(nth)?.clone()))
+        };
+        keys.iter().filter_map(of).collect()
+    };
+    let of_column = |at: usize, column: usize| {
+        let (mut found, mut references) = (parents(at, &route.tables[at].from.columns[column].name), Vec::new());
+        let mut next = 0;
+        while let Some((parent, of)) = found.get(next).cloned() {
+            let further: Vec<_> = parents(parent, &of).into_iter().filter(|one| !found.contains(one)).collect();
+            if further.is_empty() && number(parent).as_ref() == Some(&of) {
+                references.extend(whole(parent).map(|book| Reference { column, parent, book: book.clone() }));
+            }
+            found.extend(further);
+            next += 1;
+        }
+        references
+    };
+    let of_table =
+        |at: usize| (0..route.tables[at].from.columns.len()).flat_map(|column| of_column(at, column)).collect();
+    (0..route.tables.len()).map(of_table).collect()
 }
 
 /// A reader of a site as a whole, and what it has seen.
@@ -314,6 +357,7 @@ impl Sender for LocalSender {
             book,
             columns: &self.route.tables[place.table].from,
             which: which(&self.route, &self.route.tables[place.table], book),
+            references: &self.references[place.table],
             after: place.position,
         });
         let wanted: Vec<Wanted<'_>> = wanted.collect();
@@ -327,7 +371,7 @@ impl Sender for LocalSender {
         };
         let tables = after.iter().map(|place| place.table).zip(read.tables);
         Ok(Parcel {
-            changes: tables.filter(|(_, changes)| !changes.entries.is_empty()).collect(),
+            changes: tables.filter(|(_, changes)| !changes.is_empty()).collect(),
             places: after.iter().map(place).collect(),
             seen: Some(read.upto).filter(|mark| mark.position > 0),
             more: read.more,
@@ -352,11 +396,16 @@ impl Sender for LocalSender {
         };
         let book = self.book(table)?.clone();
         let batch = Batch::new(book.keys.clone(), batch.into_columns());
-        let which = which(&self.route, mapping, &book);
-        let Now { changes, left_out, last: seen } =
-            changes_of(&self.site, (&book, which), &mapping.from, self.connection.as_mut(), &batch)
-                .await
-                .map_err(Fault::at(table))?;
+        let wanted = Wanted {
+            at: table,
+            book: &book,
+            columns: &mapping.from,
+            which: which(&self.route, mapping, &book),
+            references: &self.references[table],
+            after: 0,
+        };
+        let now = changes_of(&self.site, &wanted, self.connection.as_mut(), &batch).await;
+        let Now { changes, left_out, last: seen } = now.map_err(Fault::at(table))?;
         Ok(Current { changes, left_out: left_out.into_iter().map(|row| fits[row]).collect(), seen })
     }
 
@@ -388,6 +437,8 @@ pub struct LocalReceiver {
     intakes: Vec<Result<Intake>>,
     /// Whether nothing is doubted that has not been folded.
     certain: bool,
+    /// Whether there may be rows that are to give up their numbers here.
+    moving: bool,
 }
 
 impl LocalReceiver {
@@ -420,7 +471,7 @@ impl LocalReceiver {
             });
         }
         let (connection, route) = (site.database.target().await?, route.clone());
-        Ok(Self { connection, intakes, site: site.clone(), route, certain: false })
+        Ok(Self { connection, intakes, site: site.clone(), route, certain: false, moving: false })
     }
 
     fn intake(&self, at: usize) -> Outcome<&Intake> {
@@ -462,19 +513,67 @@ impl LocalReceiver {
         Ok(())
     }
 
+    /// Sees to rows that are to give up their numbers here; only to those that have `given` theirs up elsewhere.
+    async fn move_rows(&mut self, given: bool) -> Outcome<()> {
+        let site = self.site.clone();
+        while self.moving {
+            self.connection.begin(POINT).await?;
+            let moves = site.moves_above(self.connection.as_mut(), i64::MIN).await;
+            self.connection.rollback().await?;
+            let mut moves = moves?;
+            moves.retain(|moved| !given || moved.step.to.is_some());
+            let mut any = false;
+            for (at, intake) in self.intakes.iter().enumerate() {
+                let Ok(Intake { book, through, .. }) = intake else { continue };
+                let records = || Records::new(&site, &self.route.sync, self.route.to_target);
+                let moved = move_rows((&site, book, *through), self.connection.as_mut(), &moves, records).await;
+                any |= moved.map_err(Fault::at(at))?;
+            }
+            if !any {
+                self.moving = given;
+                break;
+            }
+            // One that had to wait for another may go on now.
+        }
+        Ok(())
+    }
+
     async fn take_once(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
         let route = &self.route;
         let terms = |mapping: &Mapping| match basis {
             Basis::Written => Terms::Written(mapping.rule),
             Basis::Meeting => Terms::Meeting(route.first_run, mapping.rule),
         };
-        let mut incoming = Vec::with_capacity(parcel.changes.len());
+        let target = self.connection.as_mut();
+        let books: Vec<Option<Arc<Book>>> =
+            self.intakes.iter().map(|intake| intake.as_ref().ok().map(|intake| intake.book.clone())).collect();
+        let moves = self.site.has_moves(target).await?;
+        let mut redirected = Vec::with_capacity(parcel.changes.len());
         for (at, changes) in &parcel.changes {
-            let terms = terms(&route.tables[*at]);
-            incoming.push(Incoming { at: *at, intake: intake(&self.intakes, *at)?, changes, terms });
+            let book = &intake(&self.intakes, *at)?.book;
+            redirected.push(if moves {
+                redirect(&self.site, target, changes, (book, &books)).await.map_err(Fault::at(*at))?
+            } else {
+                None
+            });
+        }
+        let changes =
+            || parcel.changes.iter().zip(&redirected).map(|((at, told), other)| (*at, other.as_ref().unwrap_or(told)));
+        let referred: Vec<Vec<Referred<'_>>> = changes()
+            .map(|(_, changes)| {
+                let of = changes.meant.iter().filter_map(|meant| {
+                    let book = books.get(meant.parent)?.as_ref()?;
+                    Some(Referred { column: meant.column, book, births: &meant.births })
+                });
+                of.collect()
+            })
+            .collect();
+        let mut incoming = Vec::with_capacity(parcel.changes.len());
+        for ((at, changes), referred) in changes().zip(&referred) {
+            let terms = terms(&route.tables[at]);
+            incoming.push(Incoming { at, intake: intake(&self.intakes, at)?, changes, terms, referred });
         }
         let mut records = Records::new(&self.site, &route.sync, route.to_target);
-        let target = self.connection.as_mut();
         let applied = apply(&self.site, target, &incoming, &mut records).await?;
         records.write(target).await?;
         let all = |Mark { position, token }| Cursor { source: route.from.site, table: Cursor::SEEN, position, token };
@@ -569,8 +668,15 @@ impl Receiver for LocalReceiver {
     async fn cursors(&mut self) -> Result<Standings> {
         self.connection.begin(POINT).await?;
         let stood = self.read_cursors().await;
+        let moves = self.site.moves_above(self.connection.as_mut(), i64::MIN).await;
         self.connection.rollback().await?;
-        stood
+        let stood = stood?;
+        // What an earlier run has left. A row that someone holds keeps nobody but its own table.
+        self.moving = moves?.iter().any(|moved| !moved.done);
+        match self.move_rows(false).await {
+            Err(fault) if fault.error.kind != ErrorKind::Busy => Err(fault.error),
+            _ => Ok(stood),
+        }
     }
 
     async fn judge(&mut self, seen: Seen) -> Result<()> {
@@ -677,6 +783,12 @@ impl Receiver for LocalReceiver {
         if !self.certain {
             self.fold_doubted().await?;
         }
+        for (at, changes) in parcel.changes.iter().filter(|(_, changes)| !changes.moves.is_empty()) {
+            let book = self.intake(*at)?.book.clone();
+            note_moves(&self.site, self.connection.as_mut(), &book, &changes.moves).await.map_err(Fault::at(*at))?;
+        }
+        self.moving |= parcel.changes.iter().any(|(_, changes)| !changes.moves.is_empty());
+        self.move_rows(true).await?;
         for tried in 1.. {
             self.connection.begin(LABELLED).await?;
             match self.take_once(parcel, basis).await {
@@ -684,6 +796,9 @@ impl Receiver for LocalReceiver {
                     Failpoint::ChangesWritten.reach();
                     self.connection.commit().await?;
                     Failpoint::ChangesCommitted.reach();
+                    // What has its number waits by now, and is told with it.
+                    self.moving |= applied.iter().any(|applied| applied.apart > 0);
+                    self.move_rows(false).await?;
                     return Ok(applied);
                 }
                 Err(fault) => {

@@ -164,7 +164,7 @@ impl StampedSender {
         let stay: Vec<usize> = (0..rows.rows()).filter(|&row| !left[row]).collect();
         let mut next = 0..;
         let row_of = left.iter().map(|left| if *left { None } else { next.next() }).collect();
-        Ok(Changes { keys, entries, rows: rows.select(stay.into_iter()), row_of, left })
+        Ok(Changes { entries, row_of, left, ..Changes::of(keys, rows.select(stay.into_iter())) })
     }
 }
 

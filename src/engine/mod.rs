@@ -434,6 +434,14 @@ pub trait Target: Lookup {
     async fn savepoint(&mut self) -> Result<()>;
     /// Back to the savepoint, which stays set.
     async fn rollback_to_savepoint(&mut self) -> Result<()>;
+    /// Gives the row that has this number in a whole-number `column`, by itself a key of the table, the number `to`, with
+    /// all that refers to it in whatever table of this database; without `to` the next one that the database would give
+    /// out. The number is not given out again. Flushes first, unsets the savepoint; in a transaction that keeps foreign keys
+    /// as they are. Returns the number.
+    ///
+    /// # Errors
+    /// `Constraint` where a reference forbids it, or another row has that number.
+    async fn renumber(&mut self, table: &Table, column: usize, from: i64, to: Option<i64>) -> Result<i64>;
     /// Flushes and commits.
     async fn commit(&mut self) -> Result<()>;
     /// Rolls back; harmless without a transaction.
@@ -463,6 +471,26 @@ fn earliest_reading(logical: &LogicalType, zone: &Zone, moment: i64) -> Option<S
 /// The error of an engine without stretches that is asked for one.
 fn no_stretch(table: &Table) -> Error {
     Error::new(ErrorKind::Protocol, format!("table {} has no stretches to be read by", table.name))
+}
+
+/// Columns that hold a number and those that refer to it, each table once: of one statement for each.
+fn by_table<T: PartialEq>(columns: Vec<(T, String)>) -> Vec<(T, Vec<String>)> {
+    let mut tables: Vec<(T, Vec<String>)> = Vec::new();
+    for (table, column) in columns {
+        match tables.iter_mut().find(|(name, _)| *name == table) {
+            Some((_, columns)) if columns.contains(&column) => {}
+            Some((_, columns)) => columns.push(column),
+            None => tables.push((table, vec![column])),
+        }
+    }
+    tables
+}
+
+/// The assignments, and the condition, by which some columns of a table, quoted, exchange one number for another.
+fn exchanged(columns: &[String], from: i64, to: i64) -> (String, String) {
+    let set = columns.iter().map(|c| format!("{c} = CASE WHEN {c} = {from} THEN {to} ELSE {c} END"));
+    let of = columns.iter().map(|c| format!("{c} = {from}"));
+    (set.collect::<Vec<_>>().join(", "), of.collect::<Vec<_>>().join(" OR "))
 }
 
 /// The sentence of [`Target::verify`] about `count` rows of `table` whose parent is not there.

@@ -263,8 +263,14 @@ impl Puller {
                 while more && self.limit.is_none_or(|limit| body.written < limit) {
                     let left = self.limit.map_or(LIMITS.rows, |limit| (limit - body.written).min(LIMITS.rows));
                     let limits = BatchLimits { rows: left, ..LIMITS };
-                    let wanted =
-                        Wanted { at: 0, book: &book, columns: &self.opened.table, which: Which::All, after: position };
+                    let wanted = Wanted {
+                        at: 0,
+                        book: &book,
+                        columns: &self.opened.table,
+                        which: Which::All,
+                        references: &[],
+                        after: position,
+                    };
                     let read = changes(&site, &[wanted], target.as_mut(), limits).await.map_err(|fault| fault.error)?;
                     for found in &read.tables {
                         for (at, row) in found.row_of.iter().enumerate() {

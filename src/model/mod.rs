@@ -23,5 +23,5 @@ pub use table::{
 pub use text::{parse, render, render_float, shorten};
 pub use types::LogicalType;
 pub use value::{Value, padded, temporal};
-pub use version::{BadVersion, Clock, Entry, Facet, Site, Vector, Version};
+pub use version::{BadVersion, Clock, Entry, Facet, Move, Site, Vector, Version};
 pub use zone::{Shift, Zone, moment, tells_moments};

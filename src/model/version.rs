@@ -283,6 +283,18 @@ impl Entry {
     }
 }
 
+/// A row that gives up its generated number, since a row that another site inserted under it was born earlier. It is the
+/// same row under both numbers: the move says so wherever it is told, and gives no version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Move {
+    /// The number that it had.
+    pub number: i64,
+    /// Its birth: which of the rows under that number it is.
+    pub birth: Version,
+    /// The number that it got; `None`: it is to get one, at the site where it was born.
+    pub to: Option<i64>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,11 +11,12 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::capture::Changes;
+use crate::capture::{Changes, Meant};
 use crate::compare::{BUCKETS, Buckets};
 use crate::endpoint::Leaves;
 use crate::model::{
-    Batch, Cell, Column, Digest, Entry, Facet, LogicalType, RangeDigest, Table, Value, Vector, Version, decimal_parts,
+    Batch, Cell, Column, Digest, Entry, Facet, LogicalType, Move, RangeDigest, Table, Value, Vector, Version,
+    decimal_parts,
 };
 
 /// What bodies begin with: a name and a version of the form.
@@ -23,6 +24,8 @@ const MAGIC: &[u8; 8] = b"rowferr\x01";
 const DIGEST: usize = 16;
 /// Rows of a batch.
 pub const ROWS_MAX: usize = 1 << 20;
+/// Bytes of a move.
+const MOVE: usize = 8 + Version::BYTES + 1 + 8;
 /// Columns that a change may say the writer of.
 const FACETS_MAX: usize = 4096;
 /// Sites that may have written one row.
@@ -141,6 +144,19 @@ impl Writer {
             // 0 stands for none.
             self.len(row.map_or(0, |row| row + 1));
             self.bytes.push(u8::from(*left));
+        }
+        self.len(changes.moves.len());
+        for Move { number, birth, to } in &changes.moves {
+            self.bytes.extend(number.to_le_bytes());
+            self.bytes.extend(birth.to_bytes());
+            self.bytes.push(u8::from(to.is_some()));
+            self.bytes.extend(to.unwrap_or(0).to_le_bytes());
+        }
+        self.len(changes.meant.len());
+        for Meant { column, parent, births } in &changes.meant {
+            self.len(*column);
+            self.len(*parent);
+            births.iter().for_each(|birth| self.bytes.extend(birth.to_bytes()));
         }
     }
 
@@ -359,7 +375,7 @@ impl<'a> Reader<'a> {
     /// [`Damaged`] where they are none.
     pub fn changes(&mut self, keys: &Arc<Table>, columns: &Arc<Table>) -> Result<Changes> {
         let (keys, rows) = (self.batch(keys)?, self.batch(columns)?);
-        let mut changes = Changes { entries: Vec::new(), row_of: Vec::new(), left: Vec::new(), keys, rows };
+        let mut changes = Changes::of(keys, rows);
         for _ in 0..changes.keys.rows() {
             let entry = self.entry()?;
             let row = self.len()?.checked_sub(1);
@@ -375,6 +391,19 @@ impl<'a> Reader<'a> {
             changes.entries.push(entry);
             changes.row_of.push(row);
             changes.left.push(left);
+        }
+        for _ in 0..self.count(MOVE)? {
+            let (number, birth) = (i64::from_le_bytes(self.chunk()?), self.version()?);
+            let (known, to) = (self.flag()?, i64::from_le_bytes(self.chunk()?));
+            changes.moves.push(Move { number, birth, to: known.then_some(to) });
+        }
+        for _ in 0..self.count(2)? {
+            let (column, parent) = (self.len()?, self.len()?);
+            let births = (0..changes.rows.rows()).map(|_| self.version()).collect::<Result<_>>()?;
+            if column >= columns.columns.len() {
+                return Err(Damaged);
+            }
+            changes.meant.push(Meant { column, parent, births });
         }
         Ok(changes)
     }
@@ -600,6 +629,11 @@ mod tests {
             rows,
             row_of: vec![Some(1), Some(0), None, None],
             left: vec![false, false, false, true],
+            moves: vec![
+                Move { number: 5, birth: version(5, 1), to: Some(-9) },
+                Move { number: i64::MAX, birth: version(9, 2), to: None },
+            ],
+            meant: vec![Meant { column: 1, parent: 3, births: vec![version(9, 2), Version::BASE] }],
         }
     }
 
@@ -654,6 +688,7 @@ mod tests {
         let sent = changes();
         assert!(same(&back.keys, &sent.keys) && same(&back.rows, &sent.rows));
         assert_eq!((back.entries, back.row_of, back.left), (sent.entries, sent.row_of, sent.left));
+        assert_eq!((back.moves, back.meant), (sent.moves, sent.meant));
         assert!(same(&told.upto, &leaves().upto) && told.are_last());
         assert_eq!((told.first, told.digests), (12, leaves().digests));
     }

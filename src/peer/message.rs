@@ -694,7 +694,7 @@ pub enum Told {
     /// Keys follow, and where to go on, if there is more.
     Unversioned(bool),
     /// What became of changes.
-    Taken(Vec<[u64; 5]>),
+    Taken(Vec<[u64; 6]>),
     /// Keys follow.
     Keys,
     /// What people have to look at.
@@ -753,7 +753,7 @@ impl Told {
     /// What became of changes.
     #[must_use]
     pub fn taken(applied: &[Applied]) -> Self {
-        Self::Taken(applied.iter().map(|a| [a.inserted, a.updated, a.deleted, a.conflicts, a.held]).collect())
+        Self::Taken(applied.iter().map(|a| [a.inserted, a.updated, a.deleted, a.conflicts, a.held, a.apart]).collect())
     }
 
     /// What people have to look at.
@@ -765,8 +765,8 @@ impl Told {
 
 /// What became of one table's changes.
 #[must_use]
-pub fn applied([inserted, updated, deleted, conflicts, held]: [u64; 5]) -> Applied {
-    Applied { inserted, updated, deleted, conflicts, held }
+pub fn applied([inserted, updated, deleted, conflicts, held, apart]: [u64; 6]) -> Applied {
+    Applied { inserted, updated, deleted, conflicts, held, apart }
 }
 
 /// The terms of [`Receiving::Take`].

@@ -369,19 +369,19 @@ impl Pair {
             force: self.options.plan.force,
             stop: self.options.stop.clone(),
         };
-        for (way, agreed) in open.ways.iter_mut().zip(&starts) {
-            let mut ends = way.ends();
-            let (name, from, to) = (&self.options.name, &ends.route.from.label, &ends.route.to.label);
-            tracing::info!(target: STEP, "sync {name}: changes of {from} go to {to}");
-            let brought = run_changes(&mut ends, &agreed.starts, &options).await?;
-            for TableReport { table, read, inserted, updated, deleted, .. } in &brought.tables {
-                tracing::info!(
-                    target: STEP,
-                    "sync {name}: table {table}: {read} changes read, {inserted} inserted, {updated} updated, {deleted} deleted"
-                );
+        let mut ran = run_ways(&mut open.ways, &starts, (&self.options.name, &options)).await?;
+        for _ in 0..APART_MAX {
+            if !ran.are_rows_apart() || ran.error.is_some() || open.ways.len() < 2 {
+                break;
             }
-            report.join(brought);
+            // Rows that have one number at both ends: one of them has got another, of which the other end hears now.
+            let mut starts = Vec::with_capacity(open.ways.len());
+            for way in &mut open.ways {
+                starts.push(agree(&mut way.ends(), false).await?);
+            }
+            ran = ran.then(run_ways(&mut open.ways, &starts, (&self.options.name, &options)).await?);
         }
+        report.join(ran);
         if starts.iter().any(|agreed| !agreed.widened.is_empty()) && report.error.is_none() {
             report.join(run_widened(&mut open.ways, &starts, &options).await?);
         }
@@ -560,6 +560,28 @@ impl Looked {
     }
 }
 
+/// Each direction in its turn.
+async fn run_ways(ways: &mut [Way], starts: &[Agreed], (name, options): (&str, &ChangeOptions)) -> Result<Report> {
+    let mut report = Report::nothing();
+    for (way, agreed) in ways.iter_mut().zip(starts) {
+        let mut ends = way.ends();
+        let (from, to) = (&ends.route.from.label, &ends.route.to.label);
+        tracing::info!(target: STEP, "sync {name}: changes of {from} go to {to}");
+        let brought = run_changes(&mut ends, &agreed.starts, options).await?;
+        for TableReport { table, read, inserted, updated, deleted, .. } in &brought.tables {
+            tracing::info!(
+                target: STEP,
+                "sync {name}: table {table}: {read} changes read, {inserted} inserted, {updated} updated, {deleted} deleted"
+            );
+        }
+        report.join(brought);
+    }
+    Ok(report)
+}
+
+/// How often both directions are run once more where rows of both ends have one number.
+const APART_MAX: u32 = 2;
+
 /// A pair that turns out to be restored twice in one run has other troubles.
 const REOPENED_MAX: u32 = 4;
 
@@ -657,9 +679,29 @@ pub(super) fn route(from: &Captured, to: &Captured, plan: &Plan, options: &PairO
             Err(e) => report.refuse(name, e),
         }
     }
+    keys_with_numbers(&mut tables);
     let (from, to) = (from.end.clone(), to.end.clone());
     let route = Route { sync: options.name.clone(), to_target: push, from, to, tables, first_run };
     (route, report)
+}
+
+/// Two rows that have one key since they refer to two rows under one number are two as well.
+fn keys_with_numbers(tables: &mut [Mapping]) {
+    let follows = |tables: &[Mapping], at: usize| {
+        let Mapping { from, to, key, .. } = &tables[at];
+        let in_key = |table: &Table, name: &String| key.columns.iter().any(|&at| table.columns[at].name == *name);
+        let follows = |table: &Arc<Table>, name: fn(&Mapping) -> &TableName| {
+            table.foreign_keys.iter().any(|foreign| {
+                let parent = tables.iter().find(|other| *name(other) == foreign.parent);
+                parent.is_some_and(|parent| parent.rule.generated_keys)
+                    && foreign.columns.iter().any(|c| in_key(table, c))
+            })
+        };
+        follows(from, |mapping| &mapping.from.name) || follows(to, |mapping| &mapping.to.name)
+    };
+    while let Some(at) = (0..tables.len()).find(|&at| !tables[at].rule.generated_keys && follows(tables, at)) {
+        tables[at].rule.generated_keys = true;
+    }
 }
 
 /// Tables of a sync that its source lacks and its target has.

@@ -202,12 +202,11 @@ impl<'a> Seat<'a> {
         vector.add(version);
         let facet = Facet { version, digest: Digest::default() };
         Ok(Changes {
-            keys,
             // The row is kept as a whole.
             entries: vec![Entry { version, birth, vector, digest: None, columns: vec![facet; rows.columns().len()] }],
             row_of: vec![(rows.rows() > 0).then_some(0)],
             left: vec![false],
-            rows,
+            ..Changes::of(keys, rows)
         })
     }
 

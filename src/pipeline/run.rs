@@ -59,6 +59,9 @@ pub struct TableReport {
     /// Changes that wait for a row that someone holds, or for a parent.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting: u64,
+    /// Changes that wait since two rows have one number.
+    #[serde(skip)]
+    pub apart: u64,
     /// What of its definition was left out or changed where it was made, and what could surprise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -80,6 +83,7 @@ impl TableReport {
         self.updated += applied.updated;
         self.deleted += applied.deleted;
         self.conflicts += applied.conflicts;
+        self.apart += applied.apart;
     }
 }
 
@@ -125,6 +129,21 @@ impl Report {
         self.error.map(|kind| Error::new(kind, said.next().cloned().unwrap_or_default()))
     }
 
+    /// Whether rows met others that have their number.
+    pub(super) fn are_rows_apart(&self) -> bool {
+        self.tables.iter().any(|table| table.apart > 0)
+    }
+
+    /// The report of the same part of the run once it was run again, which says how it stands.
+    pub(super) fn then(mut self, mut later: Self) -> Self {
+        for table in &mut self.tables {
+            (table.open, table.quarantined, table.waiting, table.apart) = (0, 0, 0, 0);
+        }
+        (self.status, self.problems) = (later.status, std::mem::take(&mut later.problems));
+        self.join(later);
+        self
+    }
+
     /// Takes in the report of another part of the same run; tables of one name become one.
     pub(super) fn join(&mut self, other: Self) {
         for table in other.tables {
@@ -137,6 +156,7 @@ impl Report {
             ours.updated += table.updated;
             ours.deleted += table.deleted;
             ours.conflicts += table.conflicts;
+            ours.apart += table.apart;
             // Both ends may have recorded the same.
             ours.open = ours.open.max(table.open);
             ours.quarantined += table.quarantined;
@@ -562,6 +582,7 @@ fn report(plan: &Plan, progress: &Progress, failed: &[(usize, Error)], took: Dur
             updated: p.updated.load(Ordering::Relaxed),
             deleted: p.deleted.load(Ordering::Relaxed),
             conflicts: 0,
+            apart: 0,
             open: 0,
             waiting: 0,
             quarantined: p.quarantined.load(Ordering::Relaxed),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::facets::Faceted;
 use crate::engine::{ChangeLog, Database, Logged};
-use crate::model::{Column, ColumnDef, Key, LogicalType, Table, TableName, Version};
+use crate::model::{Column, ColumnDef, Index, IndexColumn, Key, LogicalType, Table, TableName, Version};
 
 /// Whole numbers.
 const NUMBER: LogicalType = LogicalType::Int { bits: 64, unsigned: false };
@@ -30,6 +30,17 @@ fn own(database: &dyn Database, name: &str, columns: Vec<ColumnDef>, key: usize)
     Arc::new(table)
 }
 
+/// An index by the site's numbers.
+fn by_seq(name: &str, column: &str) -> Index {
+    Index {
+        name: name.to_owned(),
+        columns: vec![IndexColumn { name: column.to_owned(), descending: false }],
+        unique: false,
+        constraint: false,
+        native: None,
+    }
+}
+
 /// The tables that a site has once.
 #[derive(Debug, Clone)]
 pub struct Books {
@@ -52,6 +63,8 @@ pub struct Books {
     pub marks: Arc<Table>,
     /// Who reads this site's changes, and how far.
     pub readers: Arc<Table>,
+    /// Rows that gave up their number, or are to: `n number birth moved_to done seq`.
+    pub moves: Arc<Table>,
     /// The form in which each logged table was last found, and the number under which it was last told that rows were
     /// written unseen, 0: never.
     pub forms: Arc<Table>,
@@ -154,6 +167,23 @@ impl Books {
                 vec![filled("n", NUMBER), filled("form", TEXT), filled("doubted", NUMBER)],
                 1,
             ),
+            moves: {
+                let mut moves = (*table(
+                    "_rowferry_moves",
+                    vec![
+                        filled("n", NUMBER),
+                        filled("number", NUMBER),
+                        filled("birth", bytes(Version::BYTES)),
+                        ColumnDef::new("moved_to", NUMBER),
+                        filled("done", NUMBER),
+                        filled("seq", NUMBER),
+                    ],
+                    3,
+                ))
+                .clone();
+                moves.indexes.push(by_seq("_rowferry_seq_moves", "seq"));
+                Arc::new(moves)
+            },
             shared: table(
                 "_rowferry_shared",
                 vec![filled("source", NAME), filled("n", NUMBER), filled("id", bytes(16)), filled("brought", NUMBER)],
@@ -164,7 +194,7 @@ impl Books {
 
     /// All of them, in the order in which they are made.
     #[must_use]
-    pub fn all(&self) -> [&Arc<Table>; 10] {
+    pub fn all(&self) -> [&Arc<Table>; 11] {
         [
             &self.site,
             &self.tables,
@@ -176,6 +206,7 @@ impl Books {
             &self.quarantine,
             &self.waiting,
             &self.shared,
+            &self.moves,
         ]
     }
 }
@@ -224,13 +255,7 @@ impl Book {
         ]);
         let mut versions = (*own(database, &format!("_rowferry_versions_{}", logged.n), columns, width)).clone();
         versions.name.schema.clone_from(&logged.table.name.schema);
-        versions.indexes.push(crate::model::Index {
-            name: format!("_rowferry_seq_{}", logged.n),
-            columns: vec![crate::model::IndexColumn { name: "_rowferry_seq".to_owned(), descending: false }],
-            unique: false,
-            constraint: false,
-            native: None,
-        });
+        versions.indexes.push(by_seq(&format!("_rowferry_seq_{}", logged.n), "_rowferry_seq"));
         let keys = Arc::new(logged.table.project(&logged.key.columns));
         Self { logged, log, versions: Arc::new(versions), facets: None, keys }
     }
@@ -241,6 +266,13 @@ impl Book {
         let content = self.logged.table.columns.iter().filter(|column| !column.generated);
         self.facets = Some(content.map(Faceted::of).collect());
         self
+    }
+
+    /// The key's column in the table, where it is one whole number, which rows can be given anew.
+    #[must_use]
+    pub fn number(&self) -> Option<usize> {
+        let [column] = self.logged.key.columns[..] else { return None };
+        matches!(self.logged.table.columns[column].logical, LogicalType::Int { .. }).then_some(column)
     }
 
     /// Number of key columns; they come first in `versions` and in `keys`.

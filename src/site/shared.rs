@@ -80,6 +80,25 @@ impl Site {
         Ok(())
     }
 
+    /// A row of a table has another key from now on.
+    pub async fn share_as(&self, target: &mut dyn Target, table: u32, from: KeyId, to: KeyId) -> Result<()> {
+        let shared = &self.books.shared;
+        let (mut number, mut id) = (Column::default(), Column::default());
+        number.push_int(table.into());
+        id.push_bytes(&from.0.to_be_bytes());
+        let keys = Batch::new(Arc::new(shared.project(&[1, 2])), vec![number, id]);
+        let found = target.lookup(shared, &keys, RowLock::None).await?;
+        if found.rows() == 0 {
+            return Ok(());
+        }
+        target.write(WriteMode::Delete, &found).await?;
+        let mut columns = found.columns().to_vec();
+        columns[2] = Column::default();
+        (0..found.rows()).for_each(|_| columns[2].push_bytes(&to.0.to_be_bytes()));
+        target.write(WriteMode::Insert, &Batch::new(shared.clone(), columns)).await?;
+        target.flush().await
+    }
+
     /// Which of these tables' rows came through the condition given so far; `None`: all came.
     pub async fn are_conditions(
         &self,

@@ -30,6 +30,7 @@ mod plan;
 mod positions;
 mod random;
 mod recover;
+mod rekey;
 mod resolve;
 mod sample;
 mod shape;

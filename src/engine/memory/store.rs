@@ -155,6 +155,11 @@ impl Held {
         self.given.numbered.fetch_max(self.highest(column), atomic::Ordering::Relaxed);
     }
 
+    /// Gives out numbers above this one from now on.
+    pub(super) fn number_past(&self, number: i64) {
+        self.given.numbered.fetch_max(number, atomic::Ordering::Relaxed);
+    }
+
     /// Position of a column.
     pub(super) fn position(&self, name: &str) -> Result<usize> {
         self.table.column(name).ok_or_else(|| {

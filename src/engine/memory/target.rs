@@ -10,7 +10,7 @@ use super::log::{Trigger, line};
 use super::store::{Held, KeyValue, Row, Stored, Tables, missing, table};
 use super::transaction::{Others, Store, Transaction, Turn, free, protocol};
 use super::types::Statement;
-use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, orphans_told};
+use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, by_table, orphans_told};
 use crate::model::{Batch, Cell, Column, ColumnDef, DefaultValue, Table, TableName, parse};
 
 /// No statement waits for another transaction longer than this.
@@ -143,6 +143,54 @@ fn run(others: &Others<'_>, own: &mut Transaction, statement: &Statement, now: i
             }
             if own.view(others.committed, log).is_ok() {
                 own.set(others.committed, log, None);
+            }
+        }
+    }
+    Ok(Turn::Done(()))
+}
+
+/// Gives a row another number, with what refers to it.
+fn renumber(
+    (others, own): (&Others<'_>, &mut Transaction),
+    (name, column): (&TableName, &str),
+    (from, to): (i64, i64),
+    now: i64,
+) -> Result<Turn<()>> {
+    let mut columns = vec![(name.clone(), column.to_owned())];
+    let (mut next, tables) = (0, own.tables(others.committed));
+    while let Some((parent, of)) = columns.get(next).cloned() {
+        for held in tables.values() {
+            for key in held.table.foreign_keys.iter().filter(|key| key.parent == parent) {
+                let refers = key.columns.iter().zip(&key.parent_columns).filter(|(_, parent)| **parent == of);
+                let found: Vec<_> = refers.map(|(own, _)| (held.table.name.clone(), own.clone())).collect();
+                columns.extend(found.into_iter().filter(|found| !columns.contains(found)).collect::<Vec<_>>());
+            }
+        }
+        next += 1;
+    }
+    for (name, columns) in by_table(columns) {
+        let held = own.view(others.committed, &name)?;
+        let columns = columns.iter().map(|c| held.position(c)).collect::<Result<Vec<usize>>>()?;
+        for (&number, row) in &held.rows {
+            let old = row.clone();
+            let mut changed = (*old).clone();
+            for &at in columns.iter().filter(|&&at| old[at].cell() == Cell::Int(from)) {
+                changed[at] = Stored::new(Cell::Int(to));
+            }
+            let moves = columns.iter().any(|&at| old[at].cell() == Cell::Int(from));
+            if !moves {
+                continue;
+            }
+            free!(others.of_row(&name, number));
+            let new = Arc::new(changed);
+            let (given, taken): (Vec<_>, Vec<_>) = (held.key_values(&old).collect(), held.key_values(&new).collect());
+            let (mut moved, new_ones) = (without(&given, &taken), without(&taken, &given));
+            free!(others.of_keys(&name, &new_ones));
+            moved.extend(new_ones);
+            own.part(others.committed, &name).write(number, Some(new.clone()), moved)?;
+            if let Some(trigger) = &held.trigger {
+                note(others, own, trigger, (Some(&old), b'D'), now)?;
+                note(others, own, trigger, (Some(&new), b'U'), now)?;
             }
         }
     }
@@ -360,6 +408,23 @@ impl Target for Writer {
         self.store.state().savepoint(number, false)?;
         self.store.ended.notify_waiters();
         Ok(())
+    }
+
+    async fn renumber(&mut self, table: &Table, column: usize, from: i64, to: Option<i64>) -> Result<i64> {
+        let now = self.store.now.load(Ordering::Relaxed);
+        let (name, column) = (&table.name, &table.columns[column].name);
+        self.within(|others, own| {
+            let held = own.view(others.committed, name)?;
+            held.number_above(held.position(column)?);
+            let to = to.unwrap_or_else(|| held.next_number());
+            free!(renumber((others, own), (name, column), (from, to), now).map(|turn| match turn {
+                Turn::Done(()) => None,
+                Turn::Wait(holder) => Some(holder),
+            })?);
+            held.number_past(to);
+            Ok(Turn::Done(to))
+        })
+        .await
     }
 
     async fn commit(&mut self) -> Result<()> {

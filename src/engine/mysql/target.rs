@@ -7,13 +7,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use mysql_async::{Conn, prelude::Queryable};
 
-use super::super::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, orphans_told};
+use super::super::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, by_table, exchanged, orphans_told};
 use super::codec::{Form, Writer};
-use super::connect::{Flavor, LOCK_WAIT, SQL_MODE, quote};
+use super::connect::{Flavor, LOCK_WAIT, SQL_MODE, literal, quote};
 use super::error::{convert, kind_of};
 use super::log;
 use super::source::table_sql;
-use crate::model::{Batch, Cell, Table};
+use crate::model::{Batch, Cell, Table, TableName};
 
 /// Bytes gathered for one bulk statement.
 const BULK: usize = 2 << 20;
@@ -472,6 +472,63 @@ impl Target for Sink {
     async fn rollback_to_savepoint(&mut self) -> Result<()> {
         self.pending = None;
         self.execute("ROLLBACK TO SAVEPOINT rowferry").await
+    }
+
+    async fn renumber(&mut self, table: &Table, column: usize, from: i64, to: Option<i64>) -> Result<i64> {
+        self.send().await?;
+        let (name, number) = (table_sql(&table.name), quote(&table.columns[column].name));
+        let to = match to {
+            Some(to) => to,
+            None => {
+                let next = format!("SELECT max({number}) + 1 FROM {name}");
+                let next: Option<Option<i64>> = self.conn.query_first(next).await.map_err(convert)?;
+                next.flatten().unwrap_or(1)
+            }
+        };
+        let own = (table.name.schema.clone(), table.name.name.clone(), table.columns[column].name.clone());
+        let mut columns = vec![own];
+        let mut next = 0;
+        while let Some((schema, parent, of)) = columns.get(next).cloned() {
+            let referring = format!(
+                "SELECT CASE WHEN table_schema = database() THEN '' ELSE table_schema END, table_name, column_name \
+                 FROM information_schema.key_column_usage WHERE referenced_table_schema = {} \
+                 AND referenced_table_name = {} AND referenced_column_name = {}",
+                if schema.is_empty() { "database()".to_owned() } else { literal(&schema) },
+                literal(&parent),
+                literal(&of)
+            );
+            let referring: Vec<(String, String, String)> = self.conn.query(referring).await.map_err(convert)?;
+            for found in referring {
+                if !columns.contains(&found) {
+                    columns.push(found);
+                }
+            }
+            next += 1;
+        }
+        let quoted =
+            |(schema, name, column): (String, String, String)| (table_sql(&TableName { schema, name }), quote(&column));
+        let columns: Vec<(String, String)> = columns.into_iter().map(quoted).collect();
+        // An UPDATE leaves the counter as it is, an INSERT moves it on, even one that is taken back: nobody is given this
+        // number from now on.
+        let others = table.columns.iter().filter(|c| !c.generated).map(|c| quote(&c.name));
+        let others: Vec<String> = others.collect();
+        let values = others.iter().map(|c| if *c == number { to.to_string() } else { c.clone() });
+        let copy = format!(
+            "INSERT IGNORE INTO {name} ({}) SELECT {} FROM {name} WHERE {number} = {from}",
+            others.join(", "),
+            values.collect::<Vec<_>>().join(", ")
+        );
+        self.execute("SAVEPOINT rowferry").await?;
+        self.run(copy.as_bytes(), table).await?;
+        self.execute("ROLLBACK TO SAVEPOINT rowferry").await?;
+        // Those that refer to it are all given the new number here.
+        self.execute("SET SESSION foreign_key_checks = 0").await?;
+        for (child, columns) in by_table(columns) {
+            let (set, of) = exchanged(&columns, from, to);
+            self.run(format!("UPDATE {child} SET {set} WHERE {of}").as_bytes(), table).await?;
+        }
+        self.execute("SET SESSION foreign_key_checks = 1").await?;
+        Ok(to)
     }
 
     async fn commit(&mut self) -> Result<()> {

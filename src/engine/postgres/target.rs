@@ -15,7 +15,7 @@ use super::connect::Session;
 use super::lookup::{given, values};
 use super::types::{bare, ident, literal, table_name};
 use super::{Shared, error, log};
-use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, orphans_told};
+use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, by_table, exchanged, orphans_told};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
 /// Rows up to which a statement takes the values with it.
@@ -262,7 +262,7 @@ impl Writer {
         done.map_err(|e| error::from(&e).of_table(&table.name.name))
     }
 
-    async fn renumber(&self, table: &Table, column: &str) -> Result<()> {
+    async fn number_past(&self, table: &Table, column: &str) -> Result<()> {
         let fail = |e: tokio_postgres::Error| error::from(&e);
         let name = table_name(&self.shared.schema, &table.name);
         let found = self
@@ -282,6 +282,75 @@ impl Writer {
         );
         self.session.client.query(&sql, &[]).await.map_err(fail)?;
         Ok(())
+    }
+
+    /// The next number of a column: its sequence's, else one above the highest.
+    async fn next_number(&self, table: &Table, column: usize) -> Result<i64> {
+        self.number_past(table, &table.columns[column].name).await?;
+        let name = table_name(&self.shared.schema, &table.name);
+        let sql = format!(
+            "SELECT coalesce(nextval(pg_get_serial_sequence({}, {})::regclass), (SELECT max({}) + 1 FROM {name}))",
+            literal(&name),
+            literal(&table.columns[column].name),
+            ident(&table.columns[column].name)
+        );
+        let next = self.session.client.query_one(&sql, &[]).await.map_err(|e| error::from(&e))?;
+        Ok(next.get(0))
+    }
+
+    /// One statement that gives a row another number together with what refers to it: foreign keys are checked when it
+    /// has ended.
+    async fn renumbering(&self, name: &str, table: &Table, column: usize, (from, to): (i64, i64)) -> Result<String> {
+        let number = ident(&table.columns[column].name);
+        // What refers to it, and to what refers to it by the same number.
+        let sql = format!(
+            "WITH RECURSIVE c(rel, num) AS (SELECT attrelid, attnum FROM pg_attribute \
+             WHERE attrelid = {name}::regclass AND attname = {column} \
+             UNION SELECT k.conrelid, u.own FROM c, pg_constraint k, unnest(k.conkey, k.confkey) u(own, other) \
+             WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = c.rel AND u.other = c.num) \
+             SELECT a.attrelid = {name}::regclass, a.attrelid::regclass::text, a.attname, \
+             a.attidentity = 'a' FROM c JOIN pg_attribute a ON a.attrelid = c.rel AND a.attnum = c.num",
+            name = literal(name),
+            column = literal(&table.columns[column].name),
+        );
+        let found = self.session.client.query(&sql, &[]).await.map_err(|e| error::from(&e))?;
+        let (mut columns, mut always) = (Vec::new(), false);
+        for row in found {
+            let (own, child, of): (bool, String, String) = (row.get(0), row.get(1), ident(row.get(2)));
+            always |= of == number && own && row.get::<_, bool>(3);
+            columns.push((if own { name.to_owned() } else { child }, of));
+        }
+        let mut parts = Vec::new();
+        for (child, mut columns) in by_table(columns) {
+            if always && child == name {
+                // Such a column takes no number in an UPDATE.
+                let all: Vec<String> = table.columns.iter().filter(|c| !c.generated).map(|c| ident(&c.name)).collect();
+                let values = all.iter().map(|c| match () {
+                    () if *c == number => to.to_string(),
+                    () if columns.contains(c) => format!("CASE WHEN {c} = {from} THEN {to} ELSE {c} END"),
+                    () => c.clone(),
+                });
+                let values: Vec<String> = values.collect();
+                parts.push(format!("DELETE FROM {child} WHERE {number} = {from} RETURNING *"));
+                parts.push(format!(
+                    "INSERT INTO {child} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM p{}",
+                    all.join(", "),
+                    values.join(", "),
+                    parts.len() - 1
+                ));
+                columns.retain(|c| *c != number);
+                if columns.is_empty() {
+                    continue;
+                }
+                let (set, of) = exchanged(&columns, from, to);
+                parts.push(format!("UPDATE {child} SET {set} WHERE ({of}) AND {number} <> {from}"));
+                continue;
+            }
+            let (set, of) = exchanged(&columns, from, to);
+            parts.push(format!("UPDATE {child} SET {set} WHERE {of}"));
+        }
+        let parts: Vec<String> = parts.iter().enumerate().map(|(n, part)| format!("p{n} AS ({part})")).collect();
+        Ok(format!("WITH {} SELECT 1", parts.join(", ")))
     }
 
     async fn orphans(&self, table: &Table) -> Result<Vec<String>> {
@@ -434,6 +503,18 @@ impl Target for Writer {
         self.run("ROLLBACK TO SAVEPOINT rowferry").await
     }
 
+    async fn renumber(&mut self, table: &Table, column: usize, from: i64, to: Option<i64>) -> Result<i64> {
+        self.finish().await?;
+        let name = table_name(&self.shared.schema, &table.name);
+        let to = match to {
+            Some(to) => to,
+            None => self.next_number(table, column).await?,
+        };
+        self.run(&self.renumbering(&name, table, column, (from, to)).await?).await?;
+        self.number_past(table, &table.columns[column].name).await?;
+        Ok(to)
+    }
+
     async fn commit(&mut self) -> Result<()> {
         self.finish().await?;
         self.staging.clear();
@@ -465,7 +546,7 @@ impl Target for Writer {
         let mut out = Vec::new();
         for table in tables {
             for column in table.columns.iter().filter(|c| c.identity.is_some()) {
-                self.renumber(table, &column.name).await?;
+                self.number_past(table, &column.name).await?;
             }
             out.extend(self.orphans(table).await?);
         }

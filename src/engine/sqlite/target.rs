@@ -12,7 +12,7 @@ use super::ddl::{quote, quote_table};
 use super::error::during;
 use super::types::Binder;
 use super::{indexes, keyless};
-use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, orphans_told};
+use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, by_table, exchanged, orphans_told};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
 /// A connection that writes.
@@ -267,6 +267,50 @@ fn orphans(conn: &Connection, table: &Table) -> Result<Vec<String>> {
     found.map_err(during(checking()))
 }
 
+fn renumber(conn: &Connection, (table, column): (&str, &str), from: i64, to: Option<i64>) -> rusqlite::Result<i64> {
+    let numbered = conn
+        .query_row("SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_sequence'", [], |r| r.get::<_, i64>(0))?
+        > 0;
+    let given = if numbered { "(SELECT seq FROM sqlite_sequence WHERE lower(name) = lower(?1))" } else { "0 * ?1" };
+    let (name, number) = (quote(table), quote(column));
+    let next = format!("SELECT max(coalesce((SELECT max({number}) FROM {name}), 0), coalesce({given}, 0)) + 1");
+    let to = match to {
+        Some(to) => to,
+        None => conn.query_row(&next, [table], |r| r.get(0))?,
+    };
+    // A reference without columns is one to the primary key, in the order of that.
+    let mut referring = conn.prepare(
+        "SELECT t.name, k.\"from\" FROM main.sqlite_master t, pragma_foreign_key_list(t.name) k WHERE t.type = 'table' \
+         AND lower(k.\"table\") = lower(?1) AND lower(coalesce(k.\"to\", (SELECT i.name FROM pragma_table_info(?1) i \
+         WHERE i.pk = k.seq + 1))) = lower(?2)",
+    )?;
+    let mut columns = vec![(table.to_owned(), column.to_owned())];
+    let mut next = 0;
+    while let Some((parent, of)) = columns.get(next).cloned() {
+        let found = referring.query_map([parent, of], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
+        for found in found {
+            let (child, of) = found?;
+            let found = (if child.eq_ignore_ascii_case(table) { table.to_owned() } else { child }, of);
+            if !columns.contains(&found) {
+                columns.push(found);
+            }
+        }
+        next += 1;
+    }
+    // Those that refer to it first, so that whatever is to happen to them finds none that does.
+    columns.reverse();
+    conn.execute_batch("PRAGMA defer_foreign_keys = ON")?;
+    for (child, columns) in by_table(columns) {
+        let columns: Vec<String> = columns.iter().map(|c| quote(c)).collect();
+        let (set, of) = exchanged(&columns, from, to);
+        conn.execute(&format!("UPDATE {} SET {set} WHERE {of}", quote(&child)), [])?;
+    }
+    if numbered {
+        conn.execute("UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE lower(name) = lower(?1)", (table, to))?;
+    }
+    Ok(to)
+}
+
 #[async_trait]
 impl Target for FileTarget {
     async fn stamp(&mut self) -> Result<Option<String>> {
@@ -314,6 +358,17 @@ impl Target for FileTarget {
         self.indexes.truncate(self.point.1);
         let sql = format!("ROLLBACK TO {SAVEPOINT}");
         self.worker.call(move |conn| conn.execute_batch(&sql).map_err(during("cannot go back to the savepoint"))).await
+    }
+
+    async fn renumber(&mut self, table: &Table, column: usize, from: i64, to: Option<i64>) -> Result<i64> {
+        self.send().await?;
+        let (table, column) = (table.name.name.clone(), table.columns[column].name.clone());
+        self.worker
+            .call(move |conn| {
+                renumber(conn, (&table, &column), from, to)
+                    .map_err(during(format_args!("cannot give row {from} of table {table} another number")))
+            })
+            .await
     }
 
     async fn commit(&mut self) -> Result<()> {

@@ -203,6 +203,11 @@ impl Target for PacedTarget {
         self.target.rollback_to_savepoint().await
     }
 
+    async fn renumber(&mut self, table: &Table, column: usize, from: i64, to: Option<i64>) -> Result<i64> {
+        yield_now().await;
+        self.target.renumber(table, column, from, to).await
+    }
+
     async fn commit(&mut self) -> Result<()> {
         yield_now().await;
         let committed = self.target.commit().await;

@@ -8,6 +8,7 @@ mod program;
 mod relay;
 mod server;
 mod session;
+mod sites;
 mod wire;
 
 pub use database::{Engine, TestDb};
@@ -17,6 +18,7 @@ pub use program::{Output, Running, assert_equal, command, output, program, rowfe
 pub use relay::{Cut, Relay};
 pub use server::Server;
 pub use session::Session;
+pub use sites::{PAIR, RING, STAR, Sites, pairs, rows, threes};
 pub use wire::{Fault, Wire};
 
 /// Whether the long tests were asked for (`./test.sh --long`); what they repeat, others do a few times.
