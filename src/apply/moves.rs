@@ -21,13 +21,26 @@ use crate::site::{Book, Entries, KeyId, Known, Moved, Site, Through, key_id, rea
 /// # Errors
 /// What the database says.
 pub(super) async fn note_move(site: &Site, target: &mut dyn Target, book: &Book, step: Move) -> Result<()> {
-    let known = site.moves_of(target, &[(book.logged.n, step.number)]).await?;
-    let known = known.iter().find(|known| known.step.birth == step.birth);
-    let news = known.is_none_or(|known| known.step.to.is_none() && step.to.is_some());
-    if news {
-        // Only where it was born it gets a number; one that it got is to be seen to everywhere.
-        let done = step.to.is_none() && step.birth.site.id != site.id.id;
-        site.note_move(target, book.logged.n, step, done).await?;
+    let n = book.logged.n;
+    let known = site.moves_of(target, &[(n, step.number)]).await?;
+    let known = known.iter().find(|known| known.step.birth == step.birth).map(|known| known.step.to);
+    match (known, step.to) {
+        (None | Some(None), Some(_)) => drop(site.note_move(target, n, step, false).await?),
+        // Only where it was born it gets a number.
+        (None, None) => drop(site.note_move(target, n, step, step.birth.site.id != site.id.id).await?),
+        // It was given two, since its site was restored in between: the lower one holds everywhere.
+        (Some(Some(ours)), Some(theirs)) if ours != theirs => {
+            let (low, high) = (ours.min(theirs), ours.max(theirs));
+            if ours == high {
+                site.note_move(target, n, Move { to: Some(low), ..step }, false).await?;
+            }
+            let again = Move { number: high, birth: step.birth, to: Some(low) };
+            let there = site.moves_of(target, &[(n, high)]).await?;
+            if !there.iter().any(|there| there.step == again) {
+                site.note_move(target, n, again, false).await?;
+            }
+        }
+        _ => {}
     }
     Ok(())
 }

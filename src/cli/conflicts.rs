@@ -64,6 +64,18 @@ async fn resolve(
     stop: &CancellationToken,
 ) -> Result<()> {
     let Found { database, conflict } = found;
+    if conflict.policy == REKEYED {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!(
+                "conflict {} has no loser: both rows of {} stand, the {}'s under another number than {}",
+                conflict.id,
+                conflict.table,
+                if conflict.winner == "source" { "target" } else { "source" },
+                conflict.key
+            ),
+        ));
+    }
     let (keep, winner) = match keep {
         KeepArg::Source => (Some(Keep::Source), "source"),
         KeepArg::Target => (Some(Keep::Target), "target"),
@@ -110,6 +122,9 @@ fn list(found: &[Found], output: &Output) {
     }
 }
 
+/// The policy of a conflict that was settled by another number for one of the two rows.
+const REKEYED: &str = "rekey";
+
 fn whose(winner: &str) -> String {
     if winner == "merged" { "the merged row".to_owned() } else { format!("the {winner}'s row") }
 }
@@ -122,6 +137,9 @@ fn show(conflict: &Conflict, output: &Output) {
     output.line(match conflict.winner.as_str() {
         "open" => format!("policy  {}; both sides keep theirs until 'rowferry conflicts resolve'", conflict.policy),
         "merged" => format!("policy  {}; of each column the later write stands", conflict.policy),
+        winner if conflict.policy == REKEYED => {
+            format!("policy  {REKEYED}; both rows stand, and the {winner}'s has kept its number")
+        }
         winner => format!("policy  {}; the {winner} won", conflict.policy),
     });
     for (name, image) in [("source", &conflict.source), ("target", &conflict.target)] {

@@ -5,8 +5,8 @@
 //! decides everything, so that a failure comes again; what is not needed to fail is then left out, and what remains is
 //! printed. A sync may die at any of its statements, before and after each commit, which is more than the failpoints.
 //! Sites are restored from backups, and in a star they become copies of each other. Not simulated, because it is not
-//! there yet: re-keying of generated numbers (two rows under one stay an open conflict), purged tombstones; because a
-//! database in memory has no SQL: filters; and not yet simulated: tables whose columns change, writes that no trigger saw.
+//! there yet: purged tombstones; because a database in memory has no SQL: filters; and not yet simulated: tables whose
+//! columns change, writes that no trigger saw.
 
 #![allow(clippy::unwrap_used, reason = "each function here is part of a test")]
 

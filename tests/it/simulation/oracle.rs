@@ -107,6 +107,51 @@ impl Oracle {
         self.written.iter().filter(|w| w.place == place && w.found.is_none()).count()
     }
 
+    /// All that was written, by row and not by key: rows that two sites insert under one number are two, and one of them
+    /// is moved. With what stands, what met and what is exempt likewise.
+    pub fn by_row(
+        &self,
+        rows: &BTreeMap<Place, String>,
+        met: &[Met],
+        exempt: &BTreeSet<Place>,
+    ) -> (Self, BTreeMap<Place, String>, Vec<Met>, BTreeSet<Place>) {
+        let (mut row_of, mut born) = (BTreeMap::<&str, i64>::new(), 0);
+        let mut written = self.written.clone();
+        let mut exempt_rows = BTreeSet::new();
+        for (one, of) in written.iter_mut().zip(&self.written) {
+            let known = of.found.as_deref().and_then(|found| row_of.get(found).copied());
+            let row = known.unwrap_or_else(|| {
+                born += 1;
+                born
+            });
+            row_of.extend(of.found.as_deref().into_iter().chain(of.left.as_deref()).map(|content| (content, row)));
+            if exempt.contains(&of.place) {
+                exempt_rows.insert((0, row));
+            }
+            one.place = (0, row);
+        }
+        // Rows that stood before capture began.
+        for content in rows.values() {
+            row_of.entry(content).or_insert_with(|| {
+                born += 1;
+                born
+            });
+        }
+        let row = |content: &str| row_of.get(content).copied();
+        let stand = rows.values().filter_map(|content| Some(((0, row(content)?), content.clone()))).collect();
+        let of_rows = |all: &[Met]| -> Vec<Met> {
+            let of_row = |met: &Met| {
+                let content = met.contents.first()?.iter().flatten().next()?;
+                Some(Met { place: (0, row(content)?), ..met.clone() })
+            };
+            all.iter().filter(|met| met.policy != "rekey").filter_map(of_row).collect()
+        };
+        let twice = self.written.iter().zip(&written).filter(|(of, _)| self.twice.contains(&of.place));
+        let twice = twice.map(|(_, one)| one.place).collect();
+        let oracle = Self { forgotten: of_rows(&self.forgotten), twice, written };
+        (oracle, stand, of_rows(met), exempt_rows)
+    }
+
     /// What of all this was lost, came back or was called a conflict without being one. `rows` are those that stand
     /// everywhere, `exempt` the places where a site holds something in quarantine.
     pub fn faults(&self, rows: &BTreeMap<Place, String>, met: &[Met], exempt: &BTreeSet<Place>) -> Vec<String> {

@@ -385,7 +385,18 @@ impl<'a> World<'a> {
         };
         let named = first.iter().flat_map(names).collect();
         let exempt = exempt.iter().flat_map(|place| [*place, second(*place)]).collect();
-        faults.extend(self.oracle.borrow().faults(&named, &met, &exempt));
+        let oracle = self.oracle.borrow();
+        let found = if self.scenario.shape == Shape::Numbered {
+            let (oracle, stand, met, exempt) = oracle.by_row(&named, &met, &exempt);
+            if stand.len() < named.len() {
+                faults.push(format!("one row stands under two numbers: {named:?}"));
+            }
+            let named = stand;
+            oracle.faults(&named, &met, &exempt)
+        } else {
+            oracle.faults(&named, &met, &exempt)
+        };
+        faults.extend(found);
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
     }
 }
