@@ -17,7 +17,7 @@ use crate::apply::{
     redirect,
 };
 use crate::capture::{
-    FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted,
+    FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, came, changes, changes_of, deleted,
     fit_batch, fold_part, fold_tables, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
@@ -713,7 +713,8 @@ impl Receiver for LocalReceiver {
 
     async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>> {
         let mapping = self.route.tables[table].clone();
-        if how == Differing::Meeting && self.intake(table)?.through.is_some() {
+        let notes = self.intake(table)?.through.is_some() || self.route.from.site.is_stamped();
+        if how == Differing::Meeting && notes {
             return Ok((0..rows.rows()).collect());
         }
         let FittedBatch { batch: rows, misfits } = fit_batch(rows.clone(), &self.intake(table)?.rows);
@@ -769,14 +770,18 @@ impl Receiver for LocalReceiver {
         let mut source = snapshot.source().await?;
         let page = source.read(&request).await.map_err(Fault::at(table))?.next().await.map_err(Fault::at(table))?;
         let Some(page) = page else { return Ok((after.map_or_else(|| empty(&keys), |a| a.select(0..0)), None)) };
-        self.connection.begin(POINT).await?;
-        let written = written(&book, self.connection.as_mut(), &page).await;
-        self.connection.rollback().await?;
-        let written = written.map_err(Fault::at(table))?;
+        let (from, target) = (self.route.from.site, self.connection.as_mut());
+        target.begin(POINT).await?;
+        let found = async {
+            if from.is_stamped() { came(&book, target, &page, from).await } else { written(&book, target, &page).await }
+        };
+        let found = found.await;
+        target.rollback().await?;
+        let found = found.map_err(Fault::at(table))?;
         let all: Vec<usize> = (0..page.columns().len()).collect();
-        let untouched: Vec<usize> =
-            (0..page.rows()).filter(|&row| !written.contains(&key_id(&page, row, &all))).collect();
-        Ok((page.select(untouched.into_iter()), Some(page.select(std::iter::once(page.rows() - 1)))))
+        let meant = |row: &usize| found.contains(&key_id(&page, *row, &all)) == from.is_stamped();
+        let meant: Vec<usize> = (0..page.rows()).filter(meant).collect();
+        Ok((page.select(meant.into_iter()), Some(page.select(std::iter::once(page.rows() - 1)))))
     }
 
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
@@ -871,7 +876,7 @@ impl Receiver for LocalReceiver {
     }
 }
 
-fn empty(table: &Arc<Table>) -> Batch {
+pub(super) fn empty(table: &Arc<Table>) -> Batch {
     Batch::new(table.clone(), vec![Column::default(); table.columns.len()])
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The place of a table is the latest stamp that was read, as the source wrote it. What commits late carries an earlier
 //! one, so rows are read once more for a while; that changes nothing where they have not changed. Deletions leave no
-//! stamp, and are not seen.
+//! stamp, and are not seen: where all rows are compared, the receiving end lists those that came from here
+//! ([`Sender::bury`]), and what is told of their keys comes first among the changes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,20 +13,23 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::local::own_keys;
+use super::local::{empty, own_keys};
 use super::{
     Current, Fault, Folded, Keys, Outcome, Parcel, Place, Resumed, Route, Seen, Sender, Standing, Standings, Start,
 };
 use crate::capture::{Changes, FittedBatch, Reading, read as read_rows};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
-use crate::model::{Batch, BatchLimits, Clock, Entry, Vector, Version, moment, row_digest};
-use crate::site::key_id;
+use crate::model::{Batch, BatchLimits, Clock, Digest, Entry, Vector, Version, moment, row_digest};
+use crate::site::{KeyId, key_id};
 
 /// For so long after a stamp was first read, rows with one that much earlier are read again: a transaction that is open
 /// for longer may go by unseen. Microseconds.
 const LOOK_BACK: i64 = 10 * 60 * 1_000_000;
 /// A stamp that lies further in the future is no time of a write, and nothing is measured by it.
 const AHEAD_MAX: i64 = 24 * 3600 * 1_000_000;
+
+/// Keys of rows that a comparison has found, at most: they are held in memory, some 100 MiB of them.
+const NAMED_MAX: usize = 2_000_000;
 
 /// What only reads.
 const POINT: WriteOptions =
@@ -42,8 +46,31 @@ pub struct StampedSender {
     loaded: HashMap<usize, Arc<AtomicI64>>,
     /// Tables that were read whole and not yet by their stamps.
     meeting: HashSet<usize>,
+    /// What comparisons of all rows have found.
+    named: HashMap<usize, Named>,
     feed: Option<Feed>,
     stop: CancellationToken,
+}
+
+/// Keys of rows of one table, in this end's form.
+#[derive(Default)]
+struct Named {
+    /// Under which nothing stands, or nothing that meets the condition.
+    gone: Vec<Batch>,
+    /// Which the receiving end has otherwise, or lacks.
+    others: Vec<Batch>,
+    /// Batches that were told; whoever gets them may still ask what is gone.
+    told: usize,
+}
+
+impl Named {
+    fn len(&self) -> usize {
+        self.gone.iter().chain(&self.others).map(Batch::rows).sum()
+    }
+
+    fn next(&self) -> Option<&Batch> {
+        self.gone.iter().chain(&self.others).nth(self.told)
+    }
 }
 
 /// Tables that are read one after another.
@@ -86,6 +113,7 @@ impl StampedSender {
             route: route.clone(),
             loaded: HashMap::new(),
             meeting: HashSet::new(),
+            named: HashMap::new(),
             feed: None,
             stop: stop.clone(),
         })
@@ -129,26 +157,33 @@ impl StampedSender {
         Ok(Window { rows, from, latest, now })
     }
 
-    /// The changes that rows are. Those that do not meet the condition are said to have left.
-    async fn told(&mut self, table: usize, rows: Batch) -> Outcome<Changes> {
-        let stamp = self.stamp(table)?;
+    /// What stands under these keys, as far as it meets the condition: the key's columns alone.
+    async fn meeting(&mut self, table: usize, keys: &Batch) -> Outcome<Batch> {
         let mapping = &self.route.tables[table];
+        self.connection.begin(POINT).await?;
+        let found = match self.route.condition(table) {
+            None => self.connection.lookup(&mapping.from_keys, keys, RowLock::None).await,
+            Some(condition) => self.connection.lookup_where(&mapping.from_keys, keys, condition).await,
+        };
+        self.connection.rollback().await?;
+        found.map_err(Fault::at(table))
+    }
+
+    /// The changes that rows are. Those that do not meet the condition are said to have left; under the keys `gone` no row
+    /// stands.
+    async fn told(&mut self, table: usize, rows: Batch, gone: &Batch) -> Outcome<Changes> {
+        let stamp = self.stamp(table)?;
+        let mapping = self.route.tables[table].clone();
         let columns: Vec<usize> = (0..mapping.from.columns.len()).collect();
         let (key, site) = (&mapping.key.columns, self.route.from.site);
         let keys = key.iter().map(|&at| rows.columns()[at].clone()).collect();
-        let keys = Batch::new(mapping.from_keys.clone(), keys);
+        let mut keys = Batch::new(mapping.from_keys.clone(), keys);
         let meets = match self.route.condition(table) {
             None => None,
-            Some(condition) => {
-                self.connection.begin(POINT).await?;
-                let found = self.connection.lookup_where(&mapping.from, &keys, condition).await;
-                self.connection.rollback().await?;
-                let found = found.map_err(Fault::at(table))?;
-                Some((0..found.rows()).map(|row| key_id(&found, row, key)).collect::<HashSet<_>>())
-            }
+            Some(_) => Some(ids(&self.meeting(table, &keys).await?)),
         };
         let left = |row| meets.as_ref().is_some_and(|meets| !meets.contains(&key_id(&rows, row, key)));
-        let left: Vec<bool> = (0..rows.rows()).map(left).collect();
+        let mut left: Vec<bool> = (0..rows.rows()).map(left).collect();
         let entry = |row| {
             let digest = row_digest(&rows, row, &columns);
             let base = Entry::standing_at(site, digest);
@@ -160,18 +195,70 @@ impl StampedSender {
                 Entry { version, vector, ..base }
             })
         };
-        let entries = (0..rows.rows()).map(entry).collect();
+        let mut entries: Vec<Entry> = (0..rows.rows()).map(entry).collect();
         let stay: Vec<usize> = (0..rows.rows()).filter(|&row| !left[row]).collect();
         let mut next = 0..;
-        let row_of = left.iter().map(|left| if *left { None } else { next.next() }).collect();
+        let mut row_of: Vec<Option<usize>> = left.iter().map(|left| if *left { None } else { next.next() }).collect();
+        keys.append(gone);
+        for _ in 0..gone.rows() {
+            entries.push(Entry { digest: None, ..Entry::standing_at(site, Digest::default()) });
+            left.push(false);
+            row_of.push(None);
+        }
         Ok(Changes { entries, row_of, left, ..Changes::of(keys, rows.select(stay.into_iter())) })
     }
+
+    /// What stands under these keys; where `gone`, those too under which nothing does.
+    async fn standing(&mut self, table: usize, keys: &Batch, gone: bool) -> Outcome<Changes> {
+        let mapping = self.route.tables[table].clone();
+        self.connection.begin(POINT).await?;
+        let found = self.connection.lookup(&mapping.from, keys, RowLock::None).await;
+        self.connection.rollback().await?;
+        let found = found.map_err(Fault::at(table))?;
+        let there: HashSet<_> = (0..found.rows()).map(|row| key_id(&found, row, &mapping.key.columns)).collect();
+        let gone = if gone { without(keys, &there) } else { empty(&mapping.from_keys) };
+        self.told(table, found, &gone).await
+    }
+
+    /// Takes note of keys that are to be told.
+    fn name(&mut self, table: usize, which: fn(&mut Named) -> &mut Vec<Batch>, keys: Batch) -> Outcome<()> {
+        let named = self.named.entry(table).or_default();
+        if named.len() + keys.rows() > NAMED_MAX {
+            let name = &self.route.tables[table].from.name;
+            return Err(Fault::at(table)(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "more than {NAMED_MAX} rows of {name} are other at {}, too many to be compared beside the changes: \
+                     nothing was changed; bring the table in step with mode: full or mirror",
+                    self.route.to.label
+                ),
+            )));
+        }
+        if keys.rows() > 0 {
+            which(named).push(keys);
+        }
+        Ok(())
+    }
+}
+
+/// The keys, by what they are told apart by.
+fn ids(keys: &Batch) -> HashSet<KeyId> {
+    let all: Vec<usize> = (0..keys.columns().len()).collect();
+    (0..keys.rows()).map(|row| key_id(keys, row, &all)).collect()
+}
+
+/// Those of the keys that are none of these.
+fn without(keys: &Batch, these: &HashSet<KeyId>) -> Batch {
+    let all: Vec<usize> = (0..keys.columns().len()).collect();
+    let others: Vec<usize> = (0..keys.rows()).filter(|&row| !these.contains(&key_id(keys, row, &all))).collect();
+    keys.select(others.into_iter())
 }
 
 #[async_trait]
 impl Sender for StampedSender {
     async fn resume(&mut self, reader: &Standings) -> Result<Resumed> {
         self.feed = None;
+        self.named.clear();
         let start = |standing: &Option<Standing>| match standing {
             None => Start::Not,
             Some(Standing { at: None, .. }) => Start::Never,
@@ -188,16 +275,26 @@ impl Sender for StampedSender {
         Ok(Folded::default())
     }
 
-    async fn bury(&mut self, _table: usize, _keys: &Batch) -> Outcome<()> {
-        Ok(())
+    async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
+        let (keys, _) = own_keys(&self.database, &self.route, &self.route.tables[table], keys);
+        let there = ids(&self.meeting(table, &keys).await?);
+        self.name(table, |named| &mut named.gone, without(&keys, &there))
     }
 
-    async fn vouch(&mut self, _table: usize, _keys: &Batch, _all: bool) -> Outcome<()> {
-        Ok(())
+    async fn vouch(&mut self, table: usize, keys: &Batch, _all: bool) -> Outcome<()> {
+        self.name(table, |named| &mut named.others, keys.clone())
     }
 
     async fn changes(&mut self, after: &[Place], limits: BatchLimits) -> Outcome<Parcel> {
         let asked: Vec<usize> = after.iter().map(|place| place.table).collect();
+        let next = |table: &usize| Some((*table, self.named.get(table)?.next()?.clone()));
+        if let Some((table, keys)) = asked.iter().find_map(next) {
+            // What was compared is read as it was written.
+            self.meeting.remove(&table);
+            let changes = self.standing(table, &keys, true).await?;
+            self.named.entry(table).or_default().told += 1;
+            return Ok(Parcel { changes: vec![(table, changes)], places: after.to_vec(), seen: None, more: true });
+        }
         // Where a table was left out, what was read ahead may have gone with it.
         let mut feed = match self.feed.take().filter(|feed| feed.tables == asked) {
             Some(feed) => feed,
@@ -226,7 +323,8 @@ impl Sender for StampedSender {
             let meant = rows.select(meant.collect::<Vec<_>>().into_iter());
             feed.open = Some(window);
             if meant.rows() > 0 {
-                let changes = self.told(table, meant).await?;
+                let none = self.route.tables[table].from_keys.clone();
+                let changes = self.told(table, meant, &empty(&none)).await?;
                 self.feed = Some(feed);
                 return Ok(Parcel { changes: vec![(table, changes)], places, seen: None, more: true });
             }
@@ -236,19 +334,22 @@ impl Sender for StampedSender {
 
     async fn deleted(&mut self, after: Place, _limit: usize) -> Outcome<(Batch, Place)> {
         let keys = &self.route.tables[after.table].from_keys;
-        Ok((Batch::new(keys.clone(), vec![crate::model::Column::default(); keys.columns.len()]), after))
+        let gone = self.named.get(&after.table).map_or(&[][..], |named| &named.gone);
+        // No stamp is as early: so many batches were told.
+        let told = after.position.min(0).unsigned_abs();
+        let batch = usize::try_from(told).ok().and_then(|told| gone.get(told));
+        let next = Place { position: after.position.min(0) - 1, ..after };
+        Ok(batch.map_or_else(|| (empty(keys), after), |batch| (batch.clone(), next)))
     }
 
     async fn current(&mut self, table: usize, keys: &Keys) -> Outcome<Current> {
         let mapping = self.route.tables[table].clone();
-        let keys = match keys {
-            Keys::Sent(keys) => keys.clone(),
-            Keys::Received(keys) => own_keys(&self.database, &self.route, &mapping, keys).0,
+        // Of what the receiving end has set aside it is said when it is gone. When the two meet nothing went yet.
+        let (keys, gone) = match keys {
+            Keys::Sent(keys) => (keys.clone(), false),
+            Keys::Received(keys) => (own_keys(&self.database, &self.route, &mapping, keys).0, true),
         };
-        self.connection.begin(POINT).await?;
-        let found = self.connection.lookup(&mapping.from, &keys, RowLock::None).await;
-        self.connection.rollback().await?;
-        let changes = self.told(table, found.map_err(Fault::at(table))?).await?;
+        let changes = self.standing(table, &keys, gone).await?;
         Ok(Current { changes, left_out: Vec::new(), seen: None })
     }
 

@@ -96,6 +96,8 @@ pub struct PairOptions {
     pub first_run: Preference,
     /// Bounds of a batch.
     pub limits: BatchLimits,
+    /// Whether each run compares all rows, besides what is said to have changed.
+    pub full: bool,
     /// Asked to stop.
     pub stop: CancellationToken,
 }
@@ -367,6 +369,7 @@ impl Pair {
         let options = ChangeOptions {
             limits: self.options.limits,
             force: self.options.plan.force,
+            full: self.options.full,
             stop: self.options.stop.clone(),
         };
         let mut ran = run_ways(&mut open.ways, &starts, (&self.options.name, &options)).await?;
@@ -588,6 +591,8 @@ const REOPENED_MAX: u32 = 4;
 /// Each end has the other's changes: what stands in columns that are new to the sync is brought, once.
 async fn run_widened(ways: &mut [Way], agreed: &[Agreed], options: &ChangeOptions) -> Result<Report> {
     let mut report = Report::nothing();
+    // All rows were compared already where that was asked.
+    let options = &ChangeOptions { full: false, ..options.clone() };
     for (way, Agreed { widened, .. }) in ways.iter_mut().zip(agreed) {
         widen(&mut way.ends(), widened, options).await.map_err(|fault| fault.error)?;
     }
