@@ -239,11 +239,11 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
         return unsupported("a peer as target of mode: full or mirror");
     }
     for table in &sync.tables {
-        if table.soft_delete.is_some() {
-            return unsupported(&format!("soft_delete (table {})", table.source));
-        }
         if table.key.is_some() && sync.mode == SyncMode::Incremental {
-            return unsupported(&format!("key (table {}) with mode: incremental", table.source));
+            return unsupported(&format!(
+                "key (table {}) with mode: incremental (mode: full and mirror match rows by it)",
+                table.source
+            ));
         }
     }
     Ok(())
@@ -366,6 +366,11 @@ fn plan_options(sync: &Sync, known: &[TableName], (pull, force): (bool, bool)) -
                 let there = |name: &String| table.rename.get(name).filter(|_| pull).unwrap_or(name).clone();
                 options.matched.insert(name.clone(), key.iter().map(there).collect());
             }
+            // An incremental sync plans the way there in any case.
+            if let Some(column) = table.soft_delete.as_ref().filter(|_| pull || sync.direction != Direction::Pull) {
+                let there = table.rename.get(column).filter(|_| pull).unwrap_or(column);
+                options.soft_deletes.insert(name.clone(), there.clone());
+            }
             if at != to && !table.is_pattern() {
                 options.renamed.insert(name, TableName::new(to.clone()));
             }
@@ -421,6 +426,7 @@ async fn parts(config: &Config, sync: &Sync, manner: Manner, stop: &Cancellation
                 StampColumn::None => Stamp::None,
                 StampColumn::Named(column) => Stamp::Column(column.clone()),
             },
+            soft_delete: mapping.soft_delete.clone(),
         };
         let named = names(mapping, &mapping.source, &known);
         tables.extend(named.into_iter().map(|name| (name, terms.clone())));

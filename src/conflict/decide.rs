@@ -91,7 +91,7 @@ fn is_unseen_deletion(incoming: &Entry) -> bool {
 /// was put back). A deletion is as old as it can be. `None`: nothing speaks for that.
 fn restamped(local: &Entry, incoming: &Entry) -> Option<Entry> {
     let site = incoming.version.site;
-    if !site.is_stamped() || local.digest == incoming.digest || local.digest.is_none() {
+    if !site.is_stamped() || local.digest == incoming.digest {
         return None;
     }
     let last = local.vector.versions().iter().find(|version| version.site == site).map_or(Version::base(site), |v| *v);

@@ -14,12 +14,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::local::{empty, own_keys};
+use super::mapping::Conditions;
 use super::{
     Current, Fault, Folded, Keys, Outcome, Parcel, Place, Resumed, Route, Seen, Sender, Standing, Standings, Start,
 };
 use crate::capture::{Changes, FittedBatch, Reading, read as read_rows};
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, RowLock, Selection, Target, WriteOptions};
-use crate::model::{Batch, BatchLimits, Clock, Digest, Entry, Vector, Version, moment, row_digest};
+use crate::model::{Batch, BatchLimits, Clock, Digest, Entry, Vector, Version, moment, row_digest, tells_moments};
 use crate::site::{KeyId, key_id};
 
 /// For so long after a stamp was first read, rows with one that much earlier are read again: a transaction that is open
@@ -30,6 +31,9 @@ const AHEAD_MAX: i64 = 24 * 3600 * 1_000_000;
 
 /// Keys of rows that a comparison has found, at most: they are held in memory, some 100 MiB of them.
 const NAMED_MAX: usize = 2_000_000;
+
+/// Keys that are read together.
+const KEYS: usize = 2_000;
 
 /// What only reads.
 const POINT: WriteOptions =
@@ -42,10 +46,15 @@ pub struct StampedSender {
     connection: Box<dyn Target>,
     /// The place of each table's stamp among its columns.
     stamps: Vec<Result<usize>>,
+    /// Where a column that says when a row was deleted stands among those that are sent.
+    deletions: Vec<Option<usize>>,
+    conditions: Vec<Conditions>,
     /// The latest stamps of tables that were read whole.
     loaded: HashMap<usize, Arc<AtomicI64>>,
     /// Tables that were read whole and not yet by their stamps.
     meeting: HashSet<usize>,
+    /// Where the tables went on at the beginning.
+    starts: Vec<Place>,
     /// What comparisons of all rows have found.
     named: HashMap<usize, Named>,
     feed: Option<Feed>,
@@ -106,13 +115,22 @@ impl StampedSender {
                 )
             })
         };
+        let deletion = |mapping: &super::Mapping| {
+            let at = mapping.from.column(&mapping.soft_delete.as_ref()?.name)?;
+            Some(at).filter(|&at| tells_moments(&mapping.from.columns[at].logical))
+        };
         Ok(Self {
             connection: database.target().await?,
+            deletions: route.tables.iter().map(deletion).collect(),
+            conditions: (route.tables.iter())
+                .map(|mapping| mapping.conditions(database.as_ref()))
+                .collect::<Result<_>>()?,
             stamps: route.tables.iter().map(stamp).collect(),
             database: database.clone(),
             route: route.clone(),
             loaded: HashMap::new(),
             meeting: HashSet::new(),
+            starts: (0..route.tables.len()).map(|table| Place { table, position: 0, token: 0 }).collect(),
             named: HashMap::new(),
             feed: None,
             stop: stop.clone(),
@@ -123,9 +141,21 @@ impl StampedSender {
         self.stamps[table].clone().map_err(Fault::at(table))
     }
 
-    /// When a row was written, as far as it says.
-    fn moment(&self, rows: &Batch, row: usize, stamp: usize) -> Option<i64> {
-        moment(&rows.table.columns[stamp].logical, rows.cell(row, stamp), self.database.zone())
+    /// When a row was written or deleted, as far as it says.
+    fn moment(&self, table: usize, rows: &Batch, row: usize) -> Outcome<Option<i64>> {
+        let said = |at: usize| moment(&rows.table.columns[at].logical, rows.cell(row, at), self.database.zone());
+        Ok(said(self.stamp(table)?).max(self.deletions[table].and_then(said)))
+    }
+
+    /// A condition that all rows meet that were written or deleted since a moment, and few others; `None`: there is none.
+    fn since(&self, table: usize, stamp: usize, moment: i64) -> Option<String> {
+        let columns = &self.route.tables[table].from.columns;
+        let written = self.database.since(&columns[stamp], moment)?;
+        let (Some(at), Some(alive)) = (self.deletions[table], &self.conditions[table].alive) else {
+            return Some(written);
+        };
+        let deleted = self.database.since(&columns[at], moment)?;
+        Some(format!("({written}) OR (NOT ({alive}) AND ({deleted}))"))
     }
 
     async fn now(&mut self) -> Result<i64> {
@@ -135,18 +165,49 @@ impl StampedSender {
         now
     }
 
+    /// The latest stamp that was read of a table, and the earliest that is read from there.
+    fn bounds(&self, place: Place, now: i64) -> (i64, i64) {
+        let loaded = self.loaded.get(&place.table).map_or(i64::MIN, |latest| latest.load(Ordering::Relaxed));
+        let latest = if place.position == 0 { loaded.max(0) } else { place.position };
+        let settled = place.position != 0 && now.saturating_sub(place.token) > LOOK_BACK;
+        (latest, if settled { latest + 1 } else { latest - LOOK_BACK })
+    }
+
+    /// Keys of rows of which a column says that they were deleted since what was read last.
+    async fn marked(&mut self, table: usize, alive: &str) -> Outcome<Batch> {
+        let stamp = self.stamp(table)?;
+        let now = self.now().await?;
+        let (_, from) = self.bounds(self.starts[table], now);
+        let since = self.since(table, stamp, from).map_or_else(String::new, |since| format!(" AND ({since})"));
+        let keys = self.route.tables[table].from_keys.clone();
+        let request = ReadRequest {
+            filter: Some(format!("NOT ({alive}){since}")),
+            table: keys.clone(),
+            rows: Selection::All,
+            ordered: false,
+            limits: BatchLimits { rows: KEYS, bytes: usize::MAX },
+        };
+        let snapshot = self.database.snapshot().await?;
+        let mut rows = read_rows(snapshot.source().await?, request, None, self.stop.clone());
+        let mut marked = empty(&keys);
+        while let Some(batch) = rows.recv().await {
+            marked.append(&batch.map_err(Fault::at(table))?.batch);
+            if marked.rows() >= NAMED_MAX {
+                break;
+            }
+        }
+        Ok(marked)
+    }
+
     /// Begins to read a table where it goes on.
     async fn window(&mut self, place: Place, limits: BatchLimits) -> Outcome<Window> {
         let (table, stamp) = (place.table, self.stamp(place.table)?);
         self.meeting.remove(&table);
         let now = self.now().await?;
-        let loaded = self.loaded.get(&table).map_or(i64::MIN, |latest| latest.load(Ordering::Relaxed));
-        let latest = if place.position == 0 { loaded.max(0) } else { place.position };
-        let settled = place.position != 0 && now.saturating_sub(place.token) > LOOK_BACK;
-        let from = if settled { latest + 1 } else { latest - LOOK_BACK };
+        let (latest, from) = self.bounds(place, now);
         let mapping = &self.route.tables[table];
         let request = ReadRequest {
-            filter: self.database.since(&mapping.from.columns[stamp], from),
+            filter: self.since(table, stamp, from),
             table: mapping.from.clone(),
             rows: Selection::All,
             ordered: false,
@@ -159,9 +220,15 @@ impl StampedSender {
 
     /// What stands under these keys, as far as it meets the condition: the key's columns alone.
     async fn meeting(&mut self, table: usize, keys: &Batch) -> Outcome<Batch> {
+        let condition = self.conditions[table].meeting.clone();
+        self.under(table, keys, condition.as_deref()).await
+    }
+
+    /// The key's columns of what stands under these keys and meets a condition.
+    async fn under(&mut self, table: usize, keys: &Batch, condition: Option<&str>) -> Outcome<Batch> {
         let mapping = &self.route.tables[table];
         self.connection.begin(POINT).await?;
-        let found = match self.route.condition(table) {
+        let found = match condition {
             None => self.connection.lookup(&mapping.from_keys, keys, RowLock::None).await,
             Some(condition) => self.connection.lookup_where(&mapping.from_keys, keys, condition).await,
         };
@@ -172,13 +239,12 @@ impl StampedSender {
     /// The changes that rows are. Those that do not meet the condition are said to have left; under the keys `gone` no row
     /// stands.
     async fn told(&mut self, table: usize, rows: Batch, gone: &Batch) -> Outcome<Changes> {
-        let stamp = self.stamp(table)?;
         let mapping = self.route.tables[table].clone();
         let columns: Vec<usize> = (0..mapping.from.columns.len()).collect();
         let (key, site) = (&mapping.key.columns, self.route.from.site);
         let keys = key.iter().map(|&at| rows.columns()[at].clone()).collect();
         let mut keys = Batch::new(mapping.from_keys.clone(), keys);
-        let meets = match self.route.condition(table) {
+        let meets = match self.conditions[table].meeting {
             None => None,
             Some(_) => Some(ids(&self.meeting(table, &keys).await?)),
         };
@@ -187,15 +253,15 @@ impl StampedSender {
         let entry = |row| {
             let digest = row_digest(&rows, row, &columns);
             let base = Entry::standing_at(site, digest);
-            let written = self.moment(&rows, row, stamp).filter(|_| !self.meeting.contains(&table));
-            written.map_or(base.clone(), |at| {
+            let written = self.moment(table, &rows, row)?.filter(|_| !self.meeting.contains(&table));
+            Ok(written.map_or(base.clone(), |at| {
                 let version = Version { clock: Clock::of_write(at, i64::MAX, Clock::ZERO), site };
                 let mut vector = Vector::default();
                 vector.add(version);
                 Entry { version, vector, ..base }
-            })
+            }))
         };
-        let mut entries: Vec<Entry> = (0..rows.rows()).map(entry).collect();
+        let mut entries: Vec<Entry> = (0..rows.rows()).map(entry).collect::<Outcome<_>>()?;
         let stay: Vec<usize> = (0..rows.rows()).filter(|&row| !left[row]).collect();
         let mut next = 0..;
         let mut row_of: Vec<Option<usize>> = left.iter().map(|left| if *left { None } else { next.next() }).collect();
@@ -205,7 +271,16 @@ impl StampedSender {
             left.push(false);
             row_of.push(None);
         }
-        Ok(Changes { entries, row_of, left, ..Changes::of(keys, rows.select(stay.into_iter())) })
+        let mut changes = Changes { entries, row_of, left, ..Changes::of(keys, rows.select(stay.into_iter())) };
+        if let Some(alive) = self.conditions[table].alive.clone().filter(|_| changes.left.contains(&true)) {
+            let left = (0..changes.left.len()).filter(|&at| changes.left[at]).collect::<Vec<_>>();
+            let asked = changes.keys.select(left.iter().copied());
+            let alive = ids(&self.under(table, &asked, Some(&alive)).await?);
+            let all: Vec<usize> = (0..asked.columns().len()).collect();
+            let dead = |(row, _): &(usize, usize)| !alive.contains(&key_id(&asked, *row, &all));
+            left.into_iter().enumerate().filter(dead).for_each(|(_, at)| changes.delete(at));
+        }
+        Ok(changes)
     }
 
     /// What stands under these keys; where `gone`, those too under which nothing does.
@@ -264,6 +339,11 @@ impl Sender for StampedSender {
             Some(Standing { at: None, .. }) => Start::Never,
             Some(Standing { at: Some((_, place)), .. }) => Start::Place(*place),
         };
+        let place = |start: &mut Place, standing: &Option<Standing>| {
+            let at = standing.and_then(|standing| standing.at);
+            *start = at.map_or(Place { position: 0, token: 0, ..*start }, |(_, place)| place);
+        };
+        self.starts.iter_mut().zip(&reader.tables).for_each(|(start, standing)| place(start, standing));
         Ok(Resumed::At(reader.tables.iter().map(start).collect()))
     }
 
@@ -315,8 +395,7 @@ impl Sender for StampedSender {
                 continue;
             };
             let rows = batch.map_err(Fault::at(table))?.batch;
-            let stamp = self.stamp(table)?;
-            let moments: Vec<Option<i64>> = (0..rows.rows()).map(|row| self.moment(&rows, row, stamp)).collect();
+            let moments = (0..rows.rows()).map(|row| self.moment(table, &rows, row)).collect::<Outcome<Vec<_>>>()?;
             let believed = moments.iter().flatten().filter(|at| **at <= window.now.saturating_add(AHEAD_MAX));
             window.latest = believed.fold(window.latest, |latest, at| latest.max(*at));
             let meant = (0..rows.rows()).filter(|&row| moments[row].is_none_or(|at| at >= window.from));
@@ -333,13 +412,18 @@ impl Sender for StampedSender {
     }
 
     async fn deleted(&mut self, after: Place, _limit: usize) -> Outcome<(Batch, Place)> {
-        let keys = &self.route.tables[after.table].from_keys;
-        let gone = self.named.get(&after.table).map_or(&[][..], |named| &named.gone);
+        let none = empty(&self.route.tables[after.table].from_keys);
         // No stamp is as early: so many batches were told.
-        let told = after.position.min(0).unsigned_abs();
-        let batch = usize::try_from(told).ok().and_then(|told| gone.get(told));
+        let told = usize::try_from(after.position.min(0).unsigned_abs()).unwrap_or(usize::MAX);
         let next = Place { position: after.position.min(0) - 1, ..after };
-        Ok(batch.map_or_else(|| (empty(keys), after), |batch| (batch.clone(), next)))
+        let gone = self.named.get(&after.table).map_or(&[][..], |named| &named.gone);
+        if let Some(batch) = gone.get(told) {
+            return Ok((batch.clone(), next));
+        }
+        match self.conditions[after.table].alive.clone().filter(|_| told == gone.len()) {
+            Some(alive) => Ok((self.marked(after.table, &alive).await?, next)),
+            None => Ok((none, after)),
+        }
     }
 
     async fn current(&mut self, table: usize, keys: &Keys) -> Outcome<Current> {
@@ -355,7 +439,7 @@ impl Sender for StampedSender {
 
     async fn rows(&mut self, table: usize, limits: BatchLimits) -> Outcome<Reading> {
         let (mapping, stamp) = (&self.route.tables[table], self.stamp(table)?);
-        let filter = self.route.condition(table).map(str::to_owned);
+        let filter = self.conditions[table].meeting.clone();
         let request = ReadRequest { table: mapping.from.clone(), filter, rows: Selection::All, ordered: true, limits };
         let snapshot = self.database.snapshot().await?;
         let mut all = read_rows(snapshot.source().await?, request, None, self.stop.clone());
