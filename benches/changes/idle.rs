@@ -88,6 +88,7 @@ fn rounds(bench: &Bench, end: End, names: &[String]) -> Outcome<[f64; 3]> {
         tables: BTreeMap::new(),
         first_run: Preference::Source,
         limits: BatchLimits { rows: 1000, bytes: 1 << 20 },
+        full: false,
         stop: CancellationToken::new(),
     };
     let (mut pair, mut watcher) = runtime.block_on(async {

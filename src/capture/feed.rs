@@ -85,6 +85,13 @@ impl Changes {
         }
     }
 
+    /// A row that has left was deleted.
+    pub(crate) fn delete(&mut self, at: usize) {
+        let entry = &mut self.entries[at];
+        (entry.digest, entry.columns) = (None, Vec::new());
+        self.left[at] = false;
+    }
+
     fn append(&mut self, other: Self) {
         let before = self.rows.rows();
         self.keys.append(&other.keys);
@@ -100,8 +107,13 @@ impl Changes {
 pub enum Which<'a> {
     /// All.
     All,
-    /// Those that meet this condition; of the others it is said that they do not.
-    Meeting(&'a str),
+    /// Those that meet a condition; of the others it is said that they do not.
+    Meeting {
+        /// The condition.
+        condition: &'a str,
+        /// One that rows meet as long as nothing in them says that they were deleted: the others count as deleted.
+        alive: Option<&'a str>,
+    },
     /// Those that meet it, and those that came from the other end through it, whether they still do or not.
     Returning(&'a str, Through),
 }
@@ -311,20 +323,32 @@ async fn end(
     })
 }
 
-/// Keys of rows that were deleted, by their entries above a number, at most `limit` of these; and the number up to which
-/// that is all. Where they end no key comes back.
-pub async fn deleted(book: &Book, target: &mut dyn Target, after: i64, limit: usize) -> Result<(Batch, i64)> {
-    let (mut after, width) = (after, book.width());
+/// Keys of rows that were deleted, or do not meet the condition `alive`, by their entries above a number, at most `limit`
+/// of these; and the number up to which that is all. Where they end no key comes back.
+pub async fn deleted(
+    book: &Book,
+    target: &mut dyn Target,
+    (mut after, limit): (i64, usize),
+    alive: Option<&str>,
+) -> Result<(Batch, i64)> {
+    let width = book.width();
     let wanted: Vec<usize> = (0..width).chain([book.digest(), book.seq()]).collect();
     let wanted = Arc::new(book.versions.project(&wanted));
     loop {
         let versions = target.scan(&wanted, Some((width + 1, after)), limit).await?;
-        let gone: Vec<usize> = (0..versions.rows()).filter(|&row| versions.cell(row, width) == Cell::Null).collect();
+        let keys = Batch::new(book.keys.clone(), versions.columns()[..width].to_vec());
+        let alive = match alive.filter(|_| keys.rows() > 0) {
+            Some(alive) => Some(meeting(book, target, &keys, alive).await?),
+            None => None,
+        };
+        let all = places(book);
+        let dead = |row: usize| alive.as_ref().is_some_and(|alive| !alive.contains(&key_id(&keys, row, &all)));
+        let gone = |row: &usize| versions.cell(*row, width) == Cell::Null || dead(*row);
+        let gone: Vec<usize> = (0..versions.rows()).filter(gone).collect();
         if let Some(Cell::Int(seq)) = versions.rows().checked_sub(1).map(|last| versions.cell(last, width + 1)) {
             after = seq;
         }
         if !gone.is_empty() || versions.rows() < limit {
-            let keys = Batch::new(book.keys.clone(), versions.columns()[..width].to_vec());
             return Ok((keys.select(gone.into_iter()), after));
         }
     }
@@ -393,24 +417,34 @@ async fn chosen(
     target: &mut dyn Target,
     mut changes: Changes,
 ) -> Result<Changes> {
-    let (condition, through) = match which {
+    let (condition, alive, through) = match which {
         Which::All => return Ok(changes),
-        Which::Meeting(condition) => (condition, None),
-        Which::Returning(condition, through) => (condition, Some(through)),
+        Which::Meeting { condition, alive } => (condition, alive, None),
+        Which::Returning(condition, through) => (condition, None, Some(through)),
     };
-    let meeting = target.lookup_where(&book.logged.table, &changes.keys, condition).await?;
-    let meeting: HashSet<KeyId> =
-        (0..meeting.rows()).map(|row| key_id(&meeting, row, &book.logged.key.columns)).collect();
+    let meeting = meeting(book, target, &changes.keys, condition).await?;
     let ids: Vec<KeyId> = (0..changes.keys.rows()).map(|row| key_id(&changes.keys, row, &places(book))).collect();
     let Some(through) = through else {
         changes.left =
             ids.iter().zip(&changes.row_of).map(|(id, row)| row.is_some() && !meeting.contains(id)).collect();
-        return Ok(changes.picked(&vec![true; ids.len()]));
+        let mut changes = changes.picked(&vec![true; ids.len()]);
+        if let Some(alive) = alive.filter(|_| changes.left.contains(&true)) {
+            let left = (0..ids.len()).filter(|&at| changes.left[at]).collect::<Vec<_>>();
+            let alive = self::meeting(book, target, &changes.keys.select(left.iter().copied()), alive).await?;
+            left.into_iter().filter(|&at| !alive.contains(&ids[at])).for_each(|at| changes.delete(at));
+        }
+        return Ok(changes);
     };
     let others = ids.iter().copied().filter(|id| !meeting.contains(id));
     let shared = site.shares(target, through, others).await?;
     let told: Vec<bool> = ids.iter().map(|id| meeting.contains(id) || shared.contains_key(id)).collect();
     Ok(changes.picked(&told))
+}
+
+/// Those of the keys whose rows meet a condition.
+async fn meeting(book: &Book, target: &mut dyn Target, keys: &Batch, condition: &str) -> Result<HashSet<KeyId>> {
+    let found = target.lookup_where(&book.logged.table, keys, condition).await?;
+    Ok((0..found.rows()).map(|row| key_id(&found, row, &book.logged.key.columns)).collect())
 }
 
 /// Those of the keys, in any order of their columns, that were written since capture began; each as it is given.
@@ -428,6 +462,21 @@ pub async fn written(book: &Book, target: &mut dyn Target, keys: &Batch) -> Resu
     }
     written.extend(of(&target.lookup(&book.log.table, keys, RowLock::None).await?));
     Ok(written)
+}
+
+/// Those of the keys, in any order of their columns, whose rows came from a site or stood there too when the two met; each
+/// as it is given. Without those that were born otherwise.
+pub async fn came(book: &Book, target: &mut dyn Target, keys: &Batch, from: model::Site) -> Result<HashSet<KeyId>> {
+    let versions = target.lookup(&book.versions, keys, RowLock::None).await?;
+    let at: Vec<usize> = keys.table.columns.iter().filter_map(|c| versions.table.column(&c.name)).collect();
+    let mut came = HashSet::new();
+    for row in 0..versions.rows() {
+        let entry = decode(book, &versions, row)?.entry;
+        if entry.birth.is_base() && entry.is_of(from) {
+            came.insert(key_id(&versions, row, &at));
+        }
+    }
+    Ok(came)
 }
 
 /// The key's columns in batches of keys.

@@ -205,6 +205,9 @@ pub(crate) enum Repair {
 pub(crate) struct SyncArgs {
     /// These syncs; all enabled ones by default
     pub names: Vec<String>,
+    /// Compare all rows once, also where nothing says that they changed
+    #[arg(long)]
+    pub full: bool,
     /// Accept deleting more than half of a table
     #[arg(long)]
     pub force: bool,

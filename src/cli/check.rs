@@ -110,8 +110,10 @@ async fn plan_of(config: &Config, one: &Sync) -> Result<(Vec<Plan>, Vec<Captured
     }
     if let Some(name) = ends::only_read(one) {
         let notes = vec![
-            "nothing is put into it; deletions at the source are not seen".to_owned(),
-            "a write that leaves the timestamp column as it is, is not seen either".to_owned(),
+            "nothing is put into it; deletions at the source are not seen, nor is a write that leaves the timestamp column \
+             as it is"
+                .to_owned(),
+            format!("'rowferry sync {} --full' compares all rows, and finds both", one.name),
         ];
         capture.insert(0, Captured { database: name.to_owned(), by: "timestamp", tables: Vec::new(), notes });
     }

@@ -357,7 +357,7 @@ pub(super) async fn rebuild(
     for sync in bringing {
         let sync = Sync { create: true, ..sync.clone() };
         output.line(format!("  sync {} brings its rows:", sync.name));
-        let report = sync::run_one(config, &sync, false, output, stop).await;
+        let report = sync::run_one(config, &sync, sync::Manner::default(), output, stop).await;
         let report =
             report.map_err(|e| e.context("it is made anew and not filled yet; run 'rowferry sync' to go on"))?;
         print_report(&report, output);
@@ -404,7 +404,7 @@ async fn send(
     for sync in bringing.iter().filter(|sync| sync.mode == Mode::Incremental && ways(sync, name).1) {
         let sync = Sync { create: false, ..(*sync).clone() };
         output.line(format!("  sync {} sends what was not sent yet:", sync.name));
-        let fault = match sync::run_one(&config, &sync, false, output, stop).await {
+        let fault = match sync::run_one(&config, &sync, sync::Manner::default(), output, stop).await {
             Ok(report) => {
                 print_report(&report, output);
                 report.fault()

@@ -131,7 +131,7 @@ impl Prepare for FromConfig {
             self.files.put_right(config, sync, node, stop).await?;
         }
         if sync.mode == Mode::Incremental {
-            let pair = sync::pair(config, sync, false, stop).await?;
+            let pair = sync::pair(config, sync, sync::Manner::default(), stop).await?;
             if let Some(node) = self.node.as_ref().filter(|_| pair.peer().is_some()) {
                 let whose = format!("sync {} of this node", sync.name);
                 pair.routes().iter().try_for_each(|route| node.terms.settle(&whose, route))?;
@@ -201,7 +201,7 @@ struct Whole {
 impl Round for Whole {
     async fn run(&mut self) -> Result<Report> {
         let Seen { config, sync, .. } = &self.seen;
-        let report = sync::run_one(config, sync, false, &Output::silent(), &self.stop).await?;
+        let report = sync::run_one(config, sync, sync::Manner::default(), &Output::silent(), &self.stop).await?;
         self.seen.note().await?;
         Ok(report)
     }

@@ -27,6 +27,15 @@ use crate::pipeline::{
     run as run_plan,
 };
 
+/// How syncs are run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// Whether more than half of a table may be deleted.
+    pub(crate) force: bool,
+    /// Whether all rows are compared.
+    pub(crate) full: bool,
+}
+
 pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
     let config = connect::configuration(args)?;
     let syncs = chosen(&config, &typed.names)?;
@@ -34,8 +43,12 @@ pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: Ca
         supported(sync)?;
     }
     if typed.watch {
+        followable(&syncs)?;
+    }
+    if typed.watch && !typed.full {
         return watch(config.clone(), &syncs, output, &stop).await;
     }
+    let manner = Manner { force: typed.force, full: typed.full };
     let mut succeeded: BTreeSet<&str> = BTreeSet::new();
     let mut documents = Vec::new();
     let mut short = false;
@@ -52,7 +65,7 @@ pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: Ca
             continue;
         }
         output.news(format!("{}:", sync.name));
-        match run_one(&config, sync, typed.force, output, &stop).await {
+        match run_one(&config, sync, manner, output, &stop).await {
             Ok(report) => {
                 ran += 1;
                 print_report(&report, output);
@@ -83,6 +96,12 @@ pub(crate) async fn run(args: &Args, typed: &SyncArgs, output: &Output, stop: Ca
             }
         }
     }
+    if typed.watch {
+        for document in &documents {
+            output.document(document);
+        }
+        return watch(config.clone(), &syncs, output, &stop).await;
+    }
     output.document(&documents);
     Ok(ending(fault, short, ran, syncs.len()))
 }
@@ -101,15 +120,6 @@ fn ending(fault: Option<ErrorKind>, short: bool, ran: usize, all: usize) -> Outc
 /// Runs incremental syncs again and again, side by side, until it is asked to stop. One that fails is tried again, ever
 /// more rarely, and does not stop the others; what cannot go well at all is told by its first round, which ends it all.
 async fn watch(config: Config, syncs: &[&Sync], output: &Output, stop: &CancellationToken) -> Result<Outcome> {
-    if let Some(other) = syncs.iter().find(|sync| sync.mode != SyncMode::Incremental) {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            format!(
-                "sync {}: --watch follows changes, which mode: full and mirror do not; name the others",
-                other.name
-            ),
-        ));
-    }
     let (outcomes, prepare) = (
         Outcomes::default(),
         Arc::new(FromConfig { node: None, files: recover::Files::default() }) as Arc<dyn Prepare>,
@@ -156,6 +166,15 @@ async fn watch(config: Config, syncs: &[&Sync], output: &Output, stop: &Cancella
         ended.map_err(|e| Error::new(ErrorKind::Protocol, format!("a sync ended by a mistake of ours: {e}")))?;
     }
     Ok(Outcome::Done)
+}
+
+/// Refuses to follow what does not follow changes.
+fn followable(syncs: &[&Sync]) -> Result<()> {
+    let Some(other) = syncs.iter().find(|sync| sync.mode != SyncMode::Incremental) else { return Ok(()) };
+    Err(Error::new(
+        ErrorKind::Usage,
+        format!("sync {}: --watch follows changes, which mode: full and mirror do not; name the others", other.name),
+    ))
 }
 
 /// So often in a row another holds what a sync needs before it is given up: one that is only being installed is ready soon.
@@ -220,11 +239,11 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
         return unsupported("a peer as target of mode: full or mirror");
     }
     for table in &sync.tables {
-        if table.soft_delete.is_some() {
-            return unsupported(&format!("soft_delete (table {})", table.source));
-        }
         if table.key.is_some() && sync.mode == SyncMode::Incremental {
-            return unsupported(&format!("key (table {}) with mode: incremental", table.source));
+            return unsupported(&format!(
+                "key (table {}) with mode: incremental (mode: full and mirror match rows by it)",
+                table.source
+            ));
         }
     }
     Ok(())
@@ -347,6 +366,11 @@ fn plan_options(sync: &Sync, known: &[TableName], (pull, force): (bool, bool)) -
                 let there = |name: &String| table.rename.get(name).filter(|_| pull).unwrap_or(name).clone();
                 options.matched.insert(name.clone(), key.iter().map(there).collect());
             }
+            // An incremental sync plans the way there in any case.
+            if let Some(column) = table.soft_delete.as_ref().filter(|_| pull || sync.direction != Direction::Pull) {
+                let there = table.rename.get(column).filter(|_| pull).unwrap_or(column);
+                options.soft_deletes.insert(name.clone(), there.clone());
+            }
             if at != to && !table.is_pattern() {
                 options.renamed.insert(name, TableName::new(to.clone()));
             }
@@ -375,22 +399,22 @@ fn preference(conflict: Conflict) -> Preference {
 }
 
 /// Both ends of an incremental sync, ready to go on.
-pub(crate) async fn pair(config: &Config, sync: &Sync, force: bool, stop: &CancellationToken) -> Result<Pair> {
-    let ((source, target), options) = parts(config, sync, force, stop).await?;
+pub(crate) async fn pair(config: &Config, sync: &Sync, manner: Manner, stop: &CancellationToken) -> Result<Pair> {
+    let ((source, target), options) = parts(config, sync, manner, stop).await?;
     Pair::between(source, target, options).await
 }
 
 /// Both ends of an incremental sync, for what a person decides, whether or not the sync is going on.
 pub(crate) async fn pair_beside(config: &Config, sync: &Sync, stop: &CancellationToken) -> Result<Pair> {
-    let ((source, target), options) = parts(config, sync, false, stop).await?;
+    let ((source, target), options) = parts(config, sync, Manner::default(), stop).await?;
     Pair::beside(source, target, options).await
 }
 
 /// What an incremental sync needs.
-async fn parts(config: &Config, sync: &Sync, force: bool, stop: &CancellationToken) -> Result<(Both, PairOptions)> {
+async fn parts(config: &Config, sync: &Sync, manner: Manner, stop: &CancellationToken) -> Result<(Both, PairOptions)> {
     let (source, target) = both(config, sync, stop).await?;
     let known = holders(sync, source.as_ref(), target.as_ref()).await?;
-    let mut plan = plan_options(sync, &known, (false, force));
+    let mut plan = plan_options(sync, &known, (false, manner.force));
     plan.count = false;
     let mut tables = BTreeMap::new();
     for mapping in &sync.tables {
@@ -402,6 +426,7 @@ async fn parts(config: &Config, sync: &Sync, force: bool, stop: &CancellationTok
                 StampColumn::None => Stamp::None,
                 StampColumn::Named(column) => Stamp::Column(column.clone()),
             },
+            soft_delete: mapping.soft_delete.clone(),
         };
         let named = names(mapping, &mapping.source, &known);
         tables.extend(named.into_iter().map(|name| (name, terms.clone())));
@@ -419,6 +444,7 @@ async fn parts(config: &Config, sync: &Sync, force: bool, stop: &CancellationTok
             FirstRun::Manual => Preference::Manual,
         },
         limits: BatchLimits { rows: sync.settings.batch_size, bytes: BATCH_BYTES },
+        full: manner.full,
         stop: stop.clone(),
     };
     Ok(((source, target), options))
@@ -427,16 +453,17 @@ async fn parts(config: &Config, sync: &Sync, force: bool, stop: &CancellationTok
 pub(crate) async fn run_one(
     config: &Config,
     sync: &Sync,
-    force: bool,
+    manner: Manner,
     output: &Output,
     stop: &CancellationToken,
 ) -> Result<Report> {
     if sync.mode == SyncMode::Incremental {
-        let mut pair = pair(config, sync, force, stop).await?;
+        let mut pair = pair(config, sync, manner, stop).await?;
         let report = pair.run().await;
         pair.part().await;
         return report;
     }
+    let force = manner.force;
     let (from, to) = ends(config, sync).await?;
     let claim = Claim::take(&to, stop).await?;
     let plan = claim.persist(|| sync_plan(sync, from.as_ref(), to.as_ref(), force)).await?;

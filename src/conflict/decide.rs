@@ -48,6 +48,11 @@ pub struct Decision {
 /// `origin` gives the version that a preference mints.
 #[must_use]
 pub fn decide(local: Option<&Entry>, incoming: &Entry, rule: Rule, origin: &Origin) -> Decision {
+    let unseen = is_unseen_deletion(incoming);
+    if unseen && !local.is_some_and(|local| local.is_of(incoming.version.site)) {
+        // What stands here is another's row.
+        return Decision::of_row(Relation::Known, Side::Local, local.unwrap_or(incoming).clone(), false);
+    }
     let Some(local) = local else {
         return Decision::of_row(Relation::Newer, Side::Incoming, incoming.clone(), true);
     };
@@ -57,7 +62,7 @@ pub fn decide(local: Option<&Entry>, incoming: &Entry, rule: Rule, origin: &Orig
         return merge(local, incoming, rule.generated_keys, origin);
     }
     let relation = relation(local, incoming, rule.generated_keys);
-    let (row, entry) = match relation {
+    let (row, mut entry) = match relation {
         Relation::Known => (Side::Local, joined(local, incoming)),
         Relation::Newer => {
             // Stamps are read more than once, and rows that were loaded have none yet.
@@ -68,28 +73,41 @@ pub fn decide(local: Option<&Entry>, incoming: &Entry, rule: Rule, origin: &Orig
         Relation::TwoRows { .. } => (Side::Local, local.clone()),
         Relation::Merged | Relation::Conflict => settle(local, incoming, rule.policy, origin),
     };
+    if unseen && relation == Relation::Conflict && row == Side::Local && rule.policy != Policy::Manual {
+        // From now on it is a row of its own, which does not meet that deletion again.
+        entry.birth = entry.version;
+    }
     let changed = entry != *local;
     Decision::of_row(relation, row, entry, changed)
 }
 
-/// The next version of a row that its database has written again without a later stamp: twice within a second, or with a
-/// clock that was put back. What stands here is what was brought from there before, so that whatever is otherwise there
-/// now is later. `None`: nothing speaks for that.
+/// Whether this says that a row is gone from a database that keeps no books: nobody knows when it went.
+fn is_unseen_deletion(incoming: &Entry) -> bool {
+    incoming.version.site.is_stamped() && incoming.version.is_base() && incoming.digest.is_none()
+}
+
+/// What comes from a database that keeps no books, upon what stands here, where that is what was brought from there before:
+/// whatever is otherwise there now is later, also without a later stamp (it was written twice within a second, or its clock
+/// was put back). A deletion is as old as it can be. `None`: nothing speaks for that.
 fn restamped(local: &Entry, incoming: &Entry) -> Option<Entry> {
     let site = incoming.version.site;
-    if !site.is_stamped() || local.digest == incoming.digest || local.digest.is_none() {
+    if !site.is_stamped() || local.digest == incoming.digest {
         return None;
     }
     let last = local.vector.versions().iter().find(|version| version.site == site).map_or(Version::base(site), |v| *v);
     // A row of which only a part came has a version of this site's, one tick later.
     let untouched = local.version == last || local.version.clock.micros() == last.clock.micros() + 1;
-    if !untouched || incoming.version > last {
-        return None;
-    }
-    let version = Version { clock: local.version.clock.next(), site };
+    let version = match untouched {
+        true if incoming.version > last => incoming.version,
+        true => Version { clock: local.version.clock.next(), site },
+        false if is_unseen_deletion(incoming) => Version { clock: last.clock.next(), site },
+        false => return None,
+    };
     let mut entry = Entry { version, ..incoming.clone() };
     entry.vector.add(version);
-    entry.vector.add(local.version);
+    if untouched {
+        entry.vector.add(local.version);
+    }
     Some(entry)
 }
 

@@ -42,8 +42,12 @@ pub fn first_run(local: Option<Standing<'_>>, incoming: Standing<'_>, rule: Firs
     } else if knows(theirs, ours) {
         (Relation::Newer, Side::Incoming, decide::joined(theirs, ours))
     } else if ours.digest == theirs.digest {
-        let entry =
+        let mut entry =
             if theirs.version.is_base() { decide::joined(ours, theirs) } else { decide::higher(ours, theirs).1 };
+        if theirs.version.site.is_stamped() {
+            // Nobody else will tell when that row has gone.
+            entry.vector.add(theirs.version);
+        }
         (Relation::Equal, Side::Local, entry)
     } else {
         let (row, entry) = match later(&local, &incoming).map_or(rule, FirstRun::Prefer) {

@@ -7,17 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::mapping::shifts;
+use super::mapping::{Conditions, shifts};
 use super::{
-    Basis, Current, Differing, End, Fault, Filter, Folded, Keys, Mapping, Mark, Outcome, Outstanding, Parcel, Place,
-    Receiver, Resumed, Route, Seen, Sender, Standing, Standings, Start,
+    Basis, Current, Differing, End, Fault, Folded, Keys, Mapping, Mark, Outcome, Outstanding, Parcel, Place, Receiver,
+    Resumed, Route, Seen, Sender, Standing, Standings, Start,
 };
 use crate::apply::{
     Applied, Incoming, Intake, Parent, Records, Referred, Terms, apply, count_aside, keys_aside, move_rows, note_moves,
     redirect,
 };
 use crate::capture::{
-    FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, changes, changes_of, deleted,
+    FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, came, changes, changes_of, deleted,
     fit_batch, fold_part, fold_tables, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
@@ -80,6 +80,7 @@ pub struct LocalSender {
     books: Vec<Result<Arc<Book>>>,
     /// For each table which of its columns refer to rows by numbers that may be two rows'.
     references: Vec<Vec<Reference>>,
+    conditions: Vec<Conditions>,
     /// Whether logs are folded in parts; not known before one is larger than a part.
     in_parts: Option<bool>,
     /// Deletions that were folded in parts.
@@ -97,6 +98,9 @@ impl LocalSender {
         Ok(Self {
             connection: site.database.target().await?,
             references: references(route, &books),
+            conditions: (route.tables.iter())
+                .map(|mapping| mapping.conditions(site.database.as_ref()))
+                .collect::<Result<_>>()?,
             books,
             site: site.clone(),
             route: route.clone(),
@@ -356,7 +360,7 @@ impl Sender for LocalSender {
             at: place.table,
             book,
             columns: &self.route.tables[place.table].from,
-            which: which(&self.route, &self.route.tables[place.table], book),
+            which: which((&self.route, place.table), &self.conditions, book),
             references: &self.references[place.table],
             after: place.position,
         });
@@ -382,7 +386,8 @@ impl Sender for LocalSender {
         let book = self.book(after.table)?.clone();
         let from = self.route.tables[after.table].from_keys.clone();
         self.connection.begin(POINT).await?;
-        let found = deleted(&book, self.connection.as_mut(), after.position, limit).await;
+        let alive = self.conditions[after.table].alive.as_deref();
+        let found = deleted(&book, self.connection.as_mut(), (after.position, limit), alive).await;
         self.connection.rollback().await?;
         let (keys, position) = found.map_err(Fault::at(after.table))?;
         Ok((Batch::new(from, keys.into_columns()), Place { position, ..after }))
@@ -400,7 +405,7 @@ impl Sender for LocalSender {
             at: table,
             book: &book,
             columns: &mapping.from,
-            which: which(&self.route, mapping, &book),
+            which: which((&self.route, table), &self.conditions, &book),
             references: &self.references[table],
             after: 0,
         };
@@ -411,7 +416,7 @@ impl Sender for LocalSender {
 
     async fn rows(&mut self, table: usize, limits: BatchLimits) -> Outcome<Reading> {
         let mapping = &self.route.tables[table];
-        let filter = self.route.condition(table).map(str::to_owned);
+        let filter = self.conditions[table].meeting.clone();
         let request = ReadRequest { table: mapping.from.clone(), filter, rows: Selection::All, ordered: true, limits };
         let snapshot = self.site.database.snapshot().await?;
         Ok(read_rows(snapshot.source().await?, request, None, self.stop.clone()))
@@ -419,14 +424,13 @@ impl Sender for LocalSender {
 }
 
 /// Which rows of a table go out.
-fn which<'a>(route: &Route, mapping: &'a Mapping, book: &Book) -> Which<'a> {
-    match &mapping.filter {
-        None => Which::All,
-        Some(Filter { condition, returning: false }) => Which::Meeting(condition),
-        Some(Filter { condition, returning: true }) => {
-            Which::Returning(condition, Through { site: route.to.site, table: book.logged.n })
-        }
+fn which<'a>((route, table): (&Route, usize), conditions: &'a [Conditions], book: &Book) -> Which<'a> {
+    let Conditions { meeting, alive } = &conditions[table];
+    let Some(condition) = meeting else { return Which::All };
+    if route.tables[table].filter.as_ref().is_some_and(|filter| filter.returning) {
+        return Which::Returning(condition, Through { site: route.to.site, table: book.logged.n });
     }
+    Which::Meeting { condition, alive: alive.as_deref() }
 }
 
 /// A database that receives.
@@ -599,7 +603,7 @@ impl LocalReceiver {
         let numbers: Vec<(usize, u32)> = (self.intakes.iter().enumerate())
             .filter_map(|(at, intake)| Some((at, intake.as_ref().ok()?.book.logged.n)))
             .collect();
-        let conditions: Vec<(Through, Option<&str>)> =
+        let conditions: Vec<(Through, Option<String>)> =
             numbers.iter().map(|&(at, table)| (Through { site, table }, self.route.entering(at))).collect();
         let target = self.connection.as_mut();
         // Whoever took it for another gave it another name: what it says of itself is not for its old one.
@@ -713,7 +717,8 @@ impl Receiver for LocalReceiver {
 
     async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>> {
         let mapping = self.route.tables[table].clone();
-        if how == Differing::Meeting && self.intake(table)?.through.is_some() {
+        let notes = self.intake(table)?.through.is_some() || self.route.from.site.is_stamped();
+        if how == Differing::Meeting && notes {
             return Ok((0..rows.rows()).collect());
         }
         let FittedBatch { batch: rows, misfits } = fit_batch(rows.clone(), &self.intake(table)?.rows);
@@ -769,14 +774,18 @@ impl Receiver for LocalReceiver {
         let mut source = snapshot.source().await?;
         let page = source.read(&request).await.map_err(Fault::at(table))?.next().await.map_err(Fault::at(table))?;
         let Some(page) = page else { return Ok((after.map_or_else(|| empty(&keys), |a| a.select(0..0)), None)) };
-        self.connection.begin(POINT).await?;
-        let written = written(&book, self.connection.as_mut(), &page).await;
-        self.connection.rollback().await?;
-        let written = written.map_err(Fault::at(table))?;
+        let (from, target) = (self.route.from.site, self.connection.as_mut());
+        target.begin(POINT).await?;
+        let found = async {
+            if from.is_stamped() { came(&book, target, &page, from).await } else { written(&book, target, &page).await }
+        };
+        let found = found.await;
+        target.rollback().await?;
+        let found = found.map_err(Fault::at(table))?;
         let all: Vec<usize> = (0..page.columns().len()).collect();
-        let untouched: Vec<usize> =
-            (0..page.rows()).filter(|&row| !written.contains(&key_id(&page, row, &all))).collect();
-        Ok((page.select(untouched.into_iter()), Some(page.select(std::iter::once(page.rows() - 1)))))
+        let meant = |row: &usize| found.contains(&key_id(&page, *row, &all)) == from.is_stamped();
+        let meant: Vec<usize> = (0..page.rows()).filter(meant).collect();
+        Ok((page.select(meant.into_iter()), Some(page.select(std::iter::once(page.rows() - 1)))))
     }
 
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {
@@ -871,7 +880,7 @@ impl Receiver for LocalReceiver {
     }
 }
 
-fn empty(table: &Arc<Table>) -> Batch {
+pub(super) fn empty(table: &Arc<Table>) -> Batch {
     Batch::new(table.clone(), vec![Column::default(); table.columns.len()])
 }
 

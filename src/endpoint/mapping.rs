@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Route;
 use crate::apply::Fill;
 use crate::conflict::Rule;
-use crate::engine::{Error, ErrorKind, Result};
-use crate::model::{Key, Shift, Table, Zone};
+use crate::engine::{Database, Error, ErrorKind, Result};
+use crate::model::{ColumnDef, Key, Shift, Table, Zone};
 
 /// Which rows of a table take part: asked where they are sent, in that database's own SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Mapping {
     pub to_keys: Arc<Table>,
     /// Which rows take part; `None`: all.
     pub filter: Option<Filter>,
+    /// The column at the sending end that says that a row was deleted, though it stands there still.
+    pub soft_delete: Option<ColumnDef>,
     /// What new rows get at the receiving end besides.
     pub fill: Fill,
     /// How its conflicts are settled, seen from the receiving end.
@@ -77,6 +79,7 @@ impl Mapping {
             rule: Rule { generated_keys: rule.generated_keys && (numbers(from) || numbers(to)), ..rule },
             key: Key { columns },
             filter: None,
+            soft_delete: None,
             stamp: None,
             fill,
             from: from.clone(),
@@ -85,10 +88,49 @@ impl Mapping {
     }
 }
 
+/// What rows are asked for where they are sent, in that database's own SQL.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Conditions {
+    /// Those that are sent meet this one.
+    pub meeting: Option<String>,
+    /// Those of which no column says that they were deleted meet this one.
+    pub alive: Option<String>,
+}
+
 impl Mapping {
     /// Whether rows come in through a condition.
     pub(super) fn is_entered(&self) -> bool {
-        self.filter.as_ref().is_some_and(|filter| !filter.returning)
+        self.soft_delete.is_some() || self.filter.as_ref().is_some_and(|filter| !filter.returning)
+    }
+
+    /// What the sending end asks of the rows.
+    ///
+    /// # Errors
+    /// `Unsupported` where its engine knows no conditions.
+    pub(super) fn conditions(&self, database: &dyn Database) -> Result<Conditions> {
+        let unset = |column: &ColumnDef| {
+            database.unset(column).ok_or_else(|| {
+                let what = format!("{} cannot be asked for soft_delete", database.label());
+                Error::new(ErrorKind::Unsupported, what)
+            })
+        };
+        let alive = self.soft_delete.as_ref().map(unset).transpose()?;
+        let filter = self.filter.as_ref().map(|filter| filter.condition.clone());
+        let meeting = match (filter, &alive) {
+            (Some(filter), Some(alive)) => Some(format!("({filter}) AND {alive}")),
+            (filter, alive) => filter.or_else(|| alive.clone()),
+        };
+        Ok(Conditions { meeting, alive })
+    }
+
+    /// Which rows take part, as a text that tells it from other choices; `None`: all.
+    #[must_use]
+    pub fn chosen(&self) -> Option<String> {
+        let filter = self.filter.as_ref().map(|filter| filter.condition.clone());
+        match &self.soft_delete {
+            None => filter,
+            Some(column) => Some(format!("{}\0{}", filter.unwrap_or_default(), column.name)),
+        }
     }
 }
 
@@ -99,14 +141,9 @@ pub(super) fn shifts((from, zone_from): (&Table, &Zone), (to, zone_to): (&Table,
 }
 
 impl Route {
-    /// The condition that rows of a table have to meet.
-    pub(super) fn condition(&self, at: usize) -> Option<&str> {
-        self.tables[at].filter.as_ref().map(|filter| filter.condition.as_str())
-    }
-
-    /// The condition that rows come in through.
-    pub(super) fn entering(&self, at: usize) -> Option<&str> {
-        self.condition(at).filter(|_| self.tables[at].is_entered())
+    /// What rows of a table come in through.
+    pub(super) fn entering(&self, at: usize) -> Option<String> {
+        self.tables[at].chosen().filter(|_| self.tables[at].is_entered())
     }
 
     /// Whether both ends are one product.

@@ -210,7 +210,7 @@ pub enum Basis {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Differing {
     /// What is to be settled when the two ends meet: rows that are lacked, otherwise, or cannot be taken; where rows come
-    /// in through a condition all, so that it is noted which are shared.
+    /// in through a condition, or the sender keeps no books, all, so that it is noted which are shared.
     Meeting,
     /// Those that are lacked, otherwise or cannot be taken.
     Any,
@@ -242,11 +242,11 @@ pub trait Sender: Send {
     }
 
     /// These are keys, in the receiver's form, of rows that were there before the table was emptied: those of which
-    /// nothing is known here become deletions among the changes.
+    /// nothing is known here, and under which nothing stands, become deletions among the changes.
     async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()>;
 
     /// These are keys, in the sender's form, of rows that the receiving end has otherwise or lacks: what stands here under
-    /// them counts as written here. Of rows that were never written under capture only, or of `all`.
+    /// them counts as written here. Only of rows that were never written under capture, or not as they stand, or of `all`.
     async fn vouch(&mut self, table: usize, keys: &Batch, all: bool) -> Outcome<()>;
 
     /// What was written after these places, read at one point, in the order in which the site gave out its numbers over
@@ -285,8 +285,9 @@ pub trait Receiver: Send {
     /// Which of these rows of the sender's are other here.
     async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>>;
 
-    /// Keys of its rows that nobody has written since capture began, in the order of the key, of about `limit` rows after
-    /// the last one of `after`; and where to go on, `None` at the end.
+    /// Keys of its rows whose deletion the sender cannot name: of those that nobody has written since capture began; where
+    /// the sender keeps no books, of those that came from there or that both had when they met. In the order of the key, of
+    /// about `limit` rows after the last one of `after`; and where to go on, `None` at the end.
     async fn unversioned(
         &mut self,
         table: usize,

@@ -316,6 +316,12 @@ pub trait Database: Send + Sync {
         let _ = (column, moment);
         None
     }
+    /// A condition that those rows meet in which a column is not set: it holds NULL, or where it holds numbers or truth
+    /// values 0 or false; `None`: this engine has none. Pure.
+    fn unset(&self, column: &ColumnDef) -> Option<String> {
+        let _ = column;
+        None
+    }
     /// The change logs of these tables, in their order: of all that are logged here, since a write to one may change
     /// rows of another. Names of what they are made of begin with `_rowferry_`. Pure.
     ///
@@ -466,6 +472,15 @@ fn earliest_reading(logical: &LogicalType, zone: &Zone, moment: i64) -> Option<S
     let mut text = String::new();
     temporal::write_timestamp(&mut text, reading.max(FIRST), 6);
     Some(text)
+}
+
+/// The condition of [`Database::unset`], of a column by its quoted name.
+fn unset(column: &str, logical: &LogicalType) -> String {
+    match logical {
+        LogicalType::Bool => format!("({column} IS NULL OR NOT {column})"),
+        LogicalType::Int { .. } => format!("({column} IS NULL OR {column} = 0)"),
+        _ => format!("{column} IS NULL"),
+    }
 }
 
 /// The error of an engine without stretches that is asked for one.

@@ -39,7 +39,7 @@ impl Terms {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for table in &route.tables {
             let place = (route.from.site.id, route.to.site.id, table.to.name.to_string());
-            let condition = table.filter.as_ref().map(|filter| filter.condition.clone());
+            let condition = table.chosen();
             let mine = Said { whose: whose.to_owned(), rule: table.rule, condition, at: Instant::now() };
             let all = known.entry(place).or_default();
             all.retain(|said| said.at.elapsed() < HOLDS && said.whose != whose);

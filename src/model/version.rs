@@ -276,6 +276,12 @@ impl Entry {
         Self { version: Version::BASE, birth: Version::BASE, vector, digest: Some(digest), columns: Vec::new() }
     }
 
+    /// Whether the content includes a write of this site, or the row as it stood there.
+    #[must_use]
+    pub fn is_of(&self, site: Site) -> bool {
+        self.version.site.id == site.id || self.vector.holds_row_of(site)
+    }
+
     /// As [`Self::base`], of a row that stands at this site.
     #[must_use]
     pub fn standing_at(site: Site, digest: Digest) -> Self {

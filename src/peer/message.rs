@@ -1,5 +1,7 @@
 //! What nodes say to each other: the heads of bodies. Rows, keys and changes stand behind them, see `codec`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Applied;
@@ -132,6 +134,8 @@ pub struct WireOptions {
     lasting: bool,
     renamed: Vec<(String, TableName)>,
     columns: Vec<(String, ColumnChoice)>,
+    #[serde(default)]
+    soft_deletes: BTreeMap<String, String>,
 }
 
 impl WireOptions {
@@ -148,6 +152,7 @@ impl WireOptions {
             lasting: options.lasting,
             renamed: options.renamed.clone().into_iter().collect(),
             columns: options.columns.clone().into_iter().collect(),
+            soft_deletes: options.soft_deletes.clone(),
         }
     }
 
@@ -170,6 +175,7 @@ impl WireOptions {
             lasting: self.lasting,
             renamed: self.renamed.into_iter().collect(),
             columns: self.columns.into_iter().collect(),
+            soft_deletes: self.soft_deletes,
             ..PlanOptions::default()
         }
     }
@@ -357,6 +363,9 @@ pub struct WireMapping {
     pub key: Vec<usize>,
     /// The condition, and whether it is that of the way there.
     pub filter: Option<(String, bool)>,
+    /// The column at the end that sends that says that a row was deleted.
+    #[serde(default)]
+    pub soft_delete: Option<String>,
     /// What is filled.
     pub filled: Vec<crate::model::ColumnDef>,
     /// How conflicts are settled.
@@ -416,6 +425,7 @@ impl WireMapping {
             to: (*mapping.to).clone(),
             key: mapping.key.columns.clone(),
             filter: mapping.filter.as_ref().map(|filter| (filter.condition.clone(), filter.returning)),
+            soft_delete: mapping.soft_delete.as_ref().map(|column| column.name.clone()),
             filled: mapping.fill.columns().to_vec(),
             rule: WireRule::of(mapping.rule.policy),
             generated_keys: mapping.rule.generated_keys,

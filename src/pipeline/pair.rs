@@ -44,6 +44,8 @@ pub struct TableTerms {
     pub one_row: bool,
     /// The column that says when a row was written.
     pub stamp: Stamp,
+    /// The column that says that a row was deleted, by its name at the source.
+    pub soft_delete: Option<String>,
 }
 
 /// The column that says when a row was written, by its name at the source.
@@ -96,6 +98,8 @@ pub struct PairOptions {
     pub first_run: Preference,
     /// Bounds of a batch.
     pub limits: BatchLimits,
+    /// Whether each run compares all rows, besides what is said to have changed.
+    pub full: bool,
     /// Asked to stop.
     pub stop: CancellationToken,
 }
@@ -103,8 +107,16 @@ pub struct PairOptions {
 impl PairOptions {
     /// What holds for a table, by its name at the source.
     fn terms(&self, name: &TableName) -> TableTerms {
-        let all = TableTerms { conflict: self.conflict, one_row: false, stamp: Stamp::UpdatedAt };
+        let (stamp, soft_delete) = (Stamp::UpdatedAt, None);
+        let all = TableTerms { conflict: self.conflict, one_row: false, stamp, soft_delete };
         self.tables.get(&name.to_string()).cloned().unwrap_or(all)
+    }
+
+    /// The column that says that a row of a table, by its name at the source, was deleted, as the end that sends calls it.
+    fn soft_delete(&self, name: &TableName) -> Option<String> {
+        let column = self.terms(name).soft_delete?;
+        let choice = self.plan.columns.get(&name.to_string()).filter(|_| self.pull);
+        Some(choice.and_then(|choice| choice.rename.get(&column)).unwrap_or(&column).clone())
     }
 }
 
@@ -367,6 +379,7 @@ impl Pair {
         let options = ChangeOptions {
             limits: self.options.limits,
             force: self.options.plan.force,
+            full: self.options.full,
             stop: self.options.stop.clone(),
         };
         let mut ran = run_ways(&mut open.ways, &starts, (&self.options.name, &options)).await?;
@@ -437,7 +450,9 @@ async fn plan_both(source: &dyn Endpoint, target: &dyn Endpoint, options: &PairO
     }
     let mut back = None;
     if options.pull && !there.tables.is_empty() {
-        let options_back = reversed(&from, &options.plan, &there);
+        let soft = |table: &TablePlan| Some((table.target.name.to_string(), options.soft_delete(&table.source.name)?));
+        let soft_deletes = there.tables.iter().filter_map(soft).collect();
+        let options_back = PlanOptions { soft_deletes, ..reversed(&from, &options.plan, &there) };
         let planned = plan_back(source, target, &options_back).await;
         let both = !options_back.filters.is_empty() && options.push;
         let mut planned = planned.map_err(|e| if both { e.context(BOTH_WAYS) } else { e })?;
@@ -588,6 +603,8 @@ const REOPENED_MAX: u32 = 4;
 /// Each end has the other's changes: what stands in columns that are new to the sync is brought, once.
 async fn run_widened(ways: &mut [Way], agreed: &[Agreed], options: &ChangeOptions) -> Result<Report> {
     let mut report = Report::nothing();
+    // All rows were compared already where that was asked.
+    let options = &ChangeOptions { full: false, ..options.clone() };
     for (way, Agreed { widened, .. }) in ways.iter_mut().zip(agreed) {
         widen(&mut way.ends(), widened, options).await.map_err(|fault| fault.error)?;
     }
@@ -668,13 +685,15 @@ pub(super) fn route(from: &Captured, to: &Captured, plan: &Plan, options: &PairO
         let ends = ((&*whole_from, &table.source), (&*whole_to, &table.target));
         let terms = options.terms(name);
         let (source, target) = if push { (ends.0.1, ends.1.1) } else { (ends.1.1, ends.0.1) };
+        let soft_delete = options.soft_delete(name).and_then(|name| whole_from.column(&name));
+        let soft_delete = soft_delete.map(|at| whole_from.columns[at].clone());
         let mapping = Mapping::new(ends.0, ends.1, table.fill.clone(), rule(&terms))
             .and_then(|mapping| Ok((mapping, terms.stamp.place(source, target)?)));
         match mapping {
             Ok((mapping, stamp)) => {
                 let returning = options.push && !push;
                 let filter = table.filter.clone().map(|condition| Filter { condition, returning });
-                tables.push(Mapping { filter, stamp, ..mapping });
+                tables.push(Mapping { filter, soft_delete, stamp, ..mapping });
             }
             Err(e) => report.refuse(name, e),
         }
@@ -748,7 +767,8 @@ pub async fn lacking(source: &dyn Endpoint, target: &dyn Endpoint, options: &Pla
         }
     }
     let there = (!rest.is_empty()).then(|| PlanOptions { tables: rest, ..options.clone() });
-    let back = PlanOptions { tables: back, filters: Vec::new(), renamed, columns, ..options.clone() };
+    let soft_deletes = BTreeMap::new();
+    let back = PlanOptions { tables: back, filters: Vec::new(), renamed, columns, soft_deletes, ..options.clone() };
     Ok((!back.tables.is_empty()).then_some(Lacking { back, there }))
 }
 

@@ -24,6 +24,8 @@ pub struct ChangeOptions {
     pub limits: BatchLimits,
     /// Whether more than half of a table may be deleted.
     pub force: bool,
+    /// Whether all rows are compared, besides what is said to have changed.
+    pub full: bool,
     /// Asked to stop.
     pub stop: CancellationToken,
 }
@@ -239,7 +241,10 @@ impl Run<'_> {
     /// Whether the receiving end has moved on.
     async fn bring_all(&mut self, starts: &[Start]) -> Result<bool> {
         let meets = starts.iter().any(|start| matches!(start, Start::Never | Start::Lost));
-        let unfolded = self.fold(meets).await?;
+        let unfolded = self.fold(meets || self.options.full).await?;
+        if self.options.full {
+            self.compare_all().await?;
+        }
         let before = self.places.clone();
         for table in self.tables() {
             let basis = match starts[table] {
@@ -302,6 +307,14 @@ impl Run<'_> {
             }
         }
         Ok(more)
+    }
+
+    /// As if rows of all tables had been written unseen. A sender that keeps books names the deletions of rows that it
+    /// knows; what it does not know may be the receiving end's own. One without can name none.
+    async fn compare_all(&mut self) -> Result<()> {
+        let doubted = self.tables();
+        let emptied = if self.route.from.site.is_stamped() { doubted.clone() } else { Vec::new() };
+        self.folded(Folded { emptied, doubted, ..Folded::default() }).await.map(drop)
     }
 
     /// The rows that went when the table was emptied, and that only the receiving end knows.

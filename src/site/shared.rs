@@ -103,11 +103,11 @@ impl Site {
     pub async fn are_conditions(
         &self,
         target: &mut dyn Lookup,
-        tables: &[(Through, Option<&str>)],
+        tables: &[(Through, Option<String>)],
     ) -> Result<Vec<bool>> {
         let noted = self.numbers(target, tables.iter().map(|(through, _)| *through), CONDITION).await?;
-        let same = |(through, condition): &(Through, Option<&str>)| {
-            noted.get(&through.table.into()).copied() == condition.map(number)
+        let same = |(through, condition): &(Through, Option<String>)| {
+            noted.get(&through.table.into()).copied() == condition.as_deref().map(number)
         };
         Ok(tables.iter().map(same).collect())
     }
@@ -165,12 +165,12 @@ impl Site {
     }
 
     /// Notes the conditions that the rows of these tables come through.
-    pub async fn set_conditions(&self, target: &mut dyn Target, tables: &[(Through, Option<&str>)]) -> Result<()> {
+    pub async fn set_conditions(&self, target: &mut dyn Target, tables: &[(Through, Option<String>)]) -> Result<()> {
         let same = self.are_conditions(target, tables).await?;
-        for (&(through, condition), _) in tables.iter().zip(same).filter(|(_, same)| !same) {
-            self.part_with(target, through, &[CONDITION]).await?;
+        for ((through, condition), _) in tables.iter().zip(same).filter(|(_, same)| !same) {
+            self.part_with(target, *through, &[CONDITION]).await?;
             if let Some(condition) = condition {
-                self.note_number(target, through, CONDITION, number(condition)).await?;
+                self.note_number(target, *through, CONDITION, number(condition)).await?;
             }
         }
         Ok(())

@@ -59,6 +59,7 @@ impl Ends {
             tables: std::collections::BTreeMap::new(),
             first_run: Preference::Manual,
             limits: BatchLimits { rows: 100, bytes: 1 << 20 },
+            full: false,
             stop: CancellationToken::new(),
         };
         let work = async {

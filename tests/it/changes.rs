@@ -22,6 +22,7 @@ fn options() -> PairOptions {
         tables: BTreeMap::new(),
         first_run: Preference::Manual,
         limits: BatchLimits { rows: 3, bytes: 1 << 20 },
+        full: false,
         stop: CancellationToken::new(),
     }
 }

@@ -36,6 +36,7 @@ mod sample;
 mod shape;
 mod simulation;
 mod smoke;
+mod soft_deletes;
 mod stamped;
 mod support;
 mod sync;

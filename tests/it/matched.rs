@@ -130,7 +130,7 @@ fn what_cannot_be_matched_is_refused_before_anything_moves() {
         ("mode: full, direction: push, tables: [{ source: t, key: [code] }]", "has no key that is never NULL"),
         (
             "direction: push, tables: [{ source: t, key: [code] }]",
-            "key (table t) with mode: incremental is not supported yet",
+            "key (table t) with mode: incremental (mode: full and mirror match rows by it) is not supported yet",
         ),
     ] {
         pair.say(sync);

@@ -144,6 +144,7 @@ fn route(from: (u64, u32), to: (u64, u32), own: &Table, other: &Table, way_out: 
         to_keys: Arc::new(b.project(&key.columns)),
         fill: Fill::new(&b, Vec::new()),
         filter: filter.map(|condition| Filter { condition: condition.to_owned(), returning: false }),
+        soft_delete: None,
         from: a,
         to: b,
         key,

@@ -32,6 +32,19 @@ impl Two {
         rowferry_in(self.folder.path(), &["--format", "json", "sync"])
     }
 
+    fn full(&self, more: &[&str]) -> Output {
+        rowferry_in(self.folder.path(), &[&["--format", "json", "sync", "s", "--full"], more].concat())
+    }
+
+    /// Rows that a run that compares all of them inserted, updated and deleted, and its conflicts.
+    #[track_caller]
+    fn compared(&self) -> [u64; 4] {
+        let output = self.full(&[]);
+        assert_eq!(output.code, 0, "{output:?}");
+        let table = &output.json()[0]["tables"][0];
+        ["inserted", "updated", "deleted", "conflicts"].map(|what| table[what].as_u64().expect("a number"))
+    }
+
     /// Rows that a run read and wrote.
     #[track_caller]
     fn synced(&self) -> [u64; 3] {
@@ -163,6 +176,130 @@ fn many_rows_of_one_second_go_in_parts() {
     assert_equal(&two.from, &two.to);
 }
 
+/// Hard deletes, and writes that left the stamp as it was; rows that the target had by itself stay.
+#[test]
+fn all_rows_are_compared_when_asked() {
+    for from in Engine::available() {
+        for to in Engine::available() {
+            let two = Two::new(from, to, "tables: [parts]");
+            two.from.execute(ROWS);
+            two.from.execute("INSERT INTO parts VALUES (4, 'cog', '2026-03-01 10:00:05'), (5, 'cam', NULL)");
+            // Rows that both have when they meet, and one of the target's own.
+            two.to.execute(&format!(
+                "CREATE TABLE parts (id INTEGER NOT NULL PRIMARY KEY, name VARCHAR(40), updated_at {} NULL); \
+                 INSERT INTO parts VALUES (4, 'cog', '2026-03-01 10:00:05'), (5, 'cam', NULL), (90, 'own', NULL)",
+                if to == Engine::Postgres { "TIMESTAMP(0)" } else { "DATETIME" }
+            ));
+            assert_eq!(two.synced(), [3, 0, 0], "{from:?} {to:?}");
+            assert_eq!(two.compared(), [0; 4], "{from:?} {to:?}: nothing is other");
+            two.to.execute("INSERT INTO parts VALUES (91, 'own', NULL)");
+            two.from.execute("DELETE FROM parts WHERE id IN (1, 3, 4)");
+            two.from.execute("UPDATE parts SET name = 'hex nut' WHERE id = 2");
+            two.from.execute("INSERT INTO parts VALUES (6, 'key', '2020-01-01 00:00:00')");
+            two.from.execute("UPDATE parts SET updated_at = '2026-03-01 10:00:06' WHERE id = 2");
+            two.from.execute("INSERT INTO parts VALUES (7, 'lug', '2026-03-01 11:00:00')");
+            assert_eq!(two.synced(), [1, 1, 0], "{from:?} {to:?}: what is stamped later");
+            two.from.execute("UPDATE parts SET name = 'nut', updated_at = '2019-01-01 00:00:00' WHERE id = 2");
+            assert_eq!(two.compared(), [1, 1, 3, 0], "{from:?} {to:?}");
+            let left = "SELECT id FROM parts WHERE name <> 'own' ORDER BY id";
+            assert_eq!(two.to.query(left), two.from.query("SELECT id FROM parts ORDER BY id"), "{from:?} {to:?}");
+            assert_eq!(two.to.value("SELECT count(*) FROM parts WHERE name = 'own'"), "2", "{from:?} {to:?}");
+            assert_eq!(two.to.value("SELECT name FROM parts WHERE id = 2"), "nut");
+            assert_eq!(two.compared(), [0; 4], "{from:?} {to:?}: it comes to rest");
+            // One that was deleted comes back.
+            two.from.execute("INSERT INTO parts VALUES (1, 'bolt', '2026-03-01 12:00:00')");
+            assert_eq!(two.synced(), [1, 0, 0], "{from:?} {to:?}");
+        }
+    }
+}
+
+/// A deletion that is found is a tombstone, which others get; where the target has changed the row, it is a conflict.
+#[test]
+fn a_deletion_that_is_found_meets_what_the_target_did() {
+    for policy in ["last-write-wins", "source-wins", "manual"] {
+        let two = Two::new(Engine::Sqlite, Engine::Postgres, &format!("conflict: {policy}, tables: [parts]"));
+        two.from.execute(ROWS);
+        two.synced();
+        two.to.execute("UPDATE parts SET name = 'own' WHERE id IN (1, 3)");
+        two.from.execute("DELETE FROM parts");
+        let output = two.full(&[]);
+        assert_eq!(output.code, i32::from(policy == "manual"), "{policy}: {output:?}");
+        let left = two.to.query("SELECT id FROM parts ORDER BY id").len();
+        assert_eq!(left, if policy == "source-wins" { 0 } else { 2 }, "{policy}");
+        let conflicts = || rowferry_in(two.folder.path(), &["--format", "json", "conflicts", "list"]).json();
+        let recorded = conflicts();
+        let recorded = recorded.as_array().expect("records");
+        assert_eq!(recorded.len(), 2, "{policy}: {recorded:?}");
+        let winner = match policy {
+            "last-write-wins" => "target",
+            "source-wins" => "source",
+            _ => "open",
+        };
+        for record in recorded {
+            assert_eq!(record["winner"], winner);
+            assert_eq!((&record["source"], &record["target"]["name"]), (&serde_json::Value::Null, &"own".into()));
+        }
+        // The same is not told twice.
+        two.full(&[]);
+        assert_eq!(conflicts().as_array().expect("records").len(), 2, "{policy}");
+        assert_eq!(two.to.query("SELECT id FROM parts").len(), left, "{policy}");
+    }
+}
+
+#[test]
+fn a_flood_of_deletions_is_refused_when_all_rows_are_compared() {
+    let two = Two::new(Engine::Mariadb, Engine::Sqlite, "tables: [parts]");
+    let rows: Vec<String> = (1..=5000).map(|id| format!("({id}, 'part {id}', '2026-03-01 10:00:00')")).collect();
+    two.from.execute(&format!("INSERT INTO parts VALUES {}", rows.join(", ")));
+    two.synced();
+    two.from
+        .execute("DELETE FROM parts WHERE id > 1000; INSERT INTO parts VALUES (6000, 'late', '2026-03-01 11:00:00')");
+    let output = two.full(&[]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("would delete 4000 of the 5000 rows of parts"), "{output:?}");
+    assert_eq!(two.to.value("SELECT count(*) FROM parts"), "5000");
+    let cut = rowferry_in(two.folder.path(), &["--failpoint", "changes-committed:1", "sync", "--full", "--force"]);
+    assert_ne!(cut.code, 0);
+    let output = two.full(&["--force"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    assert_equal(&two.from, &two.to);
+}
+
+/// What leaves the condition without a later stamp leaves the target, which keeps its own.
+#[test]
+fn rows_that_leave_a_condition_unstamped_are_found_when_all_are_compared() {
+    let two = Two::new(Engine::Postgres, Engine::Mysql, "tables: [{ source: parts, where: \"name <> 'secret'\" }]");
+    two.from.execute(ROWS);
+    two.from.execute("INSERT INTO parts VALUES (9, 'secret', '2026-03-01 10:00:01')");
+    assert_eq!(two.synced(), [3, 0, 0]);
+    two.to.execute("INSERT INTO parts VALUES (9, 'own', NULL)");
+    two.from.execute("UPDATE parts SET name = 'secret' WHERE id = 1");
+    two.from.execute("DELETE FROM parts WHERE id = 9");
+    two.from.execute("DELETE FROM parts WHERE id = 2");
+    assert_eq!(two.compared(), [0, 0, 2, 0]);
+    assert_eq!(two.to.query("SELECT id FROM parts ORDER BY id"), two.to.query("SELECT 3 UNION SELECT 9"));
+}
+
+/// Of a table of which some columns are left out each write is one of the source's alone.
+#[test]
+fn a_part_of_the_columns_goes_on_without_conflicts() {
+    let two = Two::new(Engine::Sqlite, Engine::Postgres, "tables: [{ source: parts, exclude: [note] }]");
+    two.from.execute("ALTER TABLE parts ADD note TEXT");
+    two.from.execute("INSERT INTO parts (id, name, updated_at) VALUES (1, 'bolt', '2026-03-01 10:00:00')");
+    two.to.execute(
+        "CREATE TABLE parts (id INTEGER NOT NULL PRIMARY KEY, name VARCHAR(40), updated_at TIMESTAMP(0), note TEXT)",
+    );
+    assert_eq!(two.synced(), [1, 0, 0]);
+    for second in 1..4 {
+        two.from.execute(&format!(
+            "UPDATE parts SET name = 'bolt {second}', updated_at = '2026-03-01 10:00:0{second}' WHERE id = 1"
+        ));
+        assert_eq!(two.synced(), [0, 1, 0], "{second}");
+    }
+    two.from.execute("DELETE FROM parts");
+    assert_eq!(two.compared(), [0, 0, 1, 0]);
+}
+
 #[test]
 fn what_it_cannot_do_is_said() {
     let two = Two::new(Engine::Sqlite, Engine::Sqlite, "tables: [parts]");
@@ -183,4 +320,5 @@ fn what_it_cannot_do_is_said() {
     fs::write(&path, &text).expect("written");
     let checked = rowferry_in(two.folder.path(), &["check"]);
     assert!(checked.stdout.contains("deletions at the source are not seen"), "{}", checked.stdout);
+    assert!(checked.stdout.contains("'rowferry sync s --full'"), "{}", checked.stdout);
 }

@@ -53,6 +53,39 @@ impl Two {
     }
 }
 
+/// Triggers that were off and on again as they were are not noticed; all rows are compared when that is asked.
+#[test]
+fn all_rows_are_compared_when_asked() {
+    for to in Engine::available() {
+        for direction in ["push", "bidirectional"] {
+            let two = Two::new(Engine::Postgres, to, direction);
+            two.a.execute("UPDATE t SET note = 'seen' WHERE id = 2");
+            two.b.execute("INSERT INTO t VALUES (90, 'own'); UPDATE t SET note = 'own' WHERE id = 3");
+            two.synced();
+            two.a.execute(
+                "ALTER TABLE t DISABLE TRIGGER USER; UPDATE t SET note = 'unseen' WHERE id IN (1, 2, 3); \
+                 INSERT INTO t VALUES (6, 'unseen'); DO $$ DECLARE name TEXT; BEGIN FOR name IN SELECT tgname FROM pg_trigger \
+                 WHERE tgrelid = 't'::regclass AND NOT tgisinternal LOOP EXECUTE 'ALTER TABLE t ENABLE ALWAYS TRIGGER ' || \
+                 quote_ident(name); END LOOP; END $$",
+            );
+            two.synced();
+            assert_eq!(two.b.value("SELECT count(*) FROM t WHERE note = 'unseen'"), "0", "{to:?} {direction}");
+            let output = two.run(&["sync", "s", "--full"]);
+            assert_eq!(output.code, 0, "{to:?} {direction}: {output:?}");
+            let unseen = "SELECT id FROM t WHERE note = 'unseen' ORDER BY id";
+            let push = direction == "push";
+            // Where the other end has written the row, that is later.
+            let brought = if push { "SELECT 1 UNION SELECT 2 UNION SELECT 6 ORDER BY 1" } else { unseen };
+            assert_eq!(two.b.query(unseen), two.a.query(brought), "{to:?} {direction}");
+            assert_eq!(two.b.value("SELECT note FROM t WHERE id = 90"), "own");
+            assert_eq!(two.conflicts(), usize::from(push), "{to:?} {direction}");
+            if !push {
+                two.assert_equal();
+            }
+        }
+    }
+}
+
 fn config(folder: &Path, a: &TestDb, b: &TestDb, direction: &str) {
     let text = format!(
         "node: test\ndatabases:\n  a: {{ url: \"{}\" }}\n  b: {{ url: \"{}\" }}\nsyncs:\n  \

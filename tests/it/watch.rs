@@ -25,7 +25,7 @@ impl Watch {
         Self::of(folder, &[])
     }
 
-    /// One of these syncs only.
+    /// With these arguments besides.
     fn of(folder: &Path, syncs: &[&str]) -> Self {
         let mut command = command(folder);
         let mut child = command
@@ -126,6 +126,28 @@ fn syncs_go_on_side_by_side_whatever_becomes_of_one_of_them() {
         #[cfg(unix)]
         assert_eq!(watch.interrupt(), Some(0), "{engine:?}");
     }
+}
+
+/// With `--full` all rows are compared once before it goes on.
+#[test]
+fn all_rows_are_compared_before_a_watch_goes_on() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Postgres));
+    a.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, updated_at DATETIME)");
+    a.execute("INSERT INTO t VALUES (1, '2026-03-01 10:00:00'), (2, '2026-03-01 10:00:00')");
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = format!(
+        "node: test\ndatabases:\n  a: {{ url: \"{}\" }}\n  b: {{ url: \"{}\" }}\nsyncs:\n  \
+         s: {{ source: a, target: b, direction: push, capture: timestamp, tables: [t] }}\n",
+        a.url(),
+        b.url()
+    );
+    std::fs::write(folder.path().join("rowferry.yaml"), config).expect("written");
+    assert_eq!(rowferry_in(folder.path(), &["sync"]).code, 0);
+    a.execute("DELETE FROM t WHERE id = 1");
+    let mut watch = Watch::of(folder.path(), &["--full"]);
+    watch.until("the deletion", |_| b.value("SELECT count(*) FROM t") == "1");
+    a.execute("INSERT INTO t VALUES (3, '2026-03-01 11:00:00')");
+    watch.brings(&b, "t", 3);
 }
 
 #[test]

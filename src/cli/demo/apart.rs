@@ -103,6 +103,7 @@ fn options(stop: &CancellationToken) -> PairOptions {
         tables: BTreeMap::new(),
         first_run: Preference::Manual,
         limits: BatchLimits { rows: 1000, bytes: BATCH_BYTES },
+        full: false,
         stop: stop.clone(),
     }
 }

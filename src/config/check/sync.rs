@@ -230,6 +230,12 @@ fn check_table(at: &str, table: RawTable, conflict: Conflict, both_ways: bool) -
         return fail(format!("{at} has a table without a name; name it or take the entry out"));
     }
     let at = format!("{at}, table '{source}'");
+    if both_ways && raw.soft_delete.is_some() {
+        return fail(format!(
+            "{at}: soft_delete goes one way, since a row that the other end deletes has no column to say so; write direction: \
+             push or pull, or leave it out: the column is synced like any other then"
+        ));
+    }
     let target = raw.target.unwrap_or_else(|| source.clone());
     if target.trim().is_empty() {
         return fail(format!("{at}: its target is empty; name it or leave it out"));
@@ -293,13 +299,14 @@ fn check_table(at: &str, table: RawTable, conflict: Conflict, both_ways: bool) -
 /// other has brought.
 pub(super) fn one_condition(syncs: &[Sync]) -> Result<()> {
     let incremental: Vec<&Sync> = syncs.iter().filter(|sync| sync.mode == Mode::Incremental).collect();
+    let is_part = |table: &TableMapping| table.filter.is_some() || table.soft_delete.is_some();
     for (at, one) in incremental.iter().enumerate() {
         for other in &incremental[..at] {
             if (&one.source, &one.target) != (&other.source, &other.target) {
                 continue;
             }
             let both = one.tables.iter().flat_map(|a| other.tables.iter().map(move |b| (a, b)));
-            let mut clash = both.filter(|(a, b)| a.target == b.target && (a.filter.is_some() || b.filter.is_some()));
+            let mut clash = both.filter(|(a, b)| a.target == b.target && (is_part(a) || is_part(b)));
             if let Some((table, _)) = clash.next() {
                 return fail(format!(
                     "syncs '{}' and '{}' both bring '{}' from '{}', at least one of them by a condition; make them one, \

@@ -181,6 +181,10 @@ impl Database for Mysql {
         Some(format!("{at} IS NULL OR {at} >= '{reading}'"))
     }
 
+    fn unset(&self, column: &ColumnDef) -> Option<String> {
+        Some(super::unset(&connect::quote(&column.name), &column.logical))
+    }
+
     fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>> {
         log::change_logs(self, tables)
     }

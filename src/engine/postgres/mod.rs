@@ -230,6 +230,10 @@ END"
         Some(format!("{at} IS NULL OR {at} >= '{reading}{zone}'"))
     }
 
+    fn unset(&self, column: &ColumnDef) -> Option<String> {
+        Some(super::unset(&types::ident(&column.name), &column.logical))
+    }
+
     fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>> {
         log::change_logs(self, tables)
     }

@@ -188,6 +188,10 @@ impl Database for Sqlite {
         ))
     }
 
+    fn unset(&self, column: &ColumnDef) -> Option<String> {
+        Some(super::unset(&ddl::quote(&column.name), &column.logical))
+    }
+
     fn change_logs(&self, tables: &[Logged]) -> Result<Vec<ChangeLog>> {
         log::change_logs(tables)
     }

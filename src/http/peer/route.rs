@@ -9,7 +9,7 @@ use super::{forbidden, must_hold, must_open};
 use crate::apply::Fill;
 use crate::endpoint::{End, Mapping, Route};
 use crate::engine::{Error, ErrorKind};
-use crate::model::{Column, ColumnDef, Key, Table, tells_moments};
+use crate::model::{Column, ColumnDef, Key, LogicalType, Table, tells_moments};
 use crate::peer::{Damaged, Reader, WireMapping, WireRoute, guarded};
 use crate::site::Site;
 
@@ -90,6 +90,14 @@ fn table(site: &Site, way: Way, told: WireMapping, reader: &mut Reader<'_>) -> R
     let name = own.name.clone();
     let Some(book) = site.book(&name) else { return refuse(format!("{name} is not captured here any more")) };
     let whole = book.logged.table.clone();
+    let soft_delete = match (told.soft_delete, way) {
+        (None, _) => None,
+        (Some(column), Way::In) => Some(ColumnDef::new(&column, LogicalType::Any)),
+        (Some(column), Way::Out) => match whole.column(&column) {
+            Some(at) => Some(whole.columns[at].clone()),
+            None => return refuse(format!("{name} has no column {column}, which soft_delete names")),
+        },
+    };
     let at: Option<Vec<usize>> = own.columns.iter().map(|column| whole.column(&column.name)).collect();
     let Some(at) = at else { return refuse(format!("columns of {name} are others than when the sync was planned")) };
     let key = Key { columns: told.key };
@@ -122,6 +130,7 @@ fn table(site: &Site, way: Way, told: WireMapping, reader: &mut Reader<'_>) -> R
         to: Arc::new(to),
         key,
         filter,
+        soft_delete,
         rule,
         stamp: told.stamp,
     })

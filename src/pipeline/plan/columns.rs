@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::PlanOptions;
 use super::select::{choose_columns, nearest};
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{Column, ColumnDef, ForeignKey, LogicalType, Table, parse};
@@ -34,6 +35,36 @@ impl ColumnChoice {
             fill: self.fill,
         }
     }
+}
+
+/// A table without the column that says which of its rows were deleted, where the target's has none of that name.
+///
+/// # Errors
+/// `SchemaMismatch` for a name that is no column, or one that is always set.
+pub(super) fn unsent(table: Table, existing: Option<&Table>, options: &PlanOptions) -> Result<Table> {
+    let name = table.name.to_string();
+    let Some(column) = options.soft_deletes.get(&name) else { return Ok(table) };
+    let known: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
+    let Some(at) = table.column(column) else {
+        let sentence = format!("{name} has no column '{column}', which soft_delete names{}", nearest(column, &known));
+        return Err(Error::new(ErrorKind::SchemaMismatch, sentence));
+    };
+    let ColumnDef { nullable, logical, .. } = &table.columns[at];
+    if !nullable && !matches!(logical, LogicalType::Bool | LogicalType::Int { .. }) {
+        let sentence = format!(
+            "{name}.{column} is never NULL, so that each row would count as deleted; soft_delete names a column that is set \
+             when a row is deleted"
+        );
+        return Err(Error::new(ErrorKind::SchemaMismatch, sentence));
+    }
+    let choice = options.columns.get(&name);
+    let there = choice.and_then(|choice| choice.rename.get(column)).unwrap_or(column);
+    let named = choice.is_some_and(|c| c.only.is_some() || c.exclude.contains(column) || c.rename.contains_key(column));
+    let lacks = |have: &Table| !have.columns.iter().any(|c| c.name.eq_ignore_ascii_case(there));
+    if named || !existing.is_some_and(lacks) {
+        return Ok(table);
+    }
+    Ok(table.project(&(0..table.columns.len()).filter(|other| *other != at).collect::<Vec<_>>()))
 }
 
 /// A table with the columns that take part.

@@ -19,7 +19,7 @@ pub use columns::ColumnChoice;
 pub use pair::{Matched, agree_on_key, paired};
 pub use select::{exact_pattern, matches_pattern, matching_tables, not_a_table, select_tables};
 
-use columns::Chosen;
+use columns::{Chosen, unsent};
 use pair::{match_by, pair_columns, refuse_lacking};
 use parents::{Parents, parents};
 use select::{one, refuse_idle, sort_parents_first};
@@ -58,6 +58,8 @@ pub struct PlanOptions {
     pub columns: BTreeMap<String, ColumnChoice>,
     /// Columns by which rows are matched instead of a key, by name at the source.
     pub matched: BTreeMap<String, Vec<String>>,
+    /// Columns that say that a row was deleted, by table at the source.
+    pub soft_deletes: BTreeMap<String, String>,
     /// Whether rows are counted, which takes a read of each table or of an index.
     pub count: bool,
     /// Whether the plan is one of many for an arrangement that lasts, while tables change: one that does not fit is left
@@ -200,6 +202,17 @@ impl Ends {
 pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOptions) -> Result<Plan> {
     let origin = Origin::of(source, options).await?;
     let mut plan = plan_from(&origin, target, options).await?;
+    for table in &mut plan.tables {
+        let name = table.source.name.to_string();
+        let whole = origin.tables.iter().find(|whole| whole.name == table.source.name);
+        let column =
+            options.soft_deletes.get(&name).zip(whole).and_then(|(name, whole)| Some((whole, whole.column(name)?)));
+        let Some(alive) = column.and_then(|(whole, at)| source.unset(&whole.columns[at])) else { continue };
+        table.filter = Some(match &table.filter {
+            Some(filter) => format!("({filter}) AND {alive}"),
+            None => alive,
+        });
+    }
     check(source, &mut plan, options.count).await?;
     Ok(plan)
 }
@@ -272,7 +285,8 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
         }
         let plan = match taken.get(&name) {
             Some(what) => Err(in_the_way(target, &name, what)),
-            None => Chosen::new(table, &options.columns).and_then(|chosen| {
+            None => unsent(table, existing.as_ref(), options).and_then(|table| {
+                let chosen = Chosen::new(table, &options.columns)?;
                 let matched = options.matched.get(&chosen.table.name.to_string()).map(Vec::as_slice);
                 let terms = (options.create, options.lasting, ends, &source.zone, &mut parents);
                 plan_table(target, &chosen, (&name, matched), existing, &ours, terms)

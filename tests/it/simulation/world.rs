@@ -231,6 +231,7 @@ impl<'a> World<'a> {
             tables: BTreeMap::new(),
             first_run: if self.scenario.manual { Preference::Manual } else { Preference::Source },
             limits: BatchLimits { rows: self.scenario.batch, bytes: 1 << 20 },
+            full: false,
             stop: CancellationToken::new(),
         };
         Pair::prepare(&self.nodes[a].db, &self.nodes[b].db, options).await
