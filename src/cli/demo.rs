@@ -17,7 +17,7 @@ use crate::apply::Rejects;
 use crate::diff::{Diff, DiffOptions, diff_at_hand, repair_plan};
 use crate::engine::{Database, Error, ErrorKind, Result, WriteOptions};
 use crate::model::BatchLimits;
-use crate::pipeline::{Claim, PlanOptions, RunOptions, plan};
+use crate::pipeline::{Claim, LocalEndpoint, PlanOptions, RunOptions, plan};
 use crate::sample;
 
 /// Two databases, a copy, changes on both sides, the difference, the repair; then two sites that write at once.
@@ -73,7 +73,8 @@ async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationTo
 
     output.news("");
     output.news("5. rowferry diff head-office branch --repair a-to-b: only those rows are written");
-    if let Some(plan) = repair_plan(office.as_ref(), branch.as_ref(), &found).await? {
+    let ends = (LocalEndpoint::new(&office, &stop), LocalEndpoint::new(&branch, &stop));
+    if let Some(plan) = repair_plan(&ends.0, &ends.1, &found).await? {
         execute_quietly(&office, &branch, &plan, dir, &stop).await?;
     }
 

@@ -26,6 +26,7 @@ mod parcels;
 mod peers;
 mod peers_apart;
 mod peers_hostile;
+mod peers_whole;
 mod plan;
 mod positions;
 mod random;
