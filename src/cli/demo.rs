@@ -1,7 +1,7 @@
 //! `rowferry demo`.
 
 mod apart;
-mod api;
+mod site;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn folder(demo: &DemoArgs) -> Result<(PathBuf, bool)> {
         demo.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("rowferry-demo-{}", std::process::id())));
     std::fs::create_dir_all(&dir)
         .map_err(|e| Error::new(ErrorKind::Denied, format!("the folder {} cannot be made: {e}", dir.display())))?;
-    for name in ["head-office.db", "branch.db", "demo-state.db"] {
+    for name in ["head-office.db", "branch.db", "demo-state.db", "branch-state.db"] {
         if dir.join(name).exists() {
             return Err(Error::new(
                 ErrorKind::Usage,
@@ -80,17 +80,10 @@ async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationTo
 
     output.news("");
     output.news(format!(
-        "6. A bidirectional sync of customers and products, for {} seconds, while both sites write:",
+        "6. Each site's node: a bidirectional sync of customers and products over HTTP, for {} seconds, while both write:",
         demo.seconds
     ));
-    let api = match &demo.listen {
-        Some(listen) => Some(api::Api::start(dir, listen, output).await?),
-        None => None,
-    };
-    let story = apart::tell(&office, &branch, demo.seconds, output, &stop).await?;
-    if let Some(api) = api {
-        api.end().await?;
-    }
+    let story = apart::tell((dir, &demo.listen), (&office, &branch), demo.seconds, output, &stop).await?;
     let after = compare(&office, &branch, &stop).await?;
     let rows: u64 = after.tables.iter().map(|t| t.rows_a).sum();
     let seconds = started.elapsed().as_secs_f64();

@@ -173,11 +173,9 @@ impl Run<'_> {
             gone: BatchBuilder::new(plan.target.clone(), BatchLimits { rows: usize::MAX, bytes: GONE_BYTES }),
         };
         let mut a = from.comparand(&comparison, Half::A, to.database()).await?;
-        let mut b: Box<dyn Comparand> = match in_pieces {
-            // Whoever reads a file may be in the way of who writes it.
-            true => Box::new(Nothing),
-            false => to.comparand(&comparison, Half::B, None).await?,
-        };
+        // Whoever reads a file may be in the way of who writes it.
+        let mut b: Box<dyn Comparand> =
+            if in_pieces { Box::new(Nothing) } else { to.comparand(&comparison, Half::B, None).await? };
         join(&comparison, a.as_mut(), b.as_mut(), &mut found).await?;
         drop((a, b));
         refuse_flood(self.options.force, plan, found.there, found.extra)?;
@@ -197,11 +195,11 @@ struct Nothing;
 #[async_trait]
 impl Comparand for Nothing {
     async fn leaves(&mut self) -> Result<Leaves> {
-        Err(self.leads())
+        Err(Self::leads())
     }
 
     async fn rows(&mut self, _leaves: &[u64]) -> Result<Vec<FittedBatch>> {
-        Err(self.leads())
+        Err(Self::leads())
     }
 
     async fn follow(&mut self, leaves: &Leaves) -> Result<Followed> {
@@ -223,7 +221,7 @@ impl Comparand for Nothing {
 }
 
 impl Nothing {
-    fn leads(&self) -> Error {
+    fn leads() -> Error {
         Error::new(ErrorKind::Protocol, "a table without rows leads no comparison")
     }
 }

@@ -355,12 +355,16 @@ fn what_a_peer_writes_a_table_as_is_what_its_key_opens() {
         assert!(matches!(told(&open(own("loot", &all, Some(0)), 5, 0)), Told::Done), "{:?}", db.engine());
         let call = |number: u64, ask: Rewriting, rows: Option<&Batch>| {
             let mut writer = Writer::new(u128::from(number) + 9, &Numbered { session: 5, number, ask });
-            rows.into_iter().for_each(|rows| writer.batch(rows));
+            if let Some(rows) = rows {
+                writer.batch(rows);
+            }
             node.post_bytes(path::ROWS, KEY, "", &writer.finish())
         };
         let loot = Arc::new(own("loot", &all, Some(0)));
         let mut columns = vec![Column::default(); 3];
-        columns.iter_mut().for_each(|column| column.push_int(7));
+        for column in &mut columns {
+            column.push_int(7);
+        }
         let row = Batch::new(loot, columns);
         // More rows than are told of, fewer, none that are waited for, late, twice.
         assert_eq!(call(1, Rewriting::Put(vec![]), Some(&row)).status, 400);

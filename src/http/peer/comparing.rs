@@ -45,8 +45,11 @@ async fn tables(opener: &Opener<'_>, told: &mut WireComparison) -> Result<(Table
     Ok((a, b))
 }
 
+/// Row, column and reason of what does not fit.
+type Misfits = Vec<(usize, usize, String)>;
+
 /// Batches, with row, column and reason of what does not fit.
-fn fitted(all: Vec<FittedBatch>) -> (Vec<Vec<(usize, usize, String)>>, Vec<Batch>) {
+fn fitted(all: Vec<FittedBatch>) -> (Vec<Misfits>, Vec<Batch>) {
     let one = |fitted: FittedBatch| {
         let FittedBatch { batch, misfits } = fitted.set_aside();
         (misfits, batch)
