@@ -2,6 +2,7 @@
 
 mod altered;
 mod application;
+mod arrow;
 mod capture_cli;
 mod change_log;
 mod change_log_mysql;
