@@ -435,7 +435,7 @@ impl Staged<'_> {
             self.applied.count(mode, rows);
         }
         let book = &self.incoming.intake.book;
-        let refused = outcome.refused.into_iter().map(|(batch, refused)| {
+        let refused = outcome.refused.into_iter().map(|(_, batch, refused)| {
             let key: Vec<usize> = book.keys.columns.iter().filter_map(|c| batch.table.column(&c.name)).collect();
             (key_id(&batch, refused.row, &key), refused.reason)
         });

@@ -25,7 +25,7 @@ pub struct Outcome {
     /// How many were written, by kind.
     pub written: Vec<(WriteMode, u64)>,
     /// What is refused even when all others stand, in the batch that it is a row of.
-    pub refused: Vec<(Batch, Refused)>,
+    pub refused: Vec<(WriteMode, Batch, Refused)>,
 }
 
 /// Writes; what is refused is kept for [`Retry::finish`]. Returns how many rows were written.
@@ -82,9 +82,9 @@ impl Retry {
                     if self.batches.len() < self.rows {
                         self.batches = singly(&self.batches);
                     } else {
-                        let (_, batch) = self.batches.remove(at);
+                        let (mode, batch) = self.batches.remove(at);
                         self.rows -= 1;
-                        outcome.refused.push((batch, Refused { row: 0, reason: e.message().to_owned() }));
+                        outcome.refused.push((mode, batch, Refused { row: 0, reason: e.message().to_owned() }));
                     }
                 }
             }
@@ -92,7 +92,7 @@ impl Retry {
         for (mode, batch) in self.batches {
             let (written, refused) = write_splitting(target, mode, &batch).await?;
             outcome.written.push((mode, written));
-            outcome.refused.extend(refused.into_iter().map(|row| (batch.clone(), row)));
+            outcome.refused.extend(refused.into_iter().map(|row| (mode, batch.clone(), row)));
         }
         Ok(outcome)
     }

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Database, Error, ErrorKind, ReadRequest, Result, Source};
-use crate::model::{Batch, Cell, Column, Shift, Table, Value, fit};
+use crate::model::{Batch, Cell, Column, ColumnDef, Shift, Table, Value, fit};
 
 pub use fault::{Fault, Outcome};
 pub(crate) use feed::lines_of;
@@ -237,21 +237,44 @@ pub fn fit_batch(batch: Batch, shape: &Shape) -> FittedBatch {
             misfits.extend(unshifted.into_iter().map(|(row, why)| (row, at, why)));
             let (data, unfit) = fit(&source.columns[at].logical, &target.logical, data, shape.same_engine);
             misfits.extend(unfit.into_iter().map(|(row, why)| (row, at, why)));
-            if !target.generated {
-                let judged = shape.database.iter().flat_map(|database| database.misfits(target, &data));
-                misfits.extend(judged.map(|(row, why)| (row, at, why)));
-                if !target.nullable && data.has_null() {
-                    let nulls = (0..data.len()).filter(|&row| data.cell(row) == Cell::Null);
-                    misfits.extend(nulls.map(|row| (row, at, "it must not be NULL".to_owned())));
-                }
-            }
+            judge(shape.database.as_deref(), target, &data, at, &mut misfits);
             data
         })
         .collect();
+    FittedBatch { batch: Batch::new(shape.table.clone(), columns), misfits: by_row(misfits) }
+}
+
+/// Row, column and reason of each value that cannot stand in its column.
+type Misfits = Vec<(usize, usize, String)>;
+
+/// What a database says to values that have the form of its columns.
+fn judge(database: Option<&dyn Database>, target: &ColumnDef, data: &Column, at: usize, misfits: &mut Misfits) {
+    if target.generated {
+        return;
+    }
+    let judged = database.into_iter().flat_map(|database| database.misfits(target, data));
+    misfits.extend(judged.map(|(row, why)| (row, at, why)));
+    if !target.nullable && data.has_null() {
+        let nulls = (0..data.len()).filter(|&row| data.cell(row) == Cell::Null);
+        misfits.extend(nulls.map(|row| (row, at, "it must not be NULL".to_owned())));
+    }
+}
+
+fn by_row(mut misfits: Misfits) -> Misfits {
     misfits.sort_by_key(|(row, column, _)| (*row, *column));
     // Of a value that its type does not hold the target can only say the same once more.
     misfits.dedup_by_key(|(row, column, _)| (*row, *column));
-    FittedBatch { batch: Batch::new(shape.table.clone(), columns), misfits }
+    misfits
+}
+
+/// Which values of a batch that has the form of its table cannot stand there, by row.
+#[must_use]
+pub fn unfit(database: &dyn Database, batch: &Batch) -> Vec<(usize, usize, String)> {
+    let mut misfits = Vec::new();
+    for (at, (column, data)) in batch.table.columns.iter().zip(batch.columns()).enumerate() {
+        judge(Some(database), column, data, at, &mut misfits);
+    }
+    by_row(misfits)
 }
 
 #[cfg(test)]

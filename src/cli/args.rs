@@ -421,9 +421,9 @@ pub(crate) struct DemoArgs {
     /// How long both sites write
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
-    /// Answer over HTTP at this address while they do, such as 127.0.0.1:8080
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<String>,
+    /// Where the first site's node answers while they do; with port 0 the system chooses one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub listen: String,
 }
 
 #[cfg(test)]

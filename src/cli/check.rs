@@ -98,11 +98,11 @@ fn to_be_made(config: &Config, names: &[String], database: &str) -> bool {
 /// The plans, and for an incremental sync what would be put into its databases.
 async fn plan_of(config: &Config, one: &Sync) -> Result<(Vec<Plan>, Vec<Captured>)> {
     sync::supported(one)?;
-    if one.mode != Mode::Incremental {
-        let (from, to) = sync::ends(config, one).await?;
-        return Ok((vec![sync::sync_plan(one, from.as_ref(), to.as_ref(), false).await?], Vec::new()));
-    }
     let (source, target) = sync::both(config, one, &CancellationToken::new()).await?;
+    if one.mode != Mode::Incremental {
+        let ends = sync::in_direction(one, (source.as_ref(), target.as_ref()));
+        return Ok((vec![sync::sync_plan(one, ends, (false, false)).await?], Vec::new()));
+    }
     let plans = sync::pair_plans(one, source.as_ref(), target.as_ref()).await?;
     let mut capture = Vec::new();
     for end in ends::ends(config, &[one]).await? {

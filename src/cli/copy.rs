@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Args, CopyArgs, CopyMode, patterns};
-use super::output::{Output, columns};
+use super::output::{Output, Watch, columns};
 use super::{Outcome, connect, ended};
 use crate::apply::Rejects;
 use crate::diff::{DiffOptions, TableDiff, compare};
@@ -104,9 +104,8 @@ pub(crate) async fn execute(
     options: RunOptions,
     output: &Output,
 ) -> Result<Outcome> {
-    let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
-    let rejects = options.rejects.clone();
-    let watch = output.watch(&progress);
+    let (rejects, mut watch) = (options.rejects.clone(), None);
+    let progress = watched(plan, output, &mut watch);
     let report = run_plan(source, claim, plan, options, progress).await;
     drop(watch);
     let report = report?;
@@ -117,6 +116,13 @@ pub(crate) async fn execute(
         return ended(fault, output);
     }
     Ok(if report.status == "succeeded" { Outcome::Done } else { Outcome::Short })
+}
+
+/// What a plan has done so far, which people watch for as long as `watch` is kept.
+pub(crate) fn watched(plan: &Plan, output: &Output, watch: &mut Option<Watch>) -> Progress {
+    let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
+    *watch = Some(output.watch(&progress));
+    progress
 }
 
 /// Where the rows are that could not be written, if there are any.

@@ -1,7 +1,7 @@
 //! `rowferry demo`.
 
 mod apart;
-mod api;
+mod site;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::apply::Rejects;
 use crate::diff::{Diff, DiffOptions, diff_at_hand, repair_plan};
 use crate::engine::{Database, Error, ErrorKind, Result, WriteOptions};
 use crate::model::BatchLimits;
-use crate::pipeline::{Claim, PlanOptions, RunOptions, plan};
+use crate::pipeline::{Claim, LocalEndpoint, PlanOptions, RunOptions, plan};
 use crate::sample;
 
 /// Two databases, a copy, changes on both sides, the difference, the repair; then two sites that write at once.
@@ -35,7 +35,7 @@ fn folder(demo: &DemoArgs) -> Result<(PathBuf, bool)> {
         demo.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("rowferry-demo-{}", std::process::id())));
     std::fs::create_dir_all(&dir)
         .map_err(|e| Error::new(ErrorKind::Denied, format!("the folder {} cannot be made: {e}", dir.display())))?;
-    for name in ["head-office.db", "branch.db", "demo-state.db"] {
+    for name in ["head-office.db", "branch.db", "demo-state.db", "branch-state.db"] {
         if dir.join(name).exists() {
             return Err(Error::new(
                 ErrorKind::Usage,
@@ -73,23 +73,17 @@ async fn tell(demo: &DemoArgs, dir: &Path, output: &Output, stop: CancellationTo
 
     output.news("");
     output.news("5. rowferry diff head-office branch --repair a-to-b: only those rows are written");
-    if let Some(plan) = repair_plan(office.as_ref(), branch.as_ref(), &found).await? {
+    let ends = (LocalEndpoint::new(&office, &stop), LocalEndpoint::new(&branch, &stop));
+    if let Some(plan) = repair_plan(&ends.0, &ends.1, &found).await? {
         execute_quietly(&office, &branch, &plan, dir, &stop).await?;
     }
 
     output.news("");
     output.news(format!(
-        "6. A bidirectional sync of customers and products, for {} seconds, while both sites write:",
+        "6. Each site's node: a bidirectional sync of customers and products over HTTP, for {} seconds, while both write:",
         demo.seconds
     ));
-    let api = match &demo.listen {
-        Some(listen) => Some(api::Api::start(dir, listen, output).await?),
-        None => None,
-    };
-    let story = apart::tell(&office, &branch, demo.seconds, output, &stop).await?;
-    if let Some(api) = api {
-        api.end().await?;
-    }
+    let story = apart::tell((dir, &demo.listen), (&office, &branch), demo.seconds, output, &stop).await?;
     let after = compare(&office, &branch, &stop).await?;
     let rows: u64 = after.tables.iter().map(|t| t.rows_a).sum();
     let seconds = started.elapsed().as_secs_f64();

@@ -5,23 +5,22 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Args, DiffArgs, Repair, patterns};
-use super::copy::BATCH_BYTES;
+use super::copy::{BATCH_BYTES, watched};
 use super::output::{Output, columns, failure};
 use super::{Outcome, connect, ended};
 use crate::apply::Rejects;
 use crate::diff::{Diff, DiffOptions, diff, repair_plan};
-use crate::engine::{Database, Error, ErrorKind, Result};
+use crate::engine::Result;
 use crate::model::BatchLimits;
-use crate::pipeline::{Claim, Endpoint, Progress, Report, RunOptions, persist, run as run_plan};
+use crate::pipeline::{Endpoint, Plan, Report, RunOptions, bring, persist};
 
 pub(crate) async fn run(args: &Args, typed: &DiffArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
     let a = connect::endpoint(args, &typed.a, &stop).await?;
     let b = connect::endpoint(args, &typed.b, &stop).await?;
-    let repaired = match typed.repair {
-        Some(Repair::AToB) => Some((at_hand(&a)?, at_hand(&b)?)),
-        Some(Repair::BToA) => Some((at_hand(&b)?, at_hand(&a)?)),
-        None => None,
-    };
+    let repaired = typed.repair.map(|repair| match repair {
+        Repair::AToB => (a.as_ref(), b.as_ref()),
+        Repair::BToA => (b.as_ref(), a.as_ref()),
+    });
     let options = DiffOptions {
         tables: patterns(&typed.tables),
         exclude: patterns(&typed.exclude),
@@ -34,7 +33,7 @@ pub(crate) async fn run(args: &Args, typed: &DiffArgs, output: &Output, stop: Ca
     let mut repair_told = None;
     if let (Some((from, to)), false) = (repaired, found.equal) {
         print(&found, output);
-        let written = repair(from, to, &found, typed.force, &stop, output).await?;
+        let written = repair((from, to), &found, typed.force, &stop, output).await?;
         let fault = written.as_ref().and_then(Report::fault);
         let told = (json(&found), json(&written));
         found = match persist(&stop, compare).await {
@@ -77,34 +76,14 @@ fn with_repair(
     document
 }
 
-/// The database of an end, which a repair needs at hand.
-fn at_hand(end: &Arc<dyn Endpoint>) -> Result<&Arc<dyn Database>> {
-    end.database().ok_or_else(|| {
-        Error::new(
-            ErrorKind::Usage,
-            format!(
-                "--repair reads and writes databases at hand, and {} is behind a peer: bring both in step with a sync, or \
-                 repair where both can be reached by URL",
-                end.label()
-            ),
-        )
-    })
-}
-
 /// Writes what differs; tables that only one side has are left alone. What became of it, where there was something to write.
 async fn repair(
-    from: &Arc<dyn Database>,
-    to: &Arc<dyn Database>,
+    (from, to): (&dyn Endpoint, &dyn Endpoint),
     found: &Diff,
     force: bool,
     stop: &CancellationToken,
     output: &Output,
 ) -> Result<Option<Report>> {
-    let claim = Claim::take(to, stop).await?;
-    let plan = claim.persist(|| repair_plan(from.as_ref(), to.as_ref(), found)).await?;
-    let Some(plan) = plan else { return Ok(None) };
-    let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
-    let watch = output.watch(&progress);
     let options = RunOptions {
         concurrency: 4,
         limits: BatchLimits { rows: 1000, bytes: BATCH_BYTES },
@@ -113,8 +92,11 @@ async fn repair(
         rejects: Arc::new(Rejects::new("rowferry-rejects.jsonl".into()).between(from.label(), to.label())),
         stop: stop.clone(),
     };
-    let rejects = options.rejects.clone();
-    let report = run_plan(from, &claim, &plan, options, progress).await?;
+    let (rejects, mut watch) = (options.rejects.clone(), None);
+    let begin = |plan: &Plan| watched(plan, output, &mut watch);
+    let Some(report) = bring((from, to), options, |_| repair_plan(from, to, found), begin).await? else {
+        return Ok(None);
+    };
     drop(watch);
     if let Some(first) = rejects.first() {
         let (count, path) = (rejects.count(), rejects.path().display());

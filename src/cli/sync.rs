@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Args, SyncArgs};
-use super::copy::{BATCH_BYTES, print_report, tell_rejects};
+use super::copy::{BATCH_BYTES, print_report, tell_rejects, watched};
 use super::output::{Output, complain};
 use super::serve::FromConfig;
 use super::{Outcome, connect, ends, recover};
@@ -22,9 +21,8 @@ use crate::jobs::{Follow, Outcomes, Prepare};
 use crate::model::{BatchLimits, TableName};
 use crate::peer::RemoteEndpoint;
 use crate::pipeline::{
-    Claim, ColumnChoice, Endpoint as SyncEnd, Lacking, LocalEndpoint, Mode, Pair, PairOptions, Plan, PlanOptions,
-    Preference, Progress, Report, RunOptions, Stamp, StampedEndpoint, TableTerms, lacking, matches_pattern, plan,
-    run as run_plan,
+    ColumnChoice, Endpoint as SyncEnd, Lacking, LocalEndpoint, Mode, Pair, PairOptions, Plan, PlanOptions, Preference,
+    Report, RunOptions, Stamp, StampedEndpoint, TableTerms, bring, lacking, matches_pattern, plan_between,
 };
 
 /// How syncs are run.
@@ -235,9 +233,6 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
             }
         }
     }
-    if sync.mode != SyncMode::Incremental && matches!(sync.target, Endpoint::Peer { .. }) {
-        return unsupported("a peer as target of mode: full or mirror");
-    }
     for table in &sync.tables {
         if table.key.is_some() && sync.mode == SyncMode::Incremental {
             return unsupported(&format!(
@@ -245,18 +240,20 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
                 table.source
             ));
         }
+        if table.key.is_some() && matches!(sync.target, Endpoint::Peer { .. }) {
+            return unsupported(&format!("key (table {}) with a peer", table.source));
+        }
     }
     Ok(())
 }
 
 /// Both ends of a sync in the direction in which rows go.
-pub(crate) async fn ends(config: &Config, sync: &Sync) -> Result<(Arc<dyn Database>, Arc<dyn Database>)> {
-    let Endpoint::Database(other) = &sync.target else {
-        return Err(Error::new(ErrorKind::Unsupported, "a peer as target is not supported yet"));
-    };
-    let (from, to) = if sync.direction == Direction::Pull { (other, &sync.source) } else { (&sync.source, other) };
-    Ok((connect::named(config, from, false).await?, connect::named(config, to, sync.create).await?))
+pub(crate) fn in_direction<'a>(sync: &Sync, (source, target): Ends<'a>) -> Ends<'a> {
+    if sync.direction == Direction::Pull { (target, source) } else { (source, target) }
 }
+
+/// Two ends.
+type Ends<'a> = (&'a dyn SyncEnd, &'a dyn SyncEnd);
 
 /// The database at hand that an incremental sync has as its end. A missing file where rows only come from would pass for
 /// an empty one.
@@ -287,11 +284,12 @@ pub(crate) async fn both(config: &Config, sync: &Sync, stop: &CancellationToken)
 /// Source and target.
 type Both = (Arc<dyn SyncEnd>, Arc<dyn SyncEnd>);
 
-/// The plan of a full or mirror sync.
-pub(crate) async fn sync_plan(sync: &Sync, from: &dyn Database, to: &dyn Database, force: bool) -> Result<Plan> {
+/// The plan of a full or mirror sync, from one end to the other; whether to accept what is to be accepted, and whether to
+/// make at a peer what is missing.
+pub(crate) async fn sync_plan(sync: &Sync, (from, to): Ends<'_>, (force, make): (bool, bool)) -> Result<Plan> {
     let pull = sync.direction == Direction::Pull;
-    let own = if patterns(sync) { from.tables(None).await? } else { Vec::new() };
-    plan(from, to, &plan_options(sync, &own, (pull, force))).await
+    let own = if patterns(sync) { from.matching("*").await? } else { Vec::new() };
+    plan_between(from, to, &plan_options(sync, &own, (pull, force)), make).await
 }
 
 fn patterns(sync: &Sync) -> bool {
@@ -464,11 +462,8 @@ pub(crate) async fn run_one(
         return report;
     }
     let force = manner.force;
-    let (from, to) = ends(config, sync).await?;
-    let claim = Claim::take(&to, stop).await?;
-    let plan = claim.persist(|| sync_plan(sync, from.as_ref(), to.as_ref(), force)).await?;
-    let progress = Progress::new(plan.tables.iter().map(|t| (t.source.name.to_string(), t.rows)));
-    let watch = output.watch(&progress);
+    let (source, target) = both(config, sync, stop).await?;
+    let ends = in_direction(sync, (source.as_ref(), target.as_ref()));
     let options = RunOptions {
         concurrency: sync.settings.concurrency,
         limits: BatchLimits { rows: sync.settings.batch_size, bytes: BATCH_BYTES },
@@ -477,11 +472,13 @@ pub(crate) async fn run_one(
         rejects: Arc::new(Rejects::new(config.folder.join(format!("{}-rejects.jsonl", sync.name)))),
         stop: stop.clone(),
     };
-    let rejects = options.rejects.clone();
-    let report = run_plan(&from, &claim, &plan, options, progress.clone()).await;
+    let (rejects, mut watch) = (options.rejects.clone(), None);
+    let plan = async |make| sync_plan(sync, ends, (force, make)).await.map(Some);
+    let report = bring(ends, options, plan, |plan| watched(plan, output, &mut watch)).await;
     drop(watch);
-    let moved: u64 = progress.tables.iter().map(|t| t.read.load(Ordering::Relaxed)).sum();
-    tracing::info!("sync {} has read {moved} rows", sync.name);
     tell_rejects(&rejects, output);
-    report
+    let report = report?.unwrap_or_else(Report::nothing);
+    let moved: u64 = report.tables.iter().map(|table| table.read).sum();
+    tracing::info!("sync {} has read {moved} rows", sync.name);
+    Ok(report)
 }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::endpoint::{Comparison, Half};
+use crate::endpoint::{Comparison, Half, join};
 use crate::engine::{Database, Error, ErrorKind, Result};
 use crate::model::{BatchLimits, ColumnDef, Table, TableName};
 use crate::pipeline::{
-    Endpoint, LocalEndpoint, Mode, Origin, Plan, PlanOptions, exact_pattern, matches_pattern, name_at, not_a_table,
-    paired, plan,
+    Endpoint, LocalEndpoint, Mode, Origin, Plan, PlanOptions, exact_pattern, known, matches_pattern, name_at,
+    not_a_table, paired, pattern_of, plan_between,
 };
 use crate::runtime::STEP;
-use table::Comparing;
+use table::Told;
 
 /// One row that differs.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -140,7 +140,7 @@ pub async fn diff_at_hand(a: &Arc<dyn Database>, b: &Arc<dyn Database>, options:
 /// `SchemaMismatch` for a name that neither side has; what either side says.
 pub async fn diff(a: &dyn Endpoint, b: &dyn Endpoint, options: &DiffOptions) -> Result<Diff> {
     let (ours, theirs) = wanted(a, b, options).await?;
-    let (ours, theirs) = (known(a, &ours).await?, known(b, &theirs).await?);
+    let (ours, theirs) = (told(a, &ours).await?, told(b, &theirs).await?);
     if let (Some(ours), Some(theirs)) = (&ours, &theirs)
         && ours.product == theirs.product
         && ours.identity == theirs.identity
@@ -224,17 +224,8 @@ async fn neither(a: &dyn Endpoint, b: &dyn Endpoint, pattern: &str) -> Result<Er
 }
 
 /// What an end tells of these tables; `None` where it is asked about none.
-async fn known(end: &dyn Endpoint, names: &BTreeSet<TableName>) -> Result<Option<Origin>> {
-    if names.is_empty() {
-        return Ok(None);
-    }
-    let tables = names.iter().map(pattern_of).collect();
-    end.origin(&PlanOptions { tables, ..PlanOptions::default() }).await.map(Some)
-}
-
-fn pattern_of(name: &TableName) -> String {
-    let schema = if name.schema.is_empty() { String::new() } else { format!("{}.", exact_pattern(&name.schema)) };
-    format!("{schema}{}", exact_pattern(&name.name))
+async fn told(end: &dyn Endpoint, names: &BTreeSet<TableName>) -> Result<Option<Origin>> {
+    if names.is_empty() { Ok(None) } else { known(end, names.iter()).await.map(Some) }
 }
 
 /// Compares one table that both have.
@@ -261,6 +252,7 @@ async fn compare_as(
         a: Arc::new(table),
         b: Arc::new(other),
         key,
+        written: false,
         limits: options.limits,
     };
     let told = |end: &dyn Endpoint, filter: &Option<String>| {
@@ -295,7 +287,9 @@ async fn compare_one(
     let comparison = Arc::new(comparison);
     let mut left = a.comparand(&comparison, Half::A, b.database()).await?;
     let mut right = b.comparand(&comparison, Half::B, None).await?;
-    let found = Comparing::new(&comparison, left.as_mut(), right.as_mut(), options.rows).run().await?;
+    let mut told = Told::new(&comparison, options.rows);
+    join(&comparison, left.as_mut(), right.as_mut(), &mut told).await?;
+    let found = told.done();
     let TableDiff { table, rows_a, rows_b, differing, .. } = &found;
     tracing::info!(target: STEP, "table {table}: {rows_a} rows in A, {rows_b} in B, {differing} differ");
     Ok(found)
@@ -323,6 +317,7 @@ pub async fn compare(
             products: (product(a), product(b)),
             zones: (a.zone().clone(), b.zone().clone()),
             filters: (table.filter.clone(), None),
+            written: false,
             limits: options.limits,
         };
         let found = compare_one(&ends.0, &ends.1, comparison, options).await;
@@ -331,12 +326,12 @@ pub async fn compare(
     Ok(out)
 }
 
-/// The plan that makes the second database equal to the first, over the tables that both have and
-/// that differ; `None` when there are none.
+/// The plan that makes the second end equal to the first, over the tables that both have and that differ; `None` when
+/// there are none.
 ///
 /// # Errors
-/// As [`plan`].
-pub async fn repair_plan(from: &dyn Database, to: &dyn Database, found: &Diff) -> Result<Option<Plan>> {
+/// As [`plan_between`].
+pub async fn repair_plan(from: &dyn Endpoint, to: &dyn Endpoint, found: &Diff) -> Result<Option<Plan>> {
     let differing = found.tables.iter().filter(|t| t.differing > 0 && t.reason.is_none());
     let tables: Vec<String> = differing.map(|t| exact_pattern(&t.table)).collect();
     if tables.is_empty() {
@@ -350,5 +345,5 @@ pub async fn repair_plan(from: &dyn Database, to: &dyn Database, found: &Diff) -
         count: true,
         ..PlanOptions::default()
     };
-    plan(from, to, &repair).await.map(Some)
+    plan_between(from, to, &repair, false).await.map(Some)
 }

@@ -51,6 +51,8 @@ pub struct Comparison {
     pub zones: (Zone, Zone),
     /// The conditions that rows of A and of B have to meet, each in that database's own SQL.
     pub filters: (Option<String>, Option<String>),
+    /// Whether only columns that can be written count: what B computes itself says nothing that the others do not.
+    pub written: bool,
     /// Bounds of a batch that is read.
     pub limits: BatchLimits,
 }
@@ -70,7 +72,8 @@ impl Comparison {
     /// The columns with the type that each is compared as.
     #[must_use]
     pub fn compared(&self) -> Vec<(usize, LogicalType)> {
-        compared_as(&self.a, &self.b, 0..self.b.columns.len())
+        let counts = |at: &usize| !self.written || !self.b.columns[*at].generated;
+        compared_as(&self.a, &self.b, (0..self.b.columns.len()).filter(counts))
     }
 
     /// The table with the key's columns alone, in B's form.

@@ -17,8 +17,8 @@ use crate::apply::{
     redirect,
 };
 use crate::capture::{
-    FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, came, changes, changes_of, deleted,
-    fit_batch, fold_part, fold_tables, read as read_rows, vouch, written,
+    FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, came, changes, changes_of,
+    deleted, fit_batch, fold_part, fold_tables, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
 use crate::engine::{

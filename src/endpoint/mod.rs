@@ -16,12 +16,16 @@
 //! - Whoever is asked waits for locks of its own; `Busy` comes out only when that took too long.
 //! - After any error the next call begins anew: nothing half done is left open.
 //!
-//! Two ends that are only compared are two [`Comparand`]s; nothing is put in place for that.
+//! Two ends that are only compared are two [`Comparand`]s; nothing is put in place for that. Where one of them is then
+//! written as the other is, it is a [`Rewriter`] too.
 
+pub mod codec;
 mod comparand;
 mod comparison;
+mod joining;
 mod local;
 mod mapping;
+mod rewriter;
 mod stamped;
 
 use async_trait::async_trait;
@@ -36,8 +40,10 @@ pub use crate::capture::{Fault, Outcome};
 pub use crate::site::Mark;
 pub use comparand::LocalComparand;
 pub use comparison::{Comparand, Comparison, Counted, Followed, Half, Leaves};
+pub use joining::{Findings, join};
 pub use local::{LocalReceiver, LocalSender};
 pub use mapping::{Filter, Mapping};
+pub use rewriter::{LocalRewriter, Rewrite, Rewriter, Rewritten, referring};
 pub use stamped::StampedSender;
 
 /// One end of a route, as the other needs to know it.

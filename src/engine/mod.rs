@@ -86,7 +86,8 @@ pub struct ReadRequest {
 }
 
 /// How a write changes rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum WriteMode {
     /// Rows that are not there. The engine's own bulk path. One that is there already is a
     /// `Constraint` error, never an overwrite.
@@ -111,6 +112,12 @@ pub struct WriteOptions {
     /// Only read, at one point. It holds up nobody who writes (in SQLite outside WAL mode: nobody for longer than it
     /// takes, so it should be short).
     pub point: bool,
+}
+
+impl WriteOptions {
+    /// Rows are written as they stand elsewhere, where all that follows from them has happened already: triggers are
+    /// silenced and foreign keys left to the end.
+    pub const QUIET: Self = Self { silence_triggers: true, defer_foreign_keys: true, labelled: false, point: false };
 }
 
 /// What to do about the locks of rows that are looked up.

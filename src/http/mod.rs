@@ -4,6 +4,7 @@
 //! asks, `auth` lets the caller in, `body` reads within bounds, a handler answers. Row data goes out as it is read.
 
 mod answer;
+mod arrow;
 pub mod auth;
 mod body;
 mod limit;

@@ -13,12 +13,13 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Part, Problem, Reply};
+use super::arrow::{self, Encoder};
 use super::router::Call;
 use super::rows::{self, Opened, stamp, stamp_column};
 use super::since;
-use crate::capture::{Wanted, Which, changes, fold_tables};
-use crate::engine::{ReadRequest, Result, Selection, WriteOptions};
-use crate::model::{Batch, BatchLimits, Value, text_digest};
+use crate::capture::{Changes, Wanted, Which, changes, fold_tables};
+use crate::engine::{ReadRequest, Result, Selection, Target, WriteOptions};
+use crate::model::{Batch, BatchLimits, Column, Table, Value, text_digest};
 use crate::site::{self, Book, Site};
 
 /// Rows and bytes that are read at a time.
@@ -60,20 +61,16 @@ pub(super) async fn pull(call: Call) -> Reply {
     let Some(table) = call.parameter("table") else {
         return Err(Problem::malformed("name a table: /api/pull?table=NAME"));
     };
-    if call
-        .headers
-        .get(hyper::header::ACCEPT)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/vnd.apache.arrow"))
-    {
-        let what = "rows go out as JSON; an Arrow stream is not supported yet";
-        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, what));
-    }
+    let form = Form::asked(&call)?;
     let opened = rows::open(&call, call.parameter("database"), table).await?;
     let limit = call.parameter("limit").map(str::parse::<usize>).transpose();
     let limit = limit.ok().filter(|limit| limit.is_none_or(|n| (1..=PAGE_MAX).contains(&n)));
     let Some(limit) = limit else {
         return Err(Problem::malformed(format!("limit must be a number from 1 to {PAGE_MAX}")));
     };
+    if form == Form::Arrow && limit.is_some() {
+        return Err(Problem::refused("an Arrow stream comes as a whole; leave limit out, or take JSON"));
+    }
     let cursor = call.parameter("cursor").map(|text| Cursor::read(text, table)).transpose()?;
     let asked = call.parameter("since").map(|text| {
         since::parse(text, opened.database.zone(), jiff::Timestamp::now().as_microsecond()).ok_or_else(|| {
@@ -98,7 +95,7 @@ pub(super) async fn pull(call: Call) -> Reply {
         // Which changes a condition holds for the log cannot tell.
         opened.grant.filter.is_none().then_some((site, book))
     });
-    let puller = Puller { opened, limit, since, name: table.to_owned() };
+    let puller = Puller { opened, limit, since, form, name: table.to_owned() };
     match cursor {
         Some(Cursor { feed: Some(feed), after: None, .. }) => {
             let (site, book) =
@@ -117,9 +114,7 @@ pub(super) async fn pull(call: Call) -> Reply {
             if let Some((site, book)) = captured {
                 let mut target = puller.opened.database.target().await?;
                 fold_tables(&site, &[(0, &book)], target.as_mut()).await.map_err(|fault| fault.error)?;
-                target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
-                let position = site.last_number(target.as_mut()).await?;
-                target.rollback().await?;
+                let position = last_number(&site, target.as_mut()).await?;
                 feed = Some((site_name(&site), site.id.epoch, position));
             }
             puller.standing(None, feed).await
@@ -127,13 +122,64 @@ pub(super) async fn pull(call: Call) -> Reply {
     }
 }
 
+async fn last_number(site: &Site, target: &mut dyn Target) -> Result<i64> {
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let position = site.last_number(target).await?;
+    target.rollback().await?;
+    Ok(position)
+}
+
+/// Changes in their order, with the keys of rows that are gone, and which those are.
+fn with_deleted(table: &Arc<Table>, found: &Changes) -> (Batch, Vec<usize>) {
+    let (mut columns, mut gone) = (vec![Column::default(); table.columns.len()], Vec::new());
+    for (at, row) in found.row_of.iter().enumerate() {
+        gone.extend(row.is_none().then_some(at));
+        for (column, data) in table.columns.iter().zip(&mut columns) {
+            match (row, found.keys.table.column(&column.name)) {
+                (Some(row), _) => match found.rows.table.column(&column.name) {
+                    Some(from) => data.push_cell(found.rows.cell(*row, from)),
+                    None => data.push_null(),
+                },
+                (None, Some(from)) => data.push_cell(found.keys.cell(at, from)),
+                (None, None) => data.push_null(),
+            }
+        }
+    }
+    (Batch::new(table.clone(), columns), gone)
+}
+
 fn site_name(site: &Site) -> String {
     format!("{:016x}", site.id.id)
+}
+
+/// What rows go out as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Arrow,
+}
+
+impl Form {
+    fn asked(call: &Call) -> std::result::Result<Self, Problem> {
+        let accepted =
+            call.headers.get(hyper::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kinds = accepted.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
+        let mut kinds = kinds.filter(|kind| kind.starts_with("application/vnd.apache.arrow"));
+        match kinds.next() {
+            None => Ok(Self::Json),
+            Some(arrow::MIME) => Ok(Self::Arrow),
+            Some(other) => {
+                let what = format!("rows go out as JSON or as {}, not as {other}", arrow::MIME);
+                Err(Problem::new(StatusCode::NOT_ACCEPTABLE, what))
+            }
+        }
+    }
 }
 
 /// A pull whose parameters are checked.
 struct Puller {
     opened: Opened,
+    form: Form,
     limit: Option<usize>,
     since: Option<i64>,
     name: String,
@@ -145,6 +191,7 @@ struct Body {
     rows: Arc<AtomicU64>,
     piece: Vec<u8>,
     written: usize,
+    arrow: Option<Encoder>,
 }
 
 /// Nobody reads any more.
@@ -159,32 +206,59 @@ impl Body {
 
     async fn hand_on(&mut self) -> std::result::Result<(), Gone> {
         self.rows.store(self.written as u64, Ordering::Relaxed);
+        if let Some(arrow) = &mut self.arrow {
+            self.piece = arrow.take();
+        }
         let piece = Bytes::from(std::mem::take(&mut self.piece));
         let sent = tokio::time::timeout(std::time::Duration::from_mins(1), self.send.send(Part::Bytes(piece)));
         // A client that takes nothing for a minute holds up a transaction of the database.
         sent.await.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
-    async fn end(mut self, more: bool, cursor: Option<Cursor>) -> std::result::Result<(), Gone> {
-        let cursor = cursor.map(|cursor| cursor.write());
-        let end = format!("],\"count\":{},\"more\":{more},\"cursor\":{}}}\n", self.written, json!(cursor));
-        self.piece.extend_from_slice(end.as_bytes());
-        self.hand_on().await?;
-        self.send.send(Part::End).await.map_err(|_| Gone)
+    /// Rows of a batch, of which some are gone.
+    fn encoded(&mut self, batch: &Batch, gone: &[usize]) -> Result<()> {
+        if let Some(arrow) = self.arrow.as_mut().filter(|_| batch.rows() > 0) {
+            arrow.rows(batch, gone)?;
+            self.written += batch.rows();
+        }
+        Ok(())
+    }
+
+    async fn end(mut self, more: bool, cursor: Option<Cursor>) -> Result<()> {
+        if let Some(arrow) = &mut self.arrow {
+            arrow.end()?;
+        } else {
+            let cursor = cursor.map(|cursor| cursor.write());
+            let end = format!("],\"count\":{},\"more\":{more},\"cursor\":{}}}\n", self.written, json!(cursor));
+            self.piece.extend_from_slice(end.as_bytes());
+        }
+        if self.hand_on().await.is_ok() {
+            // Nobody may be left who wants to know.
+            let _ = self.send.send(Part::End).await;
+        }
+        Ok(())
     }
 }
 
 impl Puller {
-    fn body(&self) -> (Body, Answer) {
+    /// The body and its answer. An Arrow stream says at its beginning where it leads on; `deletes`: and of rows that they
+    /// are gone.
+    fn body(&self, feed: Option<&(String, u32, i64)>, deletes: bool) -> Result<(Body, Answer)> {
         let (send, receive) = mpsc::channel(2);
         let rows = Arc::new(AtomicU64::new(0));
+        if self.form == Form::Arrow {
+            let cursor = self.cursor(feed.cloned(), None).map(|cursor| cursor.write());
+            let arrow = Encoder::new(&self.name, &self.opened.table, deletes.then_some(rows::DELETED), cursor)?;
+            let answer = Answer::stream(arrow::MIME, receive, rows.clone());
+            return Ok((Body { send, rows, piece: Vec::new(), written: 0, arrow: Some(arrow) }, answer));
+        }
         let now = jiff::Timestamp::now().to_string();
         let head = json!({ "success": true, "table": self.name, "timestamp": now }).to_string();
         let mut piece = head.into_bytes();
         piece.pop();
         piece.extend_from_slice(b",\"data\":[");
         let answer = Answer::stream("application/json", receive, rows.clone());
-        (Body { send, rows, piece, written: 0 }, answer)
+        Ok((Body { send, rows, piece, written: 0, arrow: None }, answer))
     }
 
     fn cursor(&self, feed: Option<(String, u32, i64)>, after: Option<Vec<Value>>) -> Option<Cursor> {
@@ -212,13 +286,21 @@ impl Puller {
         let snapshot = self.opened.database.snapshot().await?;
         let mut source = snapshot.source().await?;
         source.check(&request).await?;
-        let (mut body, answer) = self.body();
+        let (mut body, answer) = self.body(feed.as_ref(), false)?;
         tokio::spawn(async move {
             let _held = snapshot;
             let work = async {
                 let mut stream = source.read(&request).await?;
                 let mut last = None;
                 while let Some(batch) = stream.next().await? {
+                    if self.form == Form::Arrow {
+                        let young: Vec<usize> = (0..batch.rows()).filter(|&row| self.is_since(&batch, row)).collect();
+                        body.encoded(&batch.select(young.into_iter()), &[])?;
+                        if body.hand_on().await.is_err() {
+                            return Ok(());
+                        }
+                        continue;
+                    }
                     for row in 0..batch.rows() {
                         if self.is_since(&batch, row) {
                             body.row(|out| rows::write_row(out, &batch, row));
@@ -237,8 +319,7 @@ impl Puller {
                 }
                 let more = last.is_some();
                 let cursor = self.cursor(feed, last);
-                let _ = body.end(more, cursor).await;
-                Ok(())
+                body.end(more, cursor).await
             };
             told(work.await, &self.name);
         });
@@ -256,7 +337,11 @@ impl Puller {
     async fn changed(self, site: Site, book: Arc<Book>, after: i64) -> Reply {
         let mut target = self.opened.database.target().await?;
         fold_tables(&site, &[(0, &book)], target.as_mut()).await.map_err(|fault| fault.error)?;
-        let (mut body, answer) = self.body();
+        let last = self.form == Form::Arrow;
+        // What comes after this number may be told here and once more by the next pull.
+        let last = if last { Some(last_number(&site, target.as_mut()).await?.max(after)) } else { None };
+        let feed = last.map(|last| (site_name(&site), site.id.epoch, last));
+        let (mut body, answer) = self.body(feed.as_ref(), true)?;
         tokio::spawn(async move {
             let work = async {
                 let (mut position, mut more) = (after, true);
@@ -273,6 +358,11 @@ impl Puller {
                     };
                     let read = changes(&site, &[wanted], target.as_mut(), limits).await.map_err(|fault| fault.error)?;
                     for found in &read.tables {
+                        if self.form == Form::Arrow {
+                            let (batch, gone) = with_deleted(&self.opened.table, found);
+                            body.encoded(&batch, &gone)?;
+                            continue;
+                        }
                         for (at, row) in found.row_of.iter().enumerate() {
                             body.row(|out| match row {
                                 Some(row) => rows::write_row(out, &found.rows, *row),
@@ -286,8 +376,7 @@ impl Puller {
                     }
                 }
                 let cursor = self.cursor(Some((site_name(&site), site.id.epoch, position)), None);
-                let _ = body.end(more, cursor).await;
-                Ok(())
+                body.end(more, cursor).await
             };
             told(work.await, &self.name);
         });

@@ -39,6 +39,7 @@ enum Does {
     Snapshot,
     Apply,
     Digests,
+    Rows,
 }
 
 /// Every route that there is.
@@ -56,6 +57,7 @@ pub static ROUTES: &[Route] = &[
     route("POST", path::SNAPSHOT, Needs::Rows(Way::Out), Does::Snapshot),
     route("POST", path::APPLY, Needs::Rows(Way::In), Does::Apply),
     route("POST", path::DIGESTS, Needs::Rows(Way::Out), Does::Digests),
+    route("POST", path::ROWS, Needs::Rows(Way::In), Does::Rows),
 ];
 
 const fn route(method: &'static str, path: &'static str, needs: Needs, does: Does) -> Route {
@@ -66,7 +68,7 @@ impl Route {
     /// Whether requests count for the limit of their key: those of a sync that runs do not, they wait for each other.
     #[must_use]
     pub fn is_counted(&self) -> bool {
-        !matches!(self.does, Does::Prepare | Does::Changes | Does::Snapshot | Does::Apply | Does::Digests)
+        !matches!(self.does, Does::Prepare | Does::Changes | Does::Snapshot | Does::Apply | Does::Digests | Does::Rows)
     }
 }
 
@@ -128,5 +130,6 @@ pub(super) async fn run(route: &Route, call: Call) -> Reply {
         Does::Snapshot => peer::snapshot(call).await,
         Does::Apply => peer::receive(call).await,
         Does::Digests => peer::compare(call).await,
+        Does::Rows => peer::rewrite(call).await,
     }
 }

@@ -5,23 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
-use super::codec::{Damaged, Reader, Writer};
 use super::link::Link;
-use super::message::{About, Preparing, Told, WireLimits, path};
-use super::remote::exchange;
-use super::session::{Answer, Session};
+use super::message::{About, Told, WireLimits, path};
+use super::session::{Answer, Session, patience};
 use crate::capture::FittedBatch;
 use crate::compare::Buckets;
+use crate::endpoint::codec::{Damaged, Reader, Writer};
 use crate::endpoint::{Comparand, Comparison, Counted, Followed, Half, Leaves};
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Key, Table, Zone};
-
-/// An answer that takes longer is asked for once more.
-const PATIENCE_MAX: Duration = Duration::from_secs(10);
-/// Between two words of who has a half open and asks it nothing.
-const ALIVE: Duration = Duration::from_secs(20);
 
 type Read<T> = std::result::Result<T, Damaged>;
 
@@ -40,6 +34,7 @@ pub struct WireComparison {
     pub key: Option<Vec<usize>>,
     products: (String, String),
     zones: (String, String),
+    written: bool,
     limits: WireLimits,
     /// Milliseconds after which what takes longer is asked for once more.
     patience: u64,
@@ -48,7 +43,7 @@ pub struct WireComparison {
 impl WireComparison {
     /// What is told of it to the node, of this start, that has this half.
     #[must_use]
-    pub fn of(comparison: &Comparison, half: Half, instance: u128, patience: Duration) -> Self {
+    pub fn of(comparison: &Comparison, half: Half, instance: u128, patience: u64) -> Self {
         Self {
             instance,
             first: half == Half::A,
@@ -57,15 +52,16 @@ impl WireComparison {
             key: comparison.key.as_ref().map(|key| key.columns.clone()),
             products: comparison.products.clone(),
             zones: (comparison.zones.0.name().to_owned(), comparison.zones.1.name().to_owned()),
+            written: comparison.written,
             limits: comparison.limits.into(),
-            patience: u64::try_from(patience.as_millis()).unwrap_or(0),
+            patience,
         }
     }
 
     /// How long an answer may take.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        Duration::from_millis(self.patience).clamp(Duration::from_millis(100), PATIENCE_MAX)
+        patience(self.patience)
     }
 
     /// The comparison of these tables, of which this node has one.
@@ -82,6 +78,7 @@ impl WireComparison {
             zones: (zone(&self.zones.0)?, zone(&self.zones.1)?),
             products: self.products,
             filters: if self.first { (condition, None) } else { (None, condition) },
+            written: self.written,
             limits: BatchLimits::from(self.limits),
         };
         Ok((comparison, half))
@@ -128,44 +125,24 @@ impl RemoteComparand {
         half: Half,
     ) -> Result<Self> {
         let mut session = Session::new(link, path::DIGESTS, 1);
-        let ask = WireComparison::of(&comparison, half, instance, session.link.timeout() / 3);
+        let ask = WireComparison::of(&comparison, half, instance, session.patience());
         let open = Comparing::Open(Box::new(About { database: database.clone(), ask }));
         session.open(&open, &|_: &mut Writer| {}).await?;
-        let alive = CancellationToken::new();
-        tokio::spawn(keep_alive(session.link.clone(), database, session.id(), alive.clone()));
-        Ok(Self { session, keys: comparison.keys(), comparison, _alive: alive.drop_guard() })
+        let alive = session.keep_alive(database);
+        Ok(Self { session, keys: comparison.keys(), comparison, _alive: alive })
     }
 
     /// A call to a half that is open: one that was closed knows no more where it stood.
     async fn call(&mut self, ask: Comparing, behind: impl Fn(&mut Writer) + Sync) -> Result<Answer> {
-        let mut answer = self.session.send(&ask, &behind).await?;
-        while let Some(Answer { told: Told::Working, .. }) = answer {
-            answer = self.session.send(&Comparing::Wait, &|_: &mut Writer| {}).await?;
-        }
-        answer.ok_or_else(|| {
-            let lost = "it does not know any more how far the comparison was";
-            self.session.link.error(ErrorKind::Unreachable, lost)
-        })
+        self.session.ask(&ask, behind, &Comparing::Wait).await
     }
 
-    /// What stands behind an answer's head.
-    fn read<T>(&self, answer: &Answer, read: impl FnOnce(&mut Reader<'_>) -> Read<T>) -> Result<T> {
-        let whole = || {
-            let mut reader = Reader::new(&answer.body)?;
-            let contents = read(&mut reader)?;
-            reader.end()?;
-            Ok(contents)
-        };
-        whole().map_err(|e| self.session.damaged()(e).into())
-    }
-
-    fn fitted(&self, reader: &mut Reader<'_>, misfits: Vec<(usize, usize)>) -> Read<FittedBatch> {
+    fn fitted(&self, reader: &mut Reader<'_>, misfits: Vec<(usize, usize, String)>) -> Read<FittedBatch> {
         let batch = reader.batch(&self.comparison.b)?;
-        let inside = |(row, column): &(usize, usize)| *row < batch.rows() && *column < batch.columns().len();
-        if !misfits.iter().all(inside) || !misfits.is_sorted() {
+        let inside = |m: &(usize, usize, String)| m.0 < batch.rows() && m.1 < batch.columns().len();
+        if !misfits.iter().all(inside) || !misfits.is_sorted_by_key(|m| (m.0, m.1)) {
             return Err(Damaged);
         }
-        let misfits = misfits.into_iter().map(|(row, column)| (row, column, String::new())).collect();
         Ok(FittedBatch { batch, misfits })
     }
 
@@ -176,20 +153,6 @@ impl RemoteComparand {
 
 fn buckets(reader: &mut Reader<'_>) -> Read<Buckets> {
     reader.buckets()
-}
-
-/// The other end may take its time, while this one is asked nothing.
-async fn keep_alive(link: Arc<Link>, database: String, half: u128, alive: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = alive.cancelled() => return,
-            () = tokio::time::sleep(ALIVE) => {
-                let about = About { database: database.clone(), ask: Preparing::Alive(half) };
-                // One that is lost is noticed by whoever asks it next.
-                let _ = exchange(&link, path::PREPARE, &about).await;
-            }
-        }
-    }
 }
 
 impl Drop for RemoteComparand {
@@ -203,14 +166,14 @@ impl Comparand for RemoteComparand {
     async fn leaves(&mut self) -> Result<Leaves> {
         let answer = self.call(Comparing::Leaves, |_| {}).await?;
         let Told::Leaves = answer.told else { return Err(self.senseless()) };
-        let leaves = self.read(&answer, |reader| reader.leaves(&self.keys))?;
+        let leaves = self.session.read(&answer, |reader| reader.leaves(&self.keys))?;
         if leaves.digests.is_empty() { Err(self.senseless()) } else { Ok(leaves) }
     }
 
     async fn rows(&mut self, leaves: &[u64]) -> Result<Vec<FittedBatch>> {
         let answer = self.call(Comparing::Rows(leaves.to_vec()), |_| {}).await?;
         match &answer.told {
-            Told::Rows(misfits) if misfits.len() == leaves.len() => self.read(&answer, |reader| {
+            Told::Rows(misfits) if misfits.len() == leaves.len() => self.session.read(&answer, |reader| {
                 misfits.iter().map(|misfits| self.fitted(reader, misfits.clone())).collect::<Read<_>>()
             }),
             _ => Err(self.senseless()),
@@ -220,7 +183,7 @@ impl Comparand for RemoteComparand {
     async fn follow(&mut self, leaves: &Leaves) -> Result<Followed> {
         let answer = self.call(Comparing::Follow, |writer| writer.leaves(leaves)).await?;
         let Told::Followed(same, within, batches) = &answer.told else { return Err(self.senseless()) };
-        let rows = self.read(&answer, |reader| {
+        let rows = self.session.read(&answer, |reader| {
             (0..*batches).map(|_| reader.batch(&self.comparison.b)).collect::<Read<Vec<Batch>>>()
         })?;
         Ok(Followed { same: same.clone(), within: *within, rows })
@@ -229,7 +192,7 @@ impl Comparand for RemoteComparand {
     async fn count(&mut self) -> Result<Counted> {
         let answer = self.call(Comparing::Count, |_| {}).await?;
         let Told::Counted(unfit) = answer.told else { return Err(self.senseless()) };
-        Ok(Counted { buckets: self.read(&answer, buckets)?, unfit })
+        Ok(Counted { buckets: self.session.read(&answer, buckets)?, unfit })
     }
 
     async fn pick(&mut self, buckets: &[bool]) -> Result<()> {
@@ -244,7 +207,9 @@ impl Comparand for RemoteComparand {
         let answer = self.call(Comparing::Picked, |_| {}).await?;
         match &answer.told {
             Told::Picked(None) => Ok(None),
-            Told::Picked(Some(misfits)) => self.read(&answer, |reader| self.fitted(reader, misfits.clone())).map(Some),
+            Told::Picked(Some(misfits)) => {
+                self.session.read(&answer, |reader| self.fitted(reader, misfits.clone())).map(Some)
+            }
             _ => Err(self.senseless()),
         }
     }

@@ -17,12 +17,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
-use super::codec::{Nonce, Reader};
 use super::encoding::{Decoder, Encoder, Encoding};
 use super::message::MIME;
 use super::proxy::Proxy;
 use super::tls;
 use crate::config::{Peer, Proxies, Secret};
+use crate::endpoint::codec::{Nonce, Reader};
 use crate::engine::{Error, ErrorKind, Result};
 use crate::runtime::random;
 

@@ -9,7 +9,7 @@ use crate::conflict::{FirstRun, Policy, Rule, Side};
 use crate::endpoint::{
     Basis, Differing, End, Fault, Filter, Mapping, Mark, Outstanding, Place, Resumed, Route, Standing, Standings, Start,
 };
-use crate::engine::{Error, ErrorKind, Letters};
+use crate::engine::{Error, ErrorKind, Letters, WriteMode};
 use crate::model::{BatchLimits, Site, Table, TableName, Zone};
 use crate::pipeline::{Captured, ColumnChoice, Origin, PlanOptions};
 
@@ -32,6 +32,8 @@ pub mod path {
     pub const APPLY: &str = "/api/peer/v1/apply";
     /// What one half of a comparison is asked.
     pub const DIGESTS: &str = "/api/peer/v1/digests";
+    /// What a table is asked that is written as it is elsewhere.
+    pub const ROWS: &str = "/api/peer/v1/rows";
 }
 
 /// Greets.
@@ -67,6 +69,9 @@ pub struct Welcome {
     /// Whether it knows comparisons, which older nodes do not.
     #[serde(default)]
     pub compares: bool,
+    /// Whether its tables can be written as they are elsewhere.
+    #[serde(default)]
+    pub rewrites: bool,
 }
 
 /// What is asked before a sync runs. Each is about one database.
@@ -659,7 +664,7 @@ const BYTES_MAX: usize = 16 << 20;
 
 impl From<WireLimits> for BatchLimits {
     fn from(WireLimits(rows, bytes): WireLimits) -> Self {
-        Self { rows: rows.clamp(1, super::codec::ROWS_MAX), bytes: bytes.clamp(1, BYTES_MAX) }
+        Self { rows: rows.clamp(1, crate::endpoint::codec::ROWS_MAX), bytes: bytes.clamp(1, BYTES_MAX) }
     }
 }
 
@@ -715,14 +720,17 @@ pub enum Told {
     Working,
     /// Leaves follow.
     Leaves,
-    /// So many batches follow; of each row and column of what does not fit.
-    Rows(Vec<Vec<(usize, usize)>>),
+    /// So many batches follow; of each row, column and reason of what does not fit.
+    Rows(Vec<Vec<(usize, usize, String)>>),
     /// See [`crate::endpoint::Followed`]; so many batches follow.
     Followed(Vec<bool>, bool, usize),
     /// Buckets follow; so many rows do not fit.
     Counted(u64),
-    /// A batch follows, with row and column of what does not fit; none: that was all.
-    Picked(Option<Vec<(usize, usize)>>),
+    /// A batch follows, with row, column and reason of what does not fit; none: that was all.
+    Picked(Option<Vec<(usize, usize, String)>>),
+    /// Rows that were inserted, updated and deleted. Batches of what was refused follow, of each how it was to be written
+    /// and the reasons, row by row.
+    Rewritten([u64; 3], Vec<(WriteMode, Vec<String>)>),
     /// It went wrong; with the table that is to blame.
     Failed(Option<usize>, WireKind, String),
 }

@@ -7,7 +7,6 @@
 //! A body is whole and an answer to this very request, or it is none; a call is done once, or nobody knows and the cursors
 //! are asked. So whatever the network does, cutting, repeating, keeping back, a sync goes on from where the databases stand.
 
-mod codec;
 mod comparing;
 mod encoding;
 mod guard;
@@ -15,10 +14,11 @@ mod link;
 mod message;
 mod proxy;
 mod remote;
+mod rewriting;
 mod session;
 mod tls;
 
-pub use codec::{Damaged, Nonce, Reader, Writer};
+pub use crate::endpoint::codec::{Damaged, Nonce, Reader, Writer};
 pub use comparing::{Comparing, WireComparison};
 pub use encoding::{Decoder, Encoder, Encoding, TooMuch};
 pub use guard::guarded;
@@ -29,5 +29,6 @@ pub use message::{
     refused,
 };
 pub use remote::RemoteEndpoint;
+pub use rewriting::{Rewriting, WireRewrite};
 pub use session::Piece;
 pub use tls::fingerprint;

@@ -7,16 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::codec::{Reader, Writer};
 use super::comparing::RemoteComparand;
 use super::link::{Answered, Link, nonce};
 use super::message::{
     About, Asked, Hello, PROTOCOL, Prepared, Preparing, Receiving, Sending, Welcome, WireOptions, WireOrigin, WirePlan,
     WireRoute, path,
 };
+use super::rewriting::RemoteRewriter;
 use super::session::{RemoteReceiver, RemoteSender};
 use crate::apply::Fill;
-use crate::endpoint::{Comparand, Comparison, Half, Receiver, Route, Sender};
+use crate::endpoint::codec::{Reader, Writer};
+use crate::endpoint::{Comparand, Comparison, Half, Receiver, Rewrite, Rewriter, Route, Sender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{Key, Table, TableName};
 use crate::pipeline::{Captured, Endpoint, Origin, Plan, PlanOptions, TablePlan, matches_pattern};
@@ -223,6 +224,16 @@ impl Endpoint for RemoteEndpoint {
     ) -> Result<Box<dyn Comparand>> {
         let there = (self.welcome.database.clone(), self.welcome.instance);
         Ok(Box::new(RemoteComparand::open(self.link.clone(), there, comparison.clone(), half).await?))
+    }
+
+    async fn rewriter(&self, rewrite: &Arc<Rewrite>) -> Result<Box<dyn Rewriter>> {
+        if !self.welcome.rewrites {
+            let what = "its version of rowferry is older than this one and has no table written as it is elsewhere; bring \
+                        both to one version";
+            return Err(self.link.error(ErrorKind::Unsupported, what));
+        }
+        let there = (self.welcome.database.clone(), self.welcome.instance);
+        Ok(Box::new(RemoteRewriter::open(self.link.clone(), there, rewrite).await?))
     }
 
     async fn part(&self) {

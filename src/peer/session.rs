@@ -2,23 +2,35 @@
 //! gone, which has done nothing then, opens it anew and is sent again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::codec::{Damaged, Nonce, Reader, Writer};
 use super::link::{Answered, Link, Pieces, nonce};
-use super::message::{Numbered, Receiving, Sending, Told, WirePlace, applied, path};
+use super::message::{About, Numbered, Preparing, Receiving, Sending, Told, WirePlace, applied, path};
+use super::remote::exchange;
 use crate::apply::Applied;
 use crate::capture::{FittedBatch, Reading, interrupted};
+use crate::endpoint::codec::{Damaged, Nonce, Reader, Writer};
 use crate::endpoint::{
     Basis, Current, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
     Route, Seen, Sender, Standings,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Table};
+
+/// An answer that takes longer is asked for once more.
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
+/// Between two words of who has an end open and asks it nothing.
+const ALIVE: Duration = Duration::from_secs(20);
+
+/// How long an answer may take that was to be there after so many milliseconds.
+pub(super) fn patience(told: u64) -> Duration {
+    Duration::from_millis(told).clamp(Duration::from_millis(100), PATIENCE_MAX)
+}
 
 /// An end that is open at a peer.
 pub(super) struct Session {
@@ -41,11 +53,6 @@ pub(super) struct Answer {
 impl Session {
     pub(super) fn new(link: Arc<Link>, path: &'static str, tables: usize) -> Self {
         Self { link, path, tables, id: 0, number: 0, broken: true }
-    }
-
-    /// The end's name.
-    pub(super) fn id(&self) -> u128 {
-        self.id
     }
 
     pub(super) fn senseless(&self) -> Fault {
@@ -115,6 +122,62 @@ impl Session {
             }
         }
         Err(self.link.error(ErrorKind::Unreachable, "it forgets at once what it was told").into())
+    }
+
+    /// A call to an end that was opened and is not opened again: one that was closed knows no more what it was told. What
+    /// takes the other side long is waited for.
+    pub(super) async fn ask<T: Serialize>(
+        &mut self,
+        ask: &T,
+        behind: impl Fn(&mut Writer) + Sync,
+        wait: &T,
+    ) -> Result<Answer> {
+        let mut answer = self.send(ask, &behind).await?;
+        while let Some(Answer { told: Told::Working, .. }) = answer {
+            answer = self.send(wait, &|_: &mut Writer| {}).await?;
+        }
+        answer
+            .ok_or_else(|| self.link.error(ErrorKind::Unreachable, "it does not know any more what it was told before"))
+    }
+
+    /// What stands behind an answer's head.
+    pub(super) fn read<T>(
+        &self,
+        answer: &Answer,
+        read: impl FnOnce(&mut Reader<'_>) -> std::result::Result<T, Damaged>,
+    ) -> Result<T> {
+        let whole = || {
+            let mut reader = Reader::new(&answer.body)?;
+            let contents = read(&mut reader)?;
+            reader.end()?;
+            Ok(contents)
+        };
+        whole().map_err(|e| self.damaged()(e).into())
+    }
+
+    /// Says again and again that the end is needed, until what is returned is dropped: others may take their time while
+    /// this one is asked nothing.
+    pub(super) fn keep_alive(&self, database: String) -> DropGuard {
+        let (link, id, alive) = (self.link.clone(), self.id, CancellationToken::new());
+        let told = alive.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = told.cancelled() => return,
+                    () = tokio::time::sleep(ALIVE) => {
+                        let about = About { database: database.clone(), ask: Preparing::Alive(id) };
+                        // One that is lost is noticed by whoever asks it next.
+                        let _ = exchange(&link, path::PREPARE, &about).await;
+                    }
+                }
+            }
+        });
+        alive.drop_guard()
+    }
+
+    /// How long an answer of this end may take, in milliseconds.
+    pub(super) fn patience(&self) -> u64 {
+        u64::try_from((self.link.timeout() / 3).as_millis()).unwrap_or(0)
     }
 
     /// Says that the end is not needed any more.

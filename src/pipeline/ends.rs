@@ -15,7 +15,8 @@ use super::run::{RunOptions, run};
 use crate::apply::Rejects;
 use crate::capture::install;
 use crate::endpoint::{
-    Comparand, Comparison, End, Half, LocalComparand, LocalReceiver, LocalSender, Receiver, Route, Sender,
+    Comparand, Comparison, End, Half, LocalComparand, LocalReceiver, LocalRewriter, LocalSender, Receiver, Rewrite,
+    Rewriter, Route, Sender,
 };
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{BatchLimits, Table, TableName, text_digest};
@@ -111,6 +112,8 @@ pub trait Endpoint: Send + Sync {
         half: Half,
         b: Option<&Arc<dyn Database>>,
     ) -> Result<Box<dyn Comparand>>;
+    /// What writes a table as another end has it.
+    async fn rewriter(&self, rewrite: &Arc<Rewrite>) -> Result<Box<dyn Rewriter>>;
     /// Nothing more is wanted for now: what was said to the other side without waiting has time to arrive.
     async fn part(&self);
     /// The site, where it is at hand.
@@ -285,6 +288,10 @@ impl Endpoint for LocalEndpoint {
         b: Option<&Arc<dyn Database>>,
     ) -> Result<Box<dyn Comparand>> {
         Ok(Box::new(LocalComparand::open(&self.database, comparison, half, b, &self.stop).await?))
+    }
+
+    async fn rewriter(&self, rewrite: &Arc<Rewrite>) -> Result<Box<dyn Rewriter>> {
+        Ok(Box::new(LocalRewriter::new(&self.database, rewrite, |_| true)))
     }
 
     async fn part(&self) {}

@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 
 use super::TableProgress;
 use super::plan::TablePlan;
-use super::run::{Context, QUIET, abandon, lost_worker};
+use super::run::{Context, abandon, lost_worker};
 use crate::apply::write_splitting;
 use crate::capture::{FittedBatch, Taken, read_within};
-use crate::engine::{ReadRequest, Result, Selection, Source, Target, WriteMode};
+use crate::engine::{ReadRequest, Result, Selection, Source, Target, WriteMode, WriteOptions};
 use crate::model::Batch;
 use crate::runtime::{Failpoint, STEP};
 
@@ -263,7 +263,7 @@ impl Writer<'_> {
         let open = if let Some(open) = &mut self.open {
             open
         } else {
-            self.target.begin(QUIET).await?;
+            self.target.begin(WriteOptions::QUIET).await?;
             self.open.insert(Open::default())
         };
         self.target.savepoint().await?;

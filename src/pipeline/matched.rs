@@ -135,7 +135,7 @@ pub(super) async fn merge_matched(
         }
     }
     try_again(context, plan, target, retry, progress, tally).await?;
-    refuse_flood(context, plan, there, extra)
+    refuse_flood(context.options.force, plan, there, extra)
 }
 
 /// The keys of the source's rows, and whether several rows have one.

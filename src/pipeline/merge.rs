@@ -4,11 +4,11 @@ use super::TableProgress;
 use super::load::without_misfits;
 use super::matched::merge_matched;
 use super::plan::{Mode, TablePlan};
-use super::run::{Context, QUIET, abandon};
+use super::run::{Context, abandon};
 use crate::apply::{Retry, put, write_splitting};
 use crate::capture::{Reading, interrupted, read};
 use crate::compare::{Buckets, Merge, Surplus, compared_as};
-use crate::engine::{Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Target, WriteMode};
+use crate::engine::{Error, ErrorKind, ReadRequest, Result, Selection, Snapshot, Target, WriteMode, WriteOptions};
 use crate::model::{Batch, BatchBuilder, BatchLimits, Key, row_digests};
 use crate::runtime::Failpoint;
 
@@ -16,13 +16,13 @@ use crate::runtime::Failpoint;
 const FLOOD_ROWS_MIN: u64 = 100;
 
 /// Rows without a key that are deleted at a time.
-const GONE_BYTES: usize = 16 << 20;
+pub(super) const GONE_BYTES: usize = 16 << 20;
 
 /// Compares source and target and writes the differences, in one transaction: a reader at the
 /// target sees the table as it was or as it is to be.
 pub(super) async fn merge(context: &Context, plan: &TablePlan, at: usize) -> Result<()> {
     let mut target = context.target.target().await?;
-    target.begin(QUIET).await?;
+    target.begin(WriteOptions::QUIET).await?;
     let mut tally = Tally::default();
     let result = match (&plan.matched, &plan.key) {
         (Some(matched), _) => merge_matched(context, (plan, at), matched, target.as_mut(), &mut tally).await,
@@ -129,10 +129,10 @@ async fn merge_keyed(
         }
     }
     try_again(context, plan, target, retry, progress, tally).await?;
-    refuse_flood(context, plan, there, extra)
+    refuse_flood(context.options.force, plan, there, extra)
 }
 
-fn count_rows(unfit: &[(usize, usize, String)]) -> usize {
+pub(super) fn count_rows(unfit: &[(usize, usize, String)]) -> usize {
     unfit.iter().enumerate().filter(|(i, m)| *i == 0 || unfit[i - 1].0 != m.0).count()
 }
 
@@ -149,7 +149,7 @@ pub(super) async fn try_again(
     for (mode, rows) in outcome.written {
         tally.add(mode, rows);
     }
-    for (batch, row) in outcome.refused {
+    for (_, batch, row) in outcome.refused {
         context.options.rejects.add(&batch, row.row, &row.reason)?;
         TableProgress::add(&progress.quarantined, 1);
     }
@@ -161,8 +161,8 @@ pub(crate) const fn is_flood(there: u64, deleted: u64) -> bool {
     there > FLOOD_ROWS_MIN && deleted * 2 > there
 }
 
-pub(super) fn refuse_flood(context: &Context, plan: &TablePlan, there: u64, deleted: u64) -> Result<()> {
-    if is_flood(there, deleted) && !context.options.force {
+pub(super) fn refuse_flood(force: bool, plan: &TablePlan, there: u64, deleted: u64) -> Result<()> {
+    if is_flood(there, deleted) && !force {
         return Err(Error::new(
             ErrorKind::Constraint,
             format!(
@@ -223,7 +223,7 @@ async fn merge_keyless(
     surplus.settle();
     let (_, extra) = surplus.totals();
     if context.mode == Mode::Mirror {
-        refuse_flood(context, plan, there, extra)?;
+        refuse_flood(context.options.force, plan, there, extra)?;
         let mut reading = read_target(context, snapshot.as_ref(), plan, false).await?;
         let mut gone: Vec<Batch> = Vec::new();
         // Each batch costs a pass over the table: few and large ones.

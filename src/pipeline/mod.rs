@@ -4,6 +4,7 @@
 //! compared in key order and only what differs is written. So an interrupted run needs no cursor to
 //! be resumed: what has arrived is equal and stays, the rest is written.
 
+mod apart;
 mod ends;
 mod load;
 mod matched;
@@ -19,6 +20,7 @@ mod stamped;
 mod sync;
 mod unfinished;
 
+pub use apart::{bring, known, pattern_of, plan_between};
 pub use ends::{Captured, Endpoint, LocalEndpoint};
 pub(crate) use merge::is_flood;
 pub use pair::{Lacking, Pair, PairOptions, Preference, Stamp, TableTerms, lacking};

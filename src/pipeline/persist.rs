@@ -83,7 +83,7 @@ impl Claim {
     /// `Busy` when another run has it.
     pub async fn take(target: &Arc<dyn Database>, stop: &CancellationToken) -> Result<Self> {
         let lock = persist(stop, || free(target.as_ref(), NAME)).await?;
-        let lock = lock.ok_or_else(|| Error::new(ErrorKind::Busy, others(target.as_ref())))?;
+        let lock = lock.ok_or_else(|| Error::new(ErrorKind::Busy, others(target.label())))?;
         Ok(Self { target: target.clone(), stop: stop.clone(), lock: Mutex::new(Some(lock)) })
     }
 
@@ -119,14 +119,15 @@ impl Claim {
         // The old one's connection must be gone before the server gives it to a new one.
         *lock = None;
         *lock = free(self.target.as_ref(), NAME).await?;
-        if lock.is_some() { Ok(()) } else { Err(Error::new(ErrorKind::Busy, others(self.target.as_ref()))) }
+        if lock.is_some() { Ok(()) } else { Err(Error::new(ErrorKind::Busy, others(self.target.label()))) }
     }
 }
 
-const NAME: &str = "tables";
+/// The lock that one run at a time has.
+pub(super) const NAME: &str = "tables";
 
-fn others(target: &dyn Database) -> String {
-    format!("another rowferry is writing to {}; wait until it is done, then run this again", target.label())
+pub(super) fn others(target: &str) -> String {
+    format!("another rowferry is writing to {target}; wait until it is done, then run this again")
 }
 
 /// About three seconds in all.

@@ -14,6 +14,7 @@ use super::plan::{Mode, Plan, TablePlan};
 use super::{Progress, TableProgress, load, merge, unfinished};
 use crate::apply::{Applied, Rejects};
 use crate::capture::{Room, Shape, interrupted};
+use crate::endpoint::referring;
 use crate::engine::{Database, Error, ErrorKind, Result, Snapshot, Target, WriteOptions};
 use crate::model::{BatchLimits, Table, TableName};
 use crate::runtime::{Failpoint, STEP};
@@ -109,7 +110,8 @@ pub struct Report {
 
 impl Report {
     /// Nothing done yet, and nothing wrong.
-    pub(super) fn nothing() -> Self {
+    #[must_use]
+    pub fn nothing() -> Self {
         Self { status: "succeeded", tables: Vec::new(), seconds: 0.0, problems: Vec::new(), rejects: None, error: None }
     }
 
@@ -204,10 +206,6 @@ impl Context {
     }
 }
 
-/// Transactions of a run silence triggers and leave foreign keys to the end.
-pub(super) const QUIET: WriteOptions =
-    WriteOptions { silence_triggers: true, defer_foreign_keys: true, labelled: false, point: false };
-
 /// Runs a plan to its end. A table's failure does not stop the others, a full disk or a request to stop does; what
 /// lost a connection or met a lock is tried again, whichever step it was.
 ///
@@ -252,7 +250,7 @@ pub async fn run(
 
 /// The report with what the end of the run found. An error there is told as the run's, not as one of a run that did
 /// nothing; only a request to stop ends it without a report.
-fn told(mut report: Report, finished: Result<Vec<String>>) -> Result<Report> {
+pub(super) fn told(mut report: Report, finished: Result<Vec<String>>) -> Result<Report> {
     match finished {
         Ok(problems) => report.problems = problems,
         Err(e) if e.kind == ErrorKind::Interrupted => return Err(e),
@@ -334,7 +332,7 @@ async fn point(source: &Arc<dyn Database>, claim: &Claim) -> Result<Arc<dyn Snap
 
 /// The error that decides what becomes of a run: one that is not a mere consequence of another, and
 /// that will not pass before one that will.
-fn worst(failed: &[(usize, Error)]) -> Option<&Error> {
+pub(super) fn worst(failed: &[(usize, Error)]) -> Option<&Error> {
     failed.iter().map(|(_, e)| e).min_by_key(|e| match e.kind {
         ErrorKind::Full => 0,
         ErrorKind::Unreachable => 1,
@@ -558,17 +556,12 @@ async fn verify_tables(target: &dyn Database, plan: &Plan, done: impl Fn(usize) 
     let mut tables: Vec<Arc<Table>> =
         plan.tables.iter().enumerate().filter(|(at, _)| done(*at)).map(|(_, t)| t.target.clone()).collect();
     if plan.mode == Mode::Mirror {
-        let planned: BTreeSet<&TableName> = plan.tables.iter().map(|t| &t.target.name).collect();
-        let mut others = target.tables(None).await?;
-        others.retain(|name| !planned.contains(name));
-        let others = target.describe_all(&others).await?.into_iter().flatten();
-        let refer = |table: &Table| table.foreign_keys.iter().any(|key| planned.contains(&key.parent));
-        tables.extend(others.filter(refer).map(Arc::new));
+        tables.extend(referring(target, &plan.tables.iter().map(|t| &t.target.name).collect()).await?);
     }
     target.target().await?.verify(&tables).await
 }
 
-fn report(plan: &Plan, progress: &Progress, failed: &[(usize, Error)], took: Duration) -> Report {
+pub(super) fn report(plan: &Plan, progress: &Progress, failed: &[(usize, Error)], took: Duration) -> Report {
     let cause = worst(failed).filter(|cause| cause.kind != ErrorKind::Interrupted);
     let tables: Vec<TableReport> = plan
         .tables

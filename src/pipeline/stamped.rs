@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ends::{Captured, Endpoint, LocalEndpoint};
 use super::plan::{Origin, Plan, PlanOptions};
-use crate::endpoint::{Comparand, Comparison, End, Half, Receiver, Route, Sender, StampedSender};
+use crate::endpoint::{Comparand, Comparison, End, Half, Receiver, Rewrite, Rewriter, Route, Sender, StampedSender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{Site, TableName, text_digest};
 
@@ -145,6 +145,10 @@ impl Endpoint for StampedEndpoint {
         b: Option<&Arc<dyn Database>>,
     ) -> Result<Box<dyn Comparand>> {
         self.inner.comparand(comparison, half, b).await
+    }
+
+    async fn rewriter(&self, rewrite: &Arc<Rewrite>) -> Result<Box<dyn Rewriter>> {
+        self.inner.rewriter(rewrite).await
     }
 
     async fn part(&self) {}

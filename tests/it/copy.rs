@@ -277,8 +277,22 @@ fn syncs_of_the_config_run_in_order_and_by_direction() {
 
 #[test]
 fn the_demo_ends_equal() {
-    let output = rowferry(&["demo", "--scale", "1", "--seconds", "3", "--format", "json"]);
+    let temporary = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut demo =
+        crate::support::program(folder.path(), &["demo", "--scale", "1", "--seconds", "3", "--format", "json"]);
+    // No proxy is gone through on the way to oneself, and nothing stays behind.
+    demo.env("TMPDIR", temporary.path())
+        .env("HTTP_PROXY", "http://127.0.0.1:1")
+        .env("HTTPS_PROXY", "http://127.0.0.1:1");
+    let output = crate::support::output(&mut demo);
     assert_eq!(output.code, 0, "{}", output.stderr);
+    for left in [temporary.path(), folder.path()] {
+        let files = std::fs::read_dir(left).expect("a folder").map(|file| file.expect("a file").path());
+        // Those by which processes lock a file stay, empty.
+        let left: Vec<_> = files.filter(|path| path.extension().is_none_or(|end| end != "lock")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
     let told = output.json();
     assert_eq!(told["equal"], true, "{told}");
     assert_eq!(told["differed"], 8, "{told}");
@@ -298,6 +312,9 @@ fn the_demo_answers_while_it_runs_and_leaves_its_files_where_it_was_told() {
     let answer = node.get("/api/status", &key);
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(node.get("/api/status", "no key").status, 401);
+    // The other one is a node of its own, which nobody reaches while it is offline.
+    node.wait_for("the branch cannot be reached, and changes wait");
+    node.wait_for("the branch is back");
     node.wait_for("Both databases are equal");
     assert!(folder.path().join("here/branch.db").is_file());
     let again = rowferry_in(folder.path(), &args);

@@ -2,6 +2,7 @@
 
 mod altered;
 mod application;
+mod arrow;
 mod capture_cli;
 mod change_log;
 mod change_log_mysql;
@@ -26,6 +27,7 @@ mod parcels;
 mod peers;
 mod peers_apart;
 mod peers_hostile;
+mod peers_whole;
 mod plan;
 mod positions;
 mod random;

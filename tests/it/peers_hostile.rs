@@ -4,19 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rowferry::apply::Fill;
 use rowferry::conflict::{FirstRun, Policy, Rule};
-use rowferry::endpoint::{Comparison, End, Filter, Half, Leaves, Mapping, Route};
-use rowferry::engine::Letters;
+use rowferry::endpoint::{Comparison, End, Filter, Half, Leaves, Mapping, Rewrite, Route};
+use rowferry::engine::{Letters, WriteMode};
 use rowferry::model::{
     Batch, BatchLimits, Column, ColumnDef, DefaultValue, Dialect, Index, IndexColumn, Key, LogicalType, Site, Table,
     TableName, Zone,
 };
 use rowferry::peer::{
-    About, Asked, Comparing, Hello, Numbered, PROTOCOL, Prepared, Preparing, Reader, Receiving, Sending, Told, Welcome,
-    WireComparison, WireOptions, WireOrigin, WireRoute, Writer, path,
+    About, Asked, Comparing, Hello, Numbered, PROTOCOL, Prepared, Preparing, Reader, Receiving, Rewriting, Sending,
+    Told, Welcome, WireComparison, WireOptions, WireOrigin, WireRewrite, WireRoute, Writer, path,
 };
 use rowferry::pipeline::{Origin, PlanOptions};
 use serde::Serialize;
@@ -245,10 +244,11 @@ fn a_half_of_a_comparison_opens_only_as_the_key_and_the_catalogue_say() {
             products: ("x".to_owned(), "x".to_owned()),
             zones: (Zone::default(), Zone::default()),
             filters: (None, Some("n IN (SELECT n FROM secret)".to_owned())),
+            written: false,
             limits: BatchLimits { rows: usize::MAX, bytes: usize::MAX },
         };
         let open = |own: &Table, key: Option<usize>, instance: u128, session: u128| {
-            let told = about(WireComparison::of(&comparison(own, key), Half::B, instance, Duration::from_secs(10)));
+            let told = about(WireComparison::of(&comparison(own, key), Half::B, instance, 10_000));
             ask(&node, path::DIGESTS, &Numbered { session, number: 0, ask: Comparing::Open(Box::new(told)) })
         };
         let told = |answer: &Answer| -> Told { Reader::new(&answer.body).unwrap().head().unwrap() };
@@ -313,4 +313,78 @@ fn a_body_that_makes_no_sense_is_refused_and_the_node_goes_on() {
     assert_eq!(refused.status, 422, "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.body).contains("version"), "{refused:?}");
     assert_eq!(node.get("/healthz", "").status, 200);
+}
+
+/// A table is written by names that are looked up here, under the grants of the key.
+#[test]
+fn what_a_peer_writes_a_table_as_is_what_its_key_opens() {
+    for db in TestDb::on_all() {
+        db.execute(
+            "CREATE TABLE loot (id INTEGER NOT NULL PRIMARY KEY, n INTEGER NOT NULL, m INTEGER NOT NULL);
+             CREATE TABLE secret (id INTEGER NOT NULL PRIMARY KEY, n INTEGER NOT NULL, m INTEGER NOT NULL);
+             INSERT INTO loot VALUES (1, 1, 1), (2, 2, 2)",
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let node = at(folder.path(), &db, "tables: { main: [loot] }");
+        let hello = Hello { protocol: PROTOCOL, node: "thief".to_owned(), database: None };
+        let welcome: Welcome = Reader::new(&ask(&node, path::HANDSHAKE, &hello).body).unwrap().head().unwrap();
+        let own = |name: &str, columns: &[&str], key: Option<usize>| {
+            let mut own = table(name, columns.iter().copied().map(whole_number).collect());
+            own.primary_key = key.map(|at| Key { columns: vec![at] });
+            own
+        };
+        let open = |own: Table, session: u128, number: u64| {
+            let own = Arc::new(own);
+            let rewrite = Rewrite { fill: Fill::new(&own, Vec::new()), whole: own.clone(), table: own };
+            let told = about(WireRewrite::of(&rewrite, welcome.instance, 10_000));
+            let head = Numbered { session, number, ask: Rewriting::Open(Box::new(told)) };
+            let mut writer = Writer::new(5, &head);
+            writer.batch(&rewrite.fill.values());
+            node.post_bytes(path::ROWS, KEY, "", &writer.finish())
+        };
+        let told = |answer: &Answer| -> Told { Reader::new(&answer.body).unwrap().head().unwrap() };
+        let all = ["id", "n", "m"];
+        for name in ["secret", "_rowferry_site", "loot\"; DROP TABLE loot; --"] {
+            assert_eq!(open(own(name, &all, Some(0)), 1, 0).status, 403, "{:?} {name}", db.engine());
+        }
+        for (columns, key) in [(&["id", "x"][..], Some(0)), (&all[..], Some(1)), (&["n", "m"][..], Some(0))] {
+            let odd = open(own("loot", columns, key), 2, 0);
+            assert!(matches!(told(&odd), Told::Failed(..)), "{:?} {columns:?}", db.engine());
+        }
+        assert_eq!(open(own("loot", &["id", "id"], Some(0)), 3, 0).status, 400, "{:?}: a column twice", db.engine());
+        assert_eq!(open(own("loot", &all, Some(0)), 4, 1).status, 410, "{:?}: it begins with 0", db.engine());
+        assert!(matches!(told(&open(own("loot", &all, Some(0)), 5, 0)), Told::Done), "{:?}", db.engine());
+        let call = |number: u64, ask: Rewriting, rows: Option<&Batch>| {
+            let mut writer = Writer::new(u128::from(number) + 9, &Numbered { session: 5, number, ask });
+            if let Some(rows) = rows {
+                writer.batch(rows);
+            }
+            node.post_bytes(path::ROWS, KEY, "", &writer.finish())
+        };
+        let loot = Arc::new(own("loot", &all, Some(0)));
+        let mut columns = vec![Column::default(); 3];
+        for column in &mut columns {
+            column.push_int(7);
+        }
+        let row = Batch::new(loot, columns);
+        // More rows than are told of, fewer, none that are waited for, late, twice.
+        assert_eq!(call(1, Rewriting::Put(vec![]), Some(&row)).status, 400);
+        assert_eq!(call(1, Rewriting::Put(vec![WriteMode::Insert]), None).status, 400);
+        assert_eq!(call(1, Rewriting::Wait, None).status, 400);
+        assert_eq!(call(2, Rewriting::Write, None).status, 410);
+        for _ in 0..2 {
+            let answer = call(1, Rewriting::Put(vec![WriteMode::Insert]), Some(&row));
+            assert!(matches!(told(&answer), Told::Done), "{:?}", db.engine());
+        }
+        assert_eq!(db.value("SELECT count(*) FROM loot"), "2", "nothing is written before all is there");
+        for _ in 0..2 {
+            assert!(
+                matches!(told(&call(2, Rewriting::Write, None)), Told::Rewritten([1, 0, 0], _)),
+                "{:?}",
+                db.engine()
+            );
+        }
+        assert_eq!(db.value("SELECT count(*) FROM loot"), "3");
+        assert_eq!(db.value("SELECT count(*) FROM secret"), "0");
+    }
 }

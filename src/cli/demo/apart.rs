@@ -8,15 +8,19 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::site::Site;
 use super::write;
 use crate::capture::interrupted;
 use crate::cli::copy::BATCH_BYTES;
 use crate::cli::output::Output;
+use crate::cli::sync;
+use crate::config::Role;
 use crate::engine::{Database, Error, ErrorKind, OpenOptions, Result, open};
 use crate::model::BatchLimits;
-use crate::pipeline::{Keep, Pair, PairOptions, PlanOptions, Preference, Report};
+use crate::pipeline::{Endpoint, Keep, LocalEndpoint, Pair, PairOptions, PlanOptions, Preference, Report};
 use crate::runtime::random;
 use crate::site::{Conflict, conflicts};
+use crate::state::new_key;
 
 /// What happened, for the summary.
 #[derive(Debug, Default)]
@@ -39,8 +43,8 @@ const SHOWN: usize = 5;
 
 /// The time is divided in three: both online, the branch offline, both online again.
 pub(super) async fn tell(
-    office: &Arc<dyn Database>,
-    branch: &Arc<dyn Database>,
+    (dir, listen): (&Path, &str),
+    (office, branch): (&Arc<dyn Database>, &Arc<dyn Database>),
     seconds: u32,
     output: &Output,
     stop: &CancellationToken,
@@ -48,7 +52,14 @@ pub(super) async fn tell(
     let third = Duration::from_secs(seconds.into()) / 3;
     let started = Instant::now();
     let say = |text: String| output.news(format!("   {:4.1} s  {text}", started.elapsed().as_secs_f64()));
-    let mut pair = Pair::prepare(office, branch, options(stop)).await?;
+    let key = new_key(Role::Peer)?.key;
+    let mut there = Site::branch(dir, &key).await?;
+    let here = Site::office(dir, listen, &there, &key).await?;
+    for site in [&here, &there] {
+        output.news(format!("   {} listens on {}", site.node.config().node, site.url));
+    }
+    output.news(format!("   curl -H 'X-API-Key: {}' {}/api/status", here.viewer().await?, here.url));
+    let mut pair = meet(&here, stop).await?;
     let mut story = Story::default();
     story.changes += moved(&pair.run().await?);
 
@@ -57,6 +68,9 @@ pub(super) async fn tell(
         pause(PAUSE, stop).await?;
         story.changes += round(&mut pair, &say).await?;
     }
+    pair.part().await;
+    drop(pair);
+    there.end().await?;
     say("the branch goes offline; both go on writing".to_owned());
     let away = Instant::now();
     let before = [writers[0].count(), writers[1].count()];
@@ -64,7 +78,17 @@ pub(super) async fn tell(
     for (writer, name) in writers.iter().zip(["head office", "branch"]) {
         writer.write(format!("UPDATE customers SET note = '{name}, while apart' WHERE id = 1")).await?;
     }
-    pause(third, stop).await?;
+    match meet(&here, stop).await {
+        Err(e) if e.kind == ErrorKind::Unreachable => {
+            say("sync: the branch cannot be reached, and changes wait".to_owned());
+        }
+        Err(e) => return Err(e),
+        Ok(_) => return Err(Error::new(ErrorKind::Protocol, "a node that has stopped was reached")),
+    }
+    pause(third.saturating_sub(away.elapsed()), stop).await?;
+    there = Site::branch(dir, &key).await?;
+    here.meets(dir, listen, &there, &key)?;
+    pair = meet(&here, stop).await?;
     story.offline = away.elapsed();
     let alone = [writers[0].count() - before[0], writers[1].count() - before[1]];
     say(format!("the branch is back after {} writes there and {} at head office", alone[1], alone[0]));
@@ -87,9 +111,20 @@ pub(super) async fn tell(
     story.won = ["source", "target"].map(|end| found.iter().filter(|c| c.winner == end).count());
     show(&found, output);
     if let Some(one) = found.iter().find(|c| c.source.is_object() && c.target.is_object()) {
-        bring_back(&mut pair, one, output).await?;
+        bring_back(&mut pair, (office, branch), one, (output, stop)).await?;
     }
+    pair.part().await;
+    drop(pair);
+    there.end().await?;
+    here.end().await?;
     Ok(story)
+}
+
+/// Head office meets the branch, as its configuration says.
+async fn meet(office: &Site, stop: &CancellationToken) -> Result<Pair> {
+    let config = office.node.config();
+    let shop = config.sync("shop").ok_or_else(|| Error::new(ErrorKind::Protocol, "the demo's sync is gone"))?;
+    sync::pair(&config, shop, sync::Manner::default(), stop).await
 }
 
 fn options(stop: &CancellationToken) -> PairOptions {
@@ -218,7 +253,12 @@ fn difference(image: &serde_json::Value, other: &serde_json::Value) -> String {
     texts.join(", ")
 }
 
-async fn bring_back(pair: &mut Pair, conflict: &Conflict, output: &Output) -> Result<()> {
+async fn bring_back(
+    pair: &mut Pair,
+    (office, branch): (&Arc<dyn Database>, &Arc<dyn Database>),
+    conflict: &Conflict,
+    (output, stop): (&Output, &CancellationToken),
+) -> Result<()> {
     let (keep, word, loser) = if conflict.winner == "source" {
         (Keep::Target, "target", "branch")
     } else {
@@ -226,8 +266,11 @@ async fn bring_back(pair: &mut Pair, conflict: &Conflict, output: &Output) -> Re
     };
     output.news("");
     output.news(format!("8. rowferry conflicts resolve {} --keep {word}: the {loser}'s row comes back", conflict.id));
-    // Either end may have recorded it; the form of the images is the same in both files.
-    pair.resolve(conflict, true, keep).await?;
+    // What a person decides is written to both files at once. Either may have recorded it; the form of the images is the
+    // same in both.
+    let ends: [Arc<dyn Endpoint>; 2] = [office, branch].map(|end| Arc::new(LocalEndpoint::new(end, stop)) as _);
+    let [source, target] = ends;
+    Pair::beside(source, target, options(stop)).await?.resolve(conflict, true, keep).await?;
     let rest = pair.run().await?;
     output.news(format!(
         "   {} {} at both ends again; {} left to bring over",

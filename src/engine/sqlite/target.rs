@@ -20,8 +20,8 @@ pub(super) struct FileTarget {
     pub(super) worker: Worker,
     /// Tables that this transaction has inserted into.
     begun: Vec<TableName>,
-    /// Statements that make the indexes again which this transaction has dropped.
-    indexes: Vec<String>,
+    /// Statements that make the triggers and indexes again which this transaction has dropped.
+    dropped: Vec<String>,
     /// How many of either there were at the savepoint.
     point: (usize, usize),
     /// Inserts held back, so that the thread need not be woken for each batch.
@@ -35,7 +35,7 @@ const HELD_BYTES: usize = 2 << 20;
 impl FileTarget {
     /// Writes over this connection.
     pub(super) fn new(worker: Worker) -> Self {
-        Self { worker, begun: Vec::new(), indexes: Vec::new(), point: (0, 0), held: Vec::new(), held_bytes: 0 }
+        Self { worker, begun: Vec::new(), dropped: Vec::new(), point: (0, 0), held: Vec::new(), held_bytes: 0 }
     }
 
     /// Writes what is held back.
@@ -60,7 +60,7 @@ impl FileTarget {
             held.iter().try_for_each(|batch| write(conn, WriteMode::Insert, batch).map(drop))?;
             Ok(dropped)
         };
-        self.indexes.extend(self.worker.call(work).await?);
+        self.dropped.extend(self.worker.call(work).await?);
         Ok(())
     }
 
@@ -72,7 +72,7 @@ impl FileTarget {
     fn forget(&mut self) {
         self.take_held();
         self.begun.clear();
-        self.indexes.clear();
+        self.dropped.clear();
         self.point = (0, 0);
     }
 }
@@ -223,16 +223,39 @@ fn write_alike(
     Ok(affected)
 }
 
-fn begin(conn: &Connection, options: WriteOptions) -> Result<()> {
-    let starting = "cannot begin a transaction";
-    // Both settings are ignored inside a transaction.
-    conn.pragma_update(None, "foreign_keys", !options.defer_foreign_keys).map_err(during(starting))?;
-    // A line cannot be told to be ours where the application's own SQLite writes it: none is written.
-    let triggers = !options.silence_triggers && !options.labelled;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, triggers).map_err(during(starting))?;
+/// Begins; with the statements that make again what was dropped for this transaction.
+fn begin(conn: &Connection, options: WriteOptions) -> Result<Vec<String>> {
+    let failed = |e| during("cannot begin a transaction")(e);
+    // This setting is ignored inside a transaction.
+    conn.pragma_update(None, "foreign_keys", !options.defer_foreign_keys).map_err(failed)?;
     // The point is that of the first read.
     let begin = if options.point { "BEGIN; SELECT count(*) FROM main.sqlite_master" } else { "BEGIN IMMEDIATE" };
-    conn.execute_batch(begin).map_err(during(starting))
+    conn.execute_batch(begin).map_err(failed)?;
+    let noted = options.silence_triggers && !options.labelled && is_captured(conn).map_err(failed)?;
+    // A line cannot be told to be ours where the application's own SQLite writes it: none is written.
+    let triggers = noted || (!options.silence_triggers && !options.labelled);
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, triggers).map_err(failed)?;
+    if noted { silence_singly(conn).map_err(failed) } else { Ok(Vec::new()) }
+}
+
+/// Whether change logs are kept here.
+fn is_captured(conn: &Connection) -> rusqlite::Result<bool> {
+    let own = "SELECT EXISTS (SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' AND name LIKE '\\_rowferry\\_%' \
+               ESCAPE '\\')";
+    conn.query_row(own, [], |row| row.get(0))
+}
+
+/// Silences the user's triggers where those of change logs have to run: SQLite knows all of them or none, so they are
+/// dropped in the transaction and made again at its end. Nobody else ever sees the database without them.
+fn silence_singly(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let others = "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND name NOT LIKE '\\_rowferry\\_%' \
+                  ESCAPE '\\' ORDER BY rowid";
+    let found: Vec<(String, String)> =
+        conn.prepare(others)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    for (name, _) in &found {
+        conn.execute_batch(&format!("DROP TRIGGER main.{}", quote(name)))?;
+    }
+    Ok(found.into_iter().map(|(_, sql)| sql).collect())
 }
 
 /// The savepoint, when one is set.
@@ -323,7 +346,8 @@ impl Target for FileTarget {
     async fn begin(&mut self, options: WriteOptions) -> Result<()> {
         self.worker.same_file()?;
         self.forget();
-        self.worker.call(move |conn| begin(conn, options)).await
+        self.dropped = self.worker.call(move |conn| begin(conn, options)).await?;
+        Ok(())
     }
 
     async fn write(&mut self, mode: WriteMode, batch: &Batch) -> Result<u64> {
@@ -348,14 +372,14 @@ impl Target for FileTarget {
 
     async fn savepoint(&mut self) -> Result<()> {
         self.send().await?;
-        self.point = (self.begun.len(), self.indexes.len());
+        self.point = (self.begun.len(), self.dropped.len());
         self.worker.call(|conn| savepoint(conn)).await
     }
 
     async fn rollback_to_savepoint(&mut self) -> Result<()> {
         self.take_held();
         self.begun.truncate(self.point.0);
-        self.indexes.truncate(self.point.1);
+        self.dropped.truncate(self.point.1);
         let sql = format!("ROLLBACK TO {SAVEPOINT}");
         self.worker.call(move |conn| conn.execute_batch(&sql).map_err(during("cannot go back to the savepoint"))).await
     }
@@ -373,10 +397,11 @@ impl Target for FileTarget {
 
     async fn commit(&mut self) -> Result<()> {
         self.send().await?;
-        let indexes = std::mem::take(&mut self.indexes).join(";\n");
+        let dropped = std::mem::take(&mut self.dropped).join(";\n");
         self.worker
             .call(move |conn| {
-                conn.execute_batch(&indexes).map_err(during("cannot build the indexes of a table again"))?;
+                conn.execute_batch(&dropped)
+                    .map_err(during("cannot make the triggers and indexes of a table again"))?;
                 conn.execute_batch("COMMIT").map_err(during("cannot commit"))
             })
             .await

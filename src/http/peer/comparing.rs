@@ -1,20 +1,17 @@
 //! A half of a comparison that a peer makes: of this node's table only names are taken from what the peer says.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::mpsc;
-use tokio_util::sync::DropGuard;
 
 use super::super::answer::Reply;
 use super::super::auth::Way;
 use super::super::router::Call;
 use super::must_open;
-use super::route::Refused;
+use super::route::{Refused, projected};
 use super::sessions::{Asked, Behind, Done, End, HALVES_MAX, Opener, Work, through};
+use super::worker::{Worker, Works};
 use crate::capture::FittedBatch;
 use crate::compare::BUCKETS;
-use crate::endpoint::{Comparand as _, Counted, Fault, Followed, Leaves, LocalComparand, Outcome};
+use crate::endpoint::{Comparand as _, Counted, Followed, Leaves, LocalComparand, Outcome};
 use crate::engine::{Error, ErrorKind};
 use crate::model::{Batch, Key, Table};
 use crate::peer::{About, Comparing, Damaged, Reader, Told, WireComparison, guarded};
@@ -36,13 +33,10 @@ async fn tables(opener: &Opener<'_>, told: &mut WireComparison) -> Result<(Table
     let Some(whole) = opener.database.describe(&name).await? else {
         return refuse(format!("'{}' has no table {name} any more", opener.name));
     };
-    let at: Option<Vec<usize>> = own.columns.iter().map(|column| whole.column(&column.name)).collect();
-    let Some(at) = at else { return refuse(format!("columns of {name} are others than a moment ago")) };
-    let twice = at.iter().enumerate().any(|(n, column)| at[..n].contains(column));
-    if twice || other.columns.len() != at.len() {
+    if other.columns.len() != own.columns.len() {
         return Err(Damaged.into());
     }
-    let (own, other) = (whole.project(&at), guarded(other)?);
+    let (own, other) = (projected(&whole, own.columns.iter().map(|c| c.name.as_str()))?, guarded(other)?);
     let (mut a, mut b) = if told.first { (own, other) } else { (other, own) };
     let key = agree_on_key(&mut a, &mut b);
     if key != told.key.clone().map(|columns| Key { columns }) {
@@ -51,11 +45,14 @@ async fn tables(opener: &Opener<'_>, told: &mut WireComparison) -> Result<(Table
     Ok((a, b))
 }
 
-/// Batches, with row and column of what does not fit.
-fn fitted(all: Vec<FittedBatch>) -> (Vec<Vec<(usize, usize)>>, Vec<Batch>) {
+/// Row, column and reason of what does not fit.
+type Misfits = Vec<(usize, usize, String)>;
+
+/// Batches, with row, column and reason of what does not fit.
+fn fitted(all: Vec<FittedBatch>) -> (Vec<Misfits>, Vec<Batch>) {
     let one = |fitted: FittedBatch| {
         let FittedBatch { batch, misfits } = fitted.set_aside();
-        (misfits.iter().map(|m| (m.0, m.1)).collect(), batch)
+        (misfits, batch)
     };
     all.into_iter().map(one).unzip()
 }
@@ -64,43 +61,11 @@ fn batches(told: Told, batches: Vec<Batch>) -> Done {
     Done { told, rows: batches.iter().map(Batch::rows).sum(), behind: Behind::Batches(batches) }
 }
 
-/// A half, at work in a task of its own: what takes longer than an answer may is told by a later one.
-pub(super) struct Worker {
-    asks: mpsc::Sender<(Comparing, Option<Leaves>)>,
-    done: mpsc::Receiver<Outcome<Done>>,
-    keys: Arc<Table>,
-    patience: Duration,
-    busy: bool,
-    _ends: DropGuard,
-}
+impl Works for LocalComparand {
+    type Ask = (Comparing, Option<Leaves>);
 
-impl Worker {
-    fn new(mut half: LocalComparand, keys: Arc<Table>, patience: Duration, ends: DropGuard) -> Self {
-        let ((asks, mut asked), (tell, done)) = (mpsc::channel(1), mpsc::channel(1));
-        tokio::spawn(async move {
-            while let Some((ask, leaves)) = asked.recv().await {
-                if tell.send(work(&mut half, ask, leaves).await.map_err(Fault::from)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Self { asks, done, keys, patience, busy: false, _ends: ends }
-    }
-
-    /// What comes of it, as far as it is known in time.
-    async fn ask(&mut self, ask: Comparing, leaves: Option<Leaves>) -> Result<Outcome<Done>, Damaged> {
-        let waits = matches!(ask, Comparing::Wait);
-        if waits != self.busy || (!waits && self.asks.send((ask, leaves)).await.is_err()) {
-            return Err(Damaged);
-        }
-        self.busy = true;
-        match tokio::time::timeout(self.patience, self.done.recv()).await {
-            Err(_) => Ok(Ok(Done::of(Told::Working))),
-            Ok(done) => {
-                self.busy = false;
-                done.ok_or(Damaged)
-            }
-        }
+    async fn work(&mut self, (ask, leaves): Self::Ask) -> Result<Done, Error> {
+        work(self, ask, leaves).await
     }
 }
 
@@ -156,7 +121,8 @@ impl Asked for Comparing {
         let (comparison, half) = told.comparison(tables, grant.filter.clone())?;
         let (comparison, stop) = (Arc::new(comparison), opener.call.node.stop.child_token());
         let half = LocalComparand::open(opener.database, &comparison, half, None, &stop).await?;
-        Ok((End::Half(Worker::new(half, comparison.keys(), patience, stop.drop_guard())), vec![grant]))
+        let worker = Worker::new(half, patience, stop.drop_guard());
+        Ok((End::Half(worker, comparison.keys()), vec![grant]))
     }
 
     fn opens(self) -> Result<About<WireComparison>, Self> {
@@ -171,9 +137,10 @@ impl Asked for Comparing {
     }
 
     async fn run(self, work: &mut Work, reader: &mut Reader<'_>) -> Result<Outcome<Done>, Damaged> {
-        let End::Half(worker) = &mut work.end else { return Err(Damaged) };
-        let leaves = if matches!(self, Self::Follow) { Some(reader.leaves(&worker.keys)?) } else { None };
+        let End::Half(worker, keys) = &mut work.end else { return Err(Damaged) };
+        let leaves = if matches!(self, Self::Follow) { Some(reader.leaves(keys)?) } else { None };
         reader.end()?;
-        worker.ask(self, leaves).await
+        let waits = matches!(self, Self::Wait);
+        worker.ask((!waits).then_some((self, leaves))).await
     }
 }

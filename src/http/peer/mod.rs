@@ -5,8 +5,10 @@
 
 mod comparing;
 mod prepare;
+mod rewriting;
 mod route;
 mod sessions;
+mod worker;
 
 use hyper::StatusCode;
 
@@ -21,6 +23,7 @@ use crate::site;
 
 pub(super) use comparing::compare;
 pub(super) use prepare::prepare;
+pub(super) use rewriting::rewrite;
 pub(super) use sessions::{Sessions, receive, send, snapshot};
 
 /// Tables whose form is told in a greeting.
@@ -64,6 +67,7 @@ pub(super) async fn handshake(call: Call) -> Reply {
         now: jiff::Timestamp::now().as_microsecond(),
         instance: call.sessions.instance,
         compares: true,
+        rewrites: true,
     };
     Ok(answer(Writer::new(reader.nonce, &welcome).finish()))
 }

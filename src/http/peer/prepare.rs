@@ -246,10 +246,15 @@ impl Here<'_> {
         }
     }
 
-    /// A lock by which two nodes that drive one pair take turns.
+    /// A lock by which two nodes that drive one pair take turns, or that of who writes tables.
     async fn lock(&self, lock: &str) -> Answered<Prepared> {
         let plain = lock.len() <= 64 && lock.bytes().all(|b| b.is_ascii_alphanumeric() || b == b' ');
-        if !plain || !lock.starts_with("pair ") {
+        // Whoever writes a table as it is elsewhere keeps others from it meanwhile.
+        let writes = lock == "tables";
+        if writes && !self.access.may(Needs::Rows(Way::In)) {
+            return Err(forbidden(format!("key '{}' only gets rows; it writes none here", self.access.name)));
+        }
+        if !plain || !(writes || lock.starts_with("pair ")) {
             return Err(Problem::malformed("there is no such lock"));
         }
         let whose = (self.access.name.as_str(), format!("{} {lock}", self.name));

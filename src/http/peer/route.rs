@@ -12,6 +12,7 @@ use crate::engine::{Error, ErrorKind};
 use crate::model::{Column, ColumnDef, Key, LogicalType, Table, tells_moments};
 use crate::peer::{Damaged, Reader, WireMapping, WireRoute, guarded};
 use crate::site::Site;
+use crate::state::Grant;
 
 /// Why an end was not opened.
 pub(super) enum Refused {
@@ -39,9 +40,9 @@ impl From<Damaged> for Refused {
     }
 }
 
-type Result<T> = std::result::Result<T, Refused>;
+pub(super) type Result<T> = std::result::Result<T, Refused>;
 
-fn refuse<T>(what: impl Into<String>) -> Result<T> {
+pub(super) fn refuse<T>(what: impl Into<String>) -> Result<T> {
     Err(Error::new(ErrorKind::SchemaMismatch, what).into())
 }
 
@@ -60,15 +61,7 @@ pub(super) fn route(
         let grant = must_open(access, database, own)?;
         match way {
             Way::Out => must_hold(access, database, own, mapping.filter.as_ref().map(|(text, _)| text.as_str()))?,
-            Way::In if grant.filter.is_some() => {
-                return Err(forbidden(format!(
-                    "key '{}' opens only some rows of {own}: they can be fetched, and none can be sent there; make the \
-                     sync direction: pull",
-                    access.name
-                ))
-                .into());
-            }
-            Way::In => {}
+            Way::In => takes_all(access, &grant)?,
         }
         tables.push(table(site, way, mapping, reader)?);
     }
@@ -81,6 +74,18 @@ pub(super) fn route(
     let own = End::of(site);
     let (from, to) = if way == Way::Out { (own, other) } else { (other, own) };
     Ok(Arc::new(Route { sync: told.sync, to_target: told.to_target, from, to, tables, first_run }))
+}
+
+/// Whether rows of a table may come in: where a key opens some of them, nobody could say which these are.
+pub(super) fn takes_all(access: &Access, grant: &Grant) -> std::result::Result<(), Problem> {
+    if grant.filter.is_none() {
+        return Ok(());
+    }
+    Err(forbidden(format!(
+        "key '{}' opens only some rows of {}: they can be fetched, and none can be sent there; make the sync direction: \
+         pull",
+        access.name, grant.table
+    )))
 }
 
 /// One table: this end's from the catalogue, the other's as it is told.
@@ -98,15 +103,13 @@ fn table(site: &Site, way: Way, told: WireMapping, reader: &mut Reader<'_>) -> R
             None => return refuse(format!("{name} has no column {column}, which soft_delete names")),
         },
     };
-    let at: Option<Vec<usize>> = own.columns.iter().map(|column| whole.column(&column.name)).collect();
-    let Some(at) = at else { return refuse(format!("columns of {name} are others than when the sync was planned")) };
+    let own = projected(&whole, own.columns.iter().map(|column| column.name.as_str()))?;
     let key = Key { columns: told.key };
-    let twice = at.iter().enumerate().any(|(n, column)| at[..n].contains(column));
-    let inside = !twice && key.columns.iter().all(|&at| at < own.columns.len());
+    let inside = key.columns.iter().all(|&at| at < own.columns.len());
     if !inside || key.columns.is_empty() || other.columns.len() != own.columns.len() {
         return Err(Damaged.into());
     }
-    let mut own = whole.project(&at);
+    let mut own = own;
     own.primary_key = Some(key.clone());
     key.columns.iter().for_each(|&at| own.columns[at].nullable = false);
     if !is_key_of(&whole, &own, &key, way) {
@@ -136,8 +139,18 @@ fn table(site: &Site, way: Way, told: WireMapping, reader: &mut Reader<'_>) -> R
     })
 }
 
+/// This end's table with the columns of these names.
+pub(super) fn projected<'a>(whole: &Table, names: impl Iterator<Item = &'a str>) -> Result<Table> {
+    let at: Option<Vec<usize>> = names.map(|name| whole.column(name)).collect();
+    let Some(at) = at else {
+        return refuse(format!("columns of {} are others than when this was planned", whole.name));
+    };
+    let twice = at.iter().enumerate().any(|(n, column)| at[..n].contains(column));
+    if twice { Err(Damaged.into()) } else { Ok(whole.project(&at)) }
+}
+
 /// Whether these are the columns by which the site tells rows apart; where it sends, in its order.
-fn is_key_of(whole: &Table, own: &Table, key: &Key, way: Way) -> bool {
+pub(super) fn is_key_of(whole: &Table, own: &Table, key: &Key, way: Way) -> bool {
     let Some(known) = whole.row_key() else { return false };
     let mut known: Vec<&str> = known.columns.iter().map(|&at| whole.columns[at].name.as_str()).collect();
     let mut told: Vec<&str> = key.columns.iter().map(|&at| own.columns[at].name.as_str()).collect();
@@ -149,7 +162,7 @@ fn is_key_of(whole: &Table, own: &Table, key: &Key, way: Way) -> bool {
 }
 
 /// What new rows are filled with, in columns of this end's.
-fn filled(
+pub(super) fn filled(
     whole: &Table,
     own: &Table,
     way: Way,

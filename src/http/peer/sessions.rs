@@ -13,17 +13,17 @@ use super::super::answer::{Answer, Part, Problem, Reply};
 use super::super::auth::{Access, Way};
 use super::super::router::Call;
 use super::super::rows::the_database;
-use super::comparing::Worker;
 use super::route::{Refused, route};
+use super::worker::Worker;
 use super::{answer, damaged};
 use crate::capture::Reading;
 use crate::compare::Buckets;
 use crate::endpoint::{
-    Current, Fault, Keys, Leaves, LocalReceiver, LocalSender, Outcome, Parcel, Place, Receiver as _, Route,
-    Sender as _, Standings,
+    Current, Fault, Keys, Leaves, LocalComparand, LocalReceiver, LocalRewriter, LocalSender, Outcome, Parcel, Place,
+    Receiver as _, Rewrite, Route, Sender as _, Standings,
 };
 use crate::engine::{Database, Error, ErrorKind, Lock};
-use crate::model::Batch;
+use crate::model::{Batch, Table};
 use crate::peer::{
     About, Damaged, MIME, Nonce, Numbered, Piece, Reader, Receiving, Sending, Told, WirePlace, WireRoute,
     WireStandings, Writer, basis,
@@ -40,6 +40,8 @@ const LOCK_MAX: Duration = Duration::from_secs(15);
 const OPEN_MAX: usize = 200;
 /// Halves of comparisons that one key has open: each holds some megabytes of rows.
 pub(super) const HALVES_MAX: usize = 16;
+/// Tables that one key writes at a time, as they are elsewhere.
+pub(super) const REWRITERS_MAX: usize = 32;
 /// Keys or rows that are asked for at a time.
 const LIMIT_MAX: usize = 100_000;
 /// Closed ends that are remembered.
@@ -85,7 +87,8 @@ pub(super) struct Work {
 pub(super) enum End {
     Sender(LocalSender, Arc<Route>),
     Receiver(LocalReceiver, Arc<Route>),
-    Half(Worker),
+    Half(Worker<LocalComparand>, Arc<Table>),
+    Rewriter(Worker<LocalRewriter>, Arc<Rewrite>),
 }
 
 struct Held {

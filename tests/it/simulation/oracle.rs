@@ -140,11 +140,13 @@ impl Oracle {
         let row = |content: &str| row_of.get(content).copied();
         let stand = rows.values().filter_map(|content| Some(((0, row(content)?), content.clone()))).collect();
         let of_rows = |all: &[Met]| -> Vec<Met> {
+            // Two rows that met are a conflict of both.
             let of_row = |met: &Met| {
-                let content = met.contents.first()?.iter().flatten().next()?;
-                Some(Met { place: (0, row(content)?), ..met.clone() })
+                let contents = met.contents.first().into_iter().flatten().flatten();
+                let rows: BTreeSet<i64> = contents.filter_map(|content| row(content)).collect();
+                rows.into_iter().map(|row| Met { place: (0, row), ..met.clone() }).collect::<Vec<_>>()
             };
-            all.iter().filter(|met| met.policy != "rekey").filter_map(of_row).collect()
+            all.iter().filter(|met| met.policy != "rekey").flat_map(of_row).collect()
         };
         let twice = self.written.iter().zip(&written).filter(|(of, _)| self.twice.contains(&of.place));
         let twice = twice.map(|(_, one)| one.place).collect();

@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::comparison::Leaves;
 use crate::capture::{Changes, Meant};
 use crate::compare::{BUCKETS, Buckets};
-use crate::endpoint::Leaves;
 use crate::model::{
     Batch, Cell, Column, Digest, Entry, Facet, LogicalType, Move, RangeDigest, Table, Value, Vector, Version,
     decimal_parts,
