@@ -465,14 +465,14 @@ pub async fn written(book: &Book, target: &mut dyn Target, keys: &Batch) -> Resu
 }
 
 /// Those of the keys, in any order of their columns, whose rows came from a site or stood there too when the two met; each
-/// as it is given. Without those that were born otherwise.
+/// as it is given. Without those that were found to be gone there, and stay.
 pub async fn came(book: &Book, target: &mut dyn Target, keys: &Batch, from: model::Site) -> Result<HashSet<KeyId>> {
     let versions = target.lookup(&book.versions, keys, RowLock::None).await?;
     let at: Vec<usize> = keys.table.columns.iter().filter_map(|c| versions.table.column(&c.name)).collect();
     let mut came = HashSet::new();
     for row in 0..versions.rows() {
         let entry = decode(book, &versions, row)?.entry;
-        if entry.birth.is_base() && entry.is_of(from) {
+        if entry.stands_at(from) {
             came.insert(key_id(&versions, row, &at));
         }
     }

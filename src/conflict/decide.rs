@@ -74,8 +74,8 @@ pub fn decide(local: Option<&Entry>, incoming: &Entry, rule: Rule, origin: &Orig
         Relation::Merged | Relation::Conflict => settle(local, incoming, rule.policy, origin),
     };
     if unseen && relation == Relation::Conflict && row == Side::Local && rule.policy != Policy::Manual {
-        // From now on it is a row of its own, which does not meet that deletion again.
-        entry.birth = entry.version;
+        // Or it would meet that deletion again and again.
+        entry.vector.add(Version { site: incoming.version.site.deletions(), ..incoming.version });
     }
     let changed = entry != *local;
     Decision::of_row(relation, row, entry, changed)

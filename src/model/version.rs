@@ -34,6 +34,12 @@ impl Site {
         Self { id: xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1), epoch: u32::MAX }
     }
 
+    /// Of a database that keeps no books, the site that deletions there are known by.
+    #[must_use]
+    pub fn deletions(self) -> Self {
+        Self { epoch: self.epoch.saturating_sub(1), ..self }
+    }
+
     /// Whether it keeps no books.
     #[must_use]
     pub fn is_stamped(self) -> bool {
@@ -280,6 +286,14 @@ impl Entry {
     #[must_use]
     pub fn is_of(&self, site: Site) -> bool {
         self.version.site.id == site.id || self.vector.holds_row_of(site)
+    }
+
+    /// Whether the row came from a database that keeps no books, or stood there too when the two met, and was not found to
+    /// be gone there since.
+    #[must_use]
+    pub fn stands_at(&self, site: Site) -> bool {
+        let last = |site| self.vector.versions().iter().find(|version| version.site == site).map(|version| version.clock);
+        self.is_of(site) && last(site.deletions()).is_none_or(|gone| last(site).is_some_and(|last| last > gone))
     }
 
     /// As [`Self::base`], of a row that stands at this site.
