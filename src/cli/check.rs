@@ -10,6 +10,7 @@ use super::{Outcome, connect, sync};
 use crate::config::{Config, Direction, Endpoint, Mode, Sync};
 use crate::engine::{Error, Result};
 use crate::model::{ForeignKey, ForeignKeyAction};
+use crate::peer::clock_told;
 use crate::pipeline::{Plan, TablePlan};
 use crate::site;
 
@@ -47,7 +48,10 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
             output.line("");
             output.line(format!("sync {}:", one.name));
             match plan_of(&config, one).await {
-                Ok((plans, capture)) => {
+                Ok((plans, capture, ahead)) => {
+                    if let Some(ahead) = ahead {
+                        output.line(format!("  the peer's clock is {} of this node", clock_told(ahead)));
+                    }
                     for plan in &plans {
                         print_tables(plan, output);
                     }
@@ -66,6 +70,9 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
                     }
                     let tables: Vec<_> = plans.iter().flat_map(|plan| &plan.tables).map(plan_document).collect();
                     let mut document = serde_json::json!({ "sync": one.name, "tables": tables });
+                    if let Some(ahead) = ahead {
+                        document["clock_offset_ms"] = (ahead / 1000).into();
+                    }
                     if one.mode == Mode::Incremental {
                         document["capture"] = capture.iter().map(capture_document).collect();
                     }
@@ -95,13 +102,13 @@ fn to_be_made(config: &Config, names: &[String], database: &str) -> bool {
     missing && sync::chosen(config, names).is_ok_and(|syncs| syncs.iter().any(makes))
 }
 
-/// The plans, and for an incremental sync what would be put into its databases.
-async fn plan_of(config: &Config, one: &Sync) -> Result<(Vec<Plan>, Vec<Captured>)> {
+/// The plans, for an incremental sync what would be put into its databases, and how far a peer's clock is ahead.
+async fn plan_of(config: &Config, one: &Sync) -> Result<(Vec<Plan>, Vec<Captured>, Option<i64>)> {
     sync::supported(one)?;
     let (source, target) = sync::both(config, one, &CancellationToken::new()).await?;
     if one.mode != Mode::Incremental {
         let ends = sync::in_direction(one, (source.as_ref(), target.as_ref()));
-        return Ok((vec![sync::sync_plan(one, ends, (false, false)).await?], Vec::new()));
+        return Ok((vec![sync::sync_plan(one, ends, (false, false)).await?], Vec::new(), target.clock_ahead()));
     }
     let plans = sync::pair_plans(one, source.as_ref(), target.as_ref()).await?;
     let mut capture = Vec::new();
@@ -117,7 +124,7 @@ async fn plan_of(config: &Config, one: &Sync) -> Result<(Vec<Plan>, Vec<Captured
         ];
         capture.insert(0, Captured { database: name.to_owned(), by: "timestamp", tables: Vec::new(), notes });
     }
-    Ok((plans, capture))
+    Ok((plans, capture, target.clock_ahead()))
 }
 
 /// What of a table is other at the two ends of an incremental sync, so that it could surprise.

@@ -243,7 +243,7 @@ async fn list(args: &Args, output: &Output) -> Result<Outcome> {
         let cells = match met.await {
             Ok(met) => {
                 let welcome = &met.welcome;
-                let ahead = (welcome.now - jiff::Timestamp::now().as_microsecond()) / 1000;
+                let ahead = met.ahead / 1000;
                 document["node"] = welcome.node.clone().into();
                 document["database"] = welcome.database.clone().into();
                 document["tables"] = welcome.tables.iter().map(|(table, _)| table.clone()).collect();

@@ -28,7 +28,7 @@ pub use message::{
     WireCaptured, WireMapping, WireOptions, WireOrigin, WirePlace, WirePlan, WireRoute, WireStandings, basis, path,
     refused,
 };
-pub use remote::RemoteEndpoint;
+pub use remote::{RemoteEndpoint, clock_told};
 pub use rewriting::{Rewriting, WireRewrite};
 pub use session::Piece;
 pub use tls::fingerprint;

@@ -24,6 +24,20 @@ use crate::pipeline::{Captured, Endpoint, Origin, Plan, PlanOptions, TablePlan, 
 use crate::runtime::{Backoff, random};
 use crate::site::Site;
 
+/// Clocks that are further apart than this many microseconds are told at each meeting.
+const AHEAD_MAX: i64 = 10_000_000;
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+/// How far a clock is ahead, for people.
+#[must_use]
+pub fn clock_told(ahead: i64) -> String {
+    let tenths = ahead.unsigned_abs() / 100_000;
+    format!("{}.{} s {}", tenths / 10, tenths % 10, if ahead < 0 { "behind that" } else { "ahead of that" })
+}
+
 /// About three seconds in all.
 const LOCK_TRIES: u32 = 10;
 
@@ -32,6 +46,8 @@ pub struct RemoteEndpoint {
     link: Arc<Link>,
     /// Who answered.
     pub welcome: Welcome,
+    /// How far its clock was ahead of this node's then, in microseconds, about.
+    pub ahead: i64,
     label: String,
 }
 
@@ -43,8 +59,10 @@ impl RemoteEndpoint {
     /// another protocol.
     pub async fn meet(link: Arc<Link>, node: &str, database: Option<&str>) -> Result<Self> {
         let hello = Hello { protocol: PROTOCOL, node: node.to_owned(), database: database.map(str::to_owned) };
+        let asked = now();
         let body = exchange(&link, path::HANDSHAKE, &hello).await?;
         let welcome: Welcome = head(&link, &body)?;
+        let ahead = welcome.now.saturating_sub(asked.midpoint(now()));
         if welcome.protocol != PROTOCOL {
             return Err(link.error(
                 ErrorKind::Unsupported,
@@ -55,7 +73,14 @@ impl RemoteEndpoint {
             ));
         }
         let label = format!("{}/{}", link.name(), welcome.database);
-        Ok(Self { link, welcome, label })
+        if ahead.abs() > AHEAD_MAX {
+            tracing::warn!(
+                "the clock of {label} is {} of this node: of two writes to one row the wrong one may count as the later; \
+                 set the clock that is wrong",
+                clock_told(ahead)
+            );
+        }
+        Ok(Self { link, welcome, ahead, label })
     }
 
     async fn ask(&self, ask: Preparing) -> Result<(Prepared, Vec<u8>)> {
@@ -98,6 +123,10 @@ impl Endpoint for RemoteEndpoint {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn clock_ahead(&self) -> Option<i64> {
+        Some(self.ahead)
     }
 
     async fn matching(&self, pattern: &str) -> Result<Vec<TableName>> {

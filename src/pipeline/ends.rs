@@ -72,6 +72,10 @@ pub trait Endpoint: Send + Sync {
     fn label(&self) -> &str;
     /// The product behind it.
     fn product(&self) -> &str;
+    /// How far its node's clock is ahead of this one's, in microseconds; none where the database is at hand.
+    fn clock_ahead(&self) -> Option<i64> {
+        None
+    }
     /// Whether others may bring it in step as well, so that it is held no longer than a run takes.
     fn is_shared(&self) -> bool;
     /// The tables whose names match a pattern.

@@ -428,6 +428,7 @@ fn an_older_peer_is_told_in_one_sentence() {
     let output = ends.diff(["a", "office/b"], &[]);
     assert_ne!(output.code, 0, "{output:?}");
     assert!(output.stderr.contains("older than this one and compares nothing"), "{output:?}");
+    assert!(output.stderr.contains("s behind that of this node"), "its clock shows 1970: {output:?}");
 }
 
 #[test]

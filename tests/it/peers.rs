@@ -400,6 +400,10 @@ fn a_new_user_pairs_two_folders_with_one_line() {
     std::fs::write(&config, format!("{joined}{sync}")).expect("the config");
     let checked = rowferry_in(two.here.path(), &["check"]);
     assert_eq!(checked.code, 0, "{checked:?}");
+    let clock = checked.stdout.lines().find(|line| line.contains("the peer's clock is ")).expect("its clock");
+    assert!(clock.contains("is 0.") && !checked.stderr.contains("clock"), "{checked:?}");
+    let checked = rowferry_in(two.here.path(), &["check", "--format", "json"]).json();
+    assert!(checked["syncs"][0]["clock_offset_ms"].as_i64().is_some_and(|ms| ms.abs() < 5000), "{checked}");
     assert_eq!(written(&two.synced()), 5);
     two.assert_equal();
     // The key is taken back.

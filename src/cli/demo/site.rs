@@ -38,11 +38,15 @@ impl Site {
 
     /// The branch, which head office knows by this key. It listens where the system has a port to spare.
     pub(super) async fn branch(dir: &Path, key: &str) -> Result<Self> {
-        let text = format!(
-            "node: branch\nlisten: 127.0.0.1:0\nstate: sqlite:branch-state.db\ndatabases: {{ branch: {{ url: \
-             'sqlite:branch.db' }} }}\napi: {{ keys: [{{ name: head-office, key: {key}, role: peer, tables: {{ branch: \
-             {TABLES} }} }}] }}\n"
-        );
+        let tables = format!("{{ branch: {TABLES} }}");
+        let text = [
+            "node: branch",
+            "listen: 127.0.0.1:0",
+            "state: sqlite:branch-state.db",
+            "databases: { branch: { url: 'sqlite:branch.db' } }",
+            &format!("api: {{ keys: [{{ name: head-office, key: {key}, role: peer, tables: {tables} }}] }}"),
+        ]
+        .join("\n");
         Self::start(configuration(dir, &text)?).await
     }
 
@@ -73,11 +77,16 @@ impl Site {
 
 fn office(dir: &Path, listen: &str, branch: &Site, key: &str) -> Result<Config> {
     let (listen, url) = (serde_json::Value::from(listen), &branch.url);
-    let text = format!(
-        "node: head-office\nlisten: {listen}\nstate: sqlite:demo-state.db\ndatabases: {{ head-office: {{ url: \
-         'sqlite:head-office.db' }} }}\npeers: {{ branch: {{ url: '{url}', api_key: {key} }} }}\nsyncs:\n  shop: {{ source: \
-         head-office, target: branch, direction: bidirectional, tables: {TABLES} }}\n"
-    );
+    let text = [
+        "node: head-office",
+        &format!("listen: {listen}"),
+        "state: sqlite:demo-state.db",
+        "databases: { head-office: { url: 'sqlite:head-office.db' } }",
+        &format!("peers: {{ branch: {{ url: '{url}', api_key: {key} }} }}"),
+        "syncs:",
+        &format!("  shop: {{ source: head-office, target: branch, direction: bidirectional, tables: {TABLES} }}"),
+    ]
+    .join("\n");
     configuration(dir, &text)
 }
 
