@@ -209,7 +209,8 @@ struct Staged<'a> {
 /// became of each, in their order.
 ///
 /// # Errors
-/// `Busy` when someone else holds a row: nothing of it may be kept then.
+/// `Busy` when someone else holds a row, or facets are kept of a table now ([`Site::faceted_since`]): nothing of it may be
+/// kept then.
 pub async fn apply(
     site: &Site,
     target: &mut dyn Target,
@@ -223,6 +224,12 @@ pub async fn apply(
     fold_noted(site, &all, target).await?;
     // What others wrote before they let go of it is seen by the statements that follow.
     site.lock_numbers(target).await?;
+    let since = site.faceted_since(target, incoming.iter().map(|one| &one.intake.book)).await?;
+    if let Some(one) = incoming.iter().find(|one| since.contains(&one.intake.book.logged.n)) {
+        let table = &one.intake.book.logged.table.name;
+        let message = format!("another sync has begun to merge the columns of {table} meanwhile");
+        return Err(Fault::at(one.at)(Error::new(ErrorKind::Busy, message)));
+    }
     let origin = Origin { site: site.id, now: target.now().await?, floor: Clock::ZERO };
     for staged in &mut all {
         staged.decide(target, &origin, records).await.map_err(Fault::at(staged.incoming.at))?;

@@ -636,6 +636,20 @@ impl LocalReceiver {
         Ok(())
     }
 
+    /// Of tables of which facets are kept now, it keeps them too.
+    async fn take_facets_up(&mut self) -> Result<()> {
+        let target = self.connection.as_mut();
+        target.begin(POINT).await?;
+        let books = self.intakes.iter().filter_map(|intake| Some(&intake.as_ref().ok()?.book));
+        let since = self.site.faceted_since(target, books).await;
+        target.rollback().await?;
+        let since = since?;
+        for intake in self.intakes.iter_mut().flatten().filter(|intake| since.contains(&intake.book.logged.n)) {
+            intake.book = Arc::new((*intake.book).clone().with_facets());
+        }
+        Ok(())
+    }
+
     /// An end that was opened anew has not looked yet.
     async fn know_columns(&mut self) -> Result<()> {
         if self.new_columns.is_none() { self.look_at_columns().await } else { Ok(()) }
@@ -865,6 +879,7 @@ impl Receiver for LocalReceiver {
                     if fault.error.kind != ErrorKind::Busy || tried >= TRIES {
                         return Err(fault);
                     }
+                    self.take_facets_up().await?;
                     pause(tried).await;
                 }
             }

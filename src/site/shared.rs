@@ -199,7 +199,9 @@ impl Site {
     async fn note_numbers(&self, target: &mut dyn Target, through: Through, ids: &[KeyId], value: i64) -> Result<()> {
         let mut columns = self.share_keys(through, ids.iter().copied()).into_columns();
         let mut column = Column::default();
-        ids.iter().for_each(|_| column.push_int(value));
+        for _ in ids {
+            column.push_int(value);
+        }
         columns.push(column);
         target.write(WriteMode::Insert, &Batch::new(self.books.shared.clone(), columns)).await?;
         target.flush().await

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use mysql_async::{Conn, prelude::Queryable};
 
 use super::super::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, by_table, exchanged, orphans_told};
+use super::catalog::numbered_upto;
 use super::codec::{Form, Writer};
 use super::connect::{Flavor, LOCK_WAIT, SQL_MODE, literal, quote};
 use super::error::{convert, kind_of};
@@ -550,6 +551,18 @@ impl Target for Sink {
 
     async fn execute(&mut self, sql: &str) -> Result<()> {
         self.conn.query_drop(sql).await.map_err(|e| log::explained(sql, e))
+    }
+
+    async fn number_past(&mut self, table: &Table, last: i64) -> Result<()> {
+        self.send().await?;
+        let Some(next) = last.checked_add(1).filter(|_| table.columns.iter().any(|c| c.identity.is_some())) else {
+            return Ok(());
+        };
+        if numbered_upto(&mut self.conn, table).await?.unwrap_or(0) >= last {
+            return Ok(());
+        }
+        let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {next}", table_sql(&table.name));
+        self.conn.query_drop(sql).await.map_err(|e| in_table(convert(e), table))
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {
