@@ -36,7 +36,7 @@ async fn whoever_was_there_before_a_merge_began_keeps_the_columns_apart_from_tha
         let (a, b) = (TestDb::new(engine), TestDb::new(Engine::Sqlite));
         a.execute(TABLE);
         a.execute("INSERT INTO t VALUES (1, 'a', 'b', 1), (2, 'a', 'b', 2)");
-        let plain = OpenOptions::default();
+        let plain = OpenOptions { create: true, ..OpenOptions::default() };
         let one = open(a.url(), &plain).await.expect("opened");
         let other = open(b.url(), &plain).await.expect("opened");
         let options = PairOptions {
