@@ -13,8 +13,8 @@ use super::{
     Resumed, Route, Seen, Sender, Standing, Standings, Start,
 };
 use crate::apply::{
-    Applied, Incoming, Intake, NewColumn, Parent, Records, Referred, Terms, apply, count_aside, keys_aside, move_rows, note_moves,
-    redirect,
+    Applied, Incoming, Intake, NewColumn, Parent, Records, Referred, Terms, apply, count_aside, keys_aside, move_rows,
+    note_moves, redirect,
 };
 use crate::capture::{
     FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, came, changes, changes_of, deleted,

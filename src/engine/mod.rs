@@ -460,7 +460,7 @@ pub trait Target: Lookup {
     async fn execute(&mut self, statement: &str) -> Result<()>;
     /// Outside a transaction: has the numbering of this table go on behind `last`, unless it is further already or keeps no
     /// more than the highest number present.
-    async fn number_past(&mut self, table: &Table, last: i64) -> Result<()>;
+    async fn count_on(&mut self, table: &Table, last: i64) -> Result<()>;
     /// After the rows of these tables: sets their numbering past the highest number present, and
     /// returns one sentence per foreign key that has orphans (empty: all hold).
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>>;

@@ -583,7 +583,7 @@ async fn verify_tables(
         if columns.any(|(from, to)| from.identity.is_some() && to.identity.is_some())
             && let Some(last) = source.numbered_upto(&table.source).await?
         {
-            match writer.number_past(&table.target, last).await {
+            match writer.count_on(&table.target, last).await {
                 Err(e) if e.kind == ErrorKind::Denied => {
                     tracing::warn!("{} may give out numbers up to {last} again: {e}", table.target.name);
                 }

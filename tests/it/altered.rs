@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, Output, TestDb, assert_equal, node, program, rowferry_in};
+use crate::support::{Engine, Output, RING, Sites, TestDb, assert_equal, node, program, rowferry_in, rows, threes};
 
 /// Two databases with tables `t` and `other`, in step.
 struct Two {
@@ -266,54 +266,37 @@ fn a_new_column_that_both_ends_have_filled_is_settled_by_the_policy() {
 
 #[test]
 fn a_column_that_comes_to_a_chain_and_a_ring_end_by_end_loses_nothing() {
-    let engines = Engine::available();
-    let ring: &[(usize, usize)] = &[(0, 1), (1, 2), (2, 0)];
     // Who has the column first, who then, who last; whoever comes later writes the rows at once.
     let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 1, 0]];
-    for (at, order) in orders.into_iter().enumerate() {
-        let edges = if at % 2 == 0 { &ring[..2] } else { ring };
-        let dbs: Vec<TestDb> = (0..3).map(|db| TestDb::new(engines[(at + db) % engines.len()])).collect();
-        for db in &dbs {
-            db.execute("CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(40), n INTEGER)");
-        }
-        dbs[0].execute("INSERT INTO t VALUES (1, 'old', 1), (2, 'old', 2)");
-        let folder = tempfile::tempdir().expect("a folder");
-        let urls = dbs.iter().enumerate().map(|(at, db)| format!("  d{at}: {{ url: \"{}\" }}\n", db.url()));
-        let syncs = edges.iter().map(|(a, b)| {
-            format!("  s{a}{b}: {{ source: d{a}, target: d{b}, direction: bidirectional, tables: [t] }}\n")
-        });
-        let (urls, syncs): (String, String) = (urls.collect(), syncs.collect());
-        let text = format!("node: test\ndatabases:\n{urls}syncs:\n{syncs}");
-        std::fs::write(folder.path().join("rowferry.yaml"), text).expect("written");
-        let told = format!("{:?} {edges:?} {order:?}", dbs.iter().map(TestDb::engine).collect::<Vec<_>>());
-        let sync = || {
-            for _ in 0..3 {
-                let output = rowferry_in(folder.path(), &["sync"]);
-                assert_eq!(output.code, 0, "{told}: {output:?}");
+    for (at, (order, engines)) in orders.into_iter().zip(threes().into_iter().cycle()).enumerate() {
+        let edges = if at % 2 == 0 { &RING[..2] } else { RING };
+        let sites = Sites::new(&engines, edges, "tables: [t]");
+        let twice = || {
+            for _ in 0..2 {
+                sites.sync(&[]);
             }
         };
-        sync();
-        let [first, then, last] = order.map(|at| &dbs[at]);
+        for db in &sites.dbs {
+            db.execute("CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(40), n INTEGER)");
+        }
+        sites.dbs[0].execute("INSERT INTO t VALUES (1, 'old', 1), (2, 'old', 2)");
+        sites.come_to_rest();
+        let [first, then, last] = order.map(|at| &sites.dbs[at]);
         first.execute("INSERT INTO t VALUES (5, 'known', 5)");
         first.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
         first.execute("UPDATE t SET nick = 'first' WHERE id IN (1, 5)");
-        sync();
+        twice();
         then.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
         then.execute("UPDATE t SET note = 'then' WHERE id IN (1, 5)");
         then.execute("UPDATE t SET nick = 'then' WHERE id = 2");
-        sync();
+        twice();
         last.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
         last.execute("UPDATE t SET n = 10 WHERE id IN (1, 2, 5)");
-        sync();
-        for db in &dbs {
-            let of = |what: &str| db.query(&format!("SELECT {what} FROM t ORDER BY id")).concat();
-            let texts = |texts: [&str; 3]| texts.map(|text| Some(text.to_owned())).to_vec();
-            assert_eq!(of("nick"), texts(["first", "then", "first"]), "{told}");
-            assert_eq!(of("note"), texts(["then", "old", "then"]), "{told}");
-            assert_eq!(of("n"), texts(["10", "10", "10"]), "{told}");
-        }
-        let records = rowferry_in(folder.path(), &["conflicts", "list", "--format", "json"]).json();
-        assert_eq!(records, serde_json::json!([]), "{told}");
+        sites.come_to_rest();
+        let told = format!("{engines:?} {edges:?} {order:?}");
+        let expected = "1 first then 10, 2 then old 10, 5 first then 10";
+        assert_eq!(rows(&sites.dbs[0], "SELECT id, nick, note, n FROM t ORDER BY id"), expected, "{told}");
+        assert_eq!(sites.conflicts(), Vec::<serde_json::Value>::new(), "{told}");
     }
 }
 

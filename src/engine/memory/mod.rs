@@ -183,7 +183,7 @@ impl Database for Memory {
     }
 
     async fn numbered_upto(&self, _table: &Table) -> Result<Option<i64>> {
-        // It gives out the next after the highest.
+        // It tells nobody.
         Ok(None)
     }
 

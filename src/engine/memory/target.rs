@@ -444,7 +444,7 @@ impl Target for Writer {
         self.alone(|others, own| run(others, own, &statement, now)).await
     }
 
-    async fn number_past(&mut self, _table: &Table, _last: i64) -> Result<()> {
+    async fn count_on(&mut self, _table: &Table, _last: i64) -> Result<()> {
         Ok(())
     }
 

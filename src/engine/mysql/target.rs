@@ -478,13 +478,12 @@ impl Target for Sink {
     async fn renumber(&mut self, table: &Table, column: usize, from: i64, to: Option<i64>) -> Result<i64> {
         self.send().await?;
         let (name, number) = (table_sql(&table.name), quote(&table.columns[column].name));
-        let to = match to {
-            Some(to) => to,
-            None => {
-                let next = format!("SELECT max({number}) + 1 FROM {name}");
-                let next: Option<Option<i64>> = self.conn.query_first(next).await.map_err(convert)?;
-                next.flatten().unwrap_or(1)
-            }
+        let to = if let Some(to) = to {
+            to
+        } else {
+            let next = format!("SELECT max({number}) + 1 FROM {name}");
+            let next: Option<Option<i64>> = self.conn.query_first(next).await.map_err(convert)?;
+            next.flatten().unwrap_or(1)
         };
         let own = (table.name.schema.clone(), table.name.name.clone(), table.columns[column].name.clone());
         let mut columns = vec![own];
@@ -553,7 +552,7 @@ impl Target for Sink {
         self.conn.query_drop(sql).await.map_err(|e| log::explained(sql, e))
     }
 
-    async fn number_past(&mut self, table: &Table, last: i64) -> Result<()> {
+    async fn count_on(&mut self, table: &Table, last: i64) -> Result<()> {
         self.send().await?;
         let Some(next) = last.checked_add(1).filter(|_| table.columns.iter().any(|c| c.identity.is_some())) else {
             return Ok(());

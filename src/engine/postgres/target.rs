@@ -541,7 +541,7 @@ impl Target for Writer {
         self.run(sql).await
     }
 
-    async fn number_past(&mut self, table: &Table, last: i64) -> Result<()> {
+    async fn count_on(&mut self, table: &Table, last: i64) -> Result<()> {
         self.finish().await?;
         let Some(column) = table.columns.iter().find(|column| column.identity.is_some()) else { return Ok(()) };
         let fail = |e: tokio_postgres::Error| error::from(&e).of_table(&table.name.name);

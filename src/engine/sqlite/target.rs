@@ -401,7 +401,7 @@ impl Target for FileTarget {
         self.worker.call(move |conn| conn.execute_batch(&sql).map_err(during("a statement failed"))).await
     }
 
-    async fn number_past(&mut self, table: &Table, last: i64) -> Result<()> {
+    async fn count_on(&mut self, table: &Table, last: i64) -> Result<()> {
         self.send().await?;
         let table = table.clone();
         self.worker

@@ -229,8 +229,8 @@ impl Target for PacedTarget {
         self.target.execute(statement).await
     }
 
-    async fn number_past(&mut self, table: &Table, last: i64) -> Result<()> {
-        self.target.number_past(table, last).await
+    async fn count_on(&mut self, table: &Table, last: i64) -> Result<()> {
+        self.target.count_on(table, last).await
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {
