@@ -16,8 +16,8 @@ use crate::capture::{
     Changes, Fault, FittedBatch, Noted, Outcome, Shape, births, fit_batch, fold_keys, lines_of, number,
 };
 use crate::conflict::{
-    Decision, FirstRun, Folded, Origin, Policy, Relation, Rule, Side, Standing, Written, decide, emptied, first_run,
-    fold, part,
+    Decision, FirstRun, Folded, Origin, Policy, Relation, Rule, Side, Standing, Unmet, Written, decide, emptied,
+    first_run, fold, part, unmet,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
 use crate::model::{
@@ -60,6 +60,31 @@ pub struct Intake {
     pub parents: Vec<Parent>,
     /// The column of the changes' rows that says when a row was written.
     pub stamp: Option<usize>,
+    /// Whose changes they are.
+    pub sender: crate::model::Site,
+    /// The columns of the changes' rows of which neither end has what the other holds.
+    pub unmet: Vec<NewColumn>,
+}
+
+/// A column that both ends have of late.
+#[derive(Debug, Clone)]
+pub struct NewColumn {
+    /// Its place in the changes' rows.
+    pub at: usize,
+    /// What a row gets there by itself here, and at the sending end.
+    pub unwritten: [Option<Column>; 2],
+}
+
+impl NewColumn {
+    /// Whether each of these values, the one here and the one that comes, is more than what a row gets by itself.
+    #[must_use]
+    pub fn hold(&self, cells: [Cell<'_>; 2]) -> [bool; 2] {
+        let holds = |side: usize| {
+            let unwritten = self.unwritten[side].as_ref().map(|unwritten| unwritten.cell(0));
+            cells[side] != Cell::Null && unwritten != Some(cells[side])
+        };
+        [holds(0), holds(1)]
+    }
 }
 
 /// A table that rows of another refer to.
@@ -105,6 +130,11 @@ pub enum Terms {
 }
 
 impl Terms {
+    fn policy(self) -> Policy {
+        let (Self::Written(rule) | Self::Meeting(_, rule)) = self;
+        rule.policy
+    }
+
     /// `stamps`: what the timestamp column of the row here and of the incoming one says.
     fn decide(self, local: Option<&Entry>, incoming: &Entry, stamps: [Option<i64>; 2], origin: &Origin) -> Decision {
         match self {
@@ -179,7 +209,8 @@ struct Staged<'a> {
 /// became of each, in their order.
 ///
 /// # Errors
-/// `Busy` when someone else holds a row: nothing of it may be kept then.
+/// `Busy` when someone else holds a row, or facets are kept of a table now ([`Site::faceted_since`]): nothing of it may be
+/// kept then.
 pub async fn apply(
     site: &Site,
     target: &mut dyn Target,
@@ -193,6 +224,12 @@ pub async fn apply(
     fold_noted(site, &all, target).await?;
     // What others wrote before they let go of it is seen by the statements that follow.
     site.lock_numbers(target).await?;
+    let since = site.faceted_since(target, incoming.iter().map(|one| &one.intake.book)).await?;
+    if let Some(one) = incoming.iter().find(|one| since.contains(&one.intake.book.logged.n)) {
+        let table = &one.intake.book.logged.table.name;
+        let message = format!("another sync has begun to merge the columns of {table} meanwhile");
+        return Err(Fault::at(one.at)(Error::new(ErrorKind::Busy, message)));
+    }
     let origin = Origin { site: site.id, now: target.now().await?, floor: Clock::ZERO };
     for staged in &mut all {
         staged.decide(target, &origin, records).await.map_err(Fault::at(staged.incoming.at))?;
@@ -310,7 +347,10 @@ impl Staged<'_> {
                     return decision;
                 }
                 let decision = terms.decide(local.as_ref(), incoming, stamps, origin);
-                if is_part { part(decision, local.as_ref(), incoming, origin) } else { decision }
+                let decision = if is_part { part(decision, local.as_ref(), incoming, origin) } else { decision };
+                let columns = intake.unmet(standing, change, &fitted.rows);
+                let terms = (terms.policy(), intake.sender, origin);
+                unmet(decision, (local.as_ref(), incoming), &columns, terms)
             };
             let mut decision = match &mut self.sharing {
                 Some(sharing) => sharing.decide((change.id, change.what()), local.as_ref(), &change.entry, decide),
@@ -699,6 +739,27 @@ impl Intake {
             moment(&column.logical, cell, self.site.database.zone())
         };
         [of(&standing.rows, standing.places.get(&change.id).copied()), of(rows, change.row)]
+    }
+
+    /// What the row that stands here and the one that comes hold in columns that neither end has of the other; in the order
+    /// of the content, and nothing where there are no such columns.
+    fn unmet(&self, standing: &Held, change: &Change, rows: &Batch) -> Vec<Unmet> {
+        let (Some(&there), Some(row)) = (standing.places.get(&change.id), change.row) else { return Vec::new() };
+        if self.unmet.is_empty() {
+            return Vec::new();
+        }
+        let whole = &standing.rows;
+        let of = |at: &usize| {
+            let new = self.unmet.iter().find(|new| new.at == *at)?;
+            let own = whole.table.column(&rows.table.columns[*at].name)?;
+            let same = cell_digests(rows, row, &[*at]) == cell_digests(whole, there, &[own]);
+            match new.hold([whole.cell(there, own), rows.cell(row, *at)]) {
+                [true, true] if !same => Some(Unmet::Both),
+                [true, false] => Some(Unmet::Ours),
+                _ => None,
+            }
+        };
+        self.content().iter().map(|at| of(at).unwrap_or(Unmet::Nothing)).collect()
     }
 
     /// The local entry, its digest and its facets those of the synced columns.

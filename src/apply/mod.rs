@@ -16,7 +16,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode};
 use crate::model::{Batch, render};
 
-pub use changes::{Applied, Incoming, Intake, Parent, Referred, Terms, apply};
+pub use changes::{Applied, Incoming, Intake, NewColumn, Parent, Referred, Terms, apply};
 pub use fill::Fill;
 pub use moves::{move_rows, note_moves, redirect};
 pub use record::{Records, count_aside, keys_aside};

@@ -233,7 +233,9 @@ impl Carried {
         let mut found: Option<Batch> = None;
         for &column in &columns {
             let mut number = Column::default();
-            numbers.iter().for_each(|of| number.push_int(*of));
+            for of in numbers {
+                number.push_int(*of);
+            }
             let keys = Batch::new(Arc::new(table.project(&[column])), vec![number]);
             let rows = target.lookup(table, &keys, RowLock::SkipHeld).await?;
             if target.count(table, &keys).await? > rows.rows() as u64 {

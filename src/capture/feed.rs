@@ -257,7 +257,9 @@ pub(crate) async fn births(
 ) -> Result<HashMap<i64, (Version, bool)>> {
     let mut keys = Column::default();
     let distinct: BTreeSet<i64> = numbers.collect();
-    distinct.iter().for_each(|number| keys.push_int(*number));
+    for number in &distinct {
+        keys.push_int(*number);
+    }
     if distinct.is_empty() {
         return Ok(HashMap::new());
     }

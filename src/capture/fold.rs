@@ -219,8 +219,11 @@ pub(crate) async fn fold_keys(site: &Site, written: &[Noted], target: &mut dyn T
     // An emptied table takes a number even if no row of it is known.
     let numbers = |noted: &Noted| noted.lines.keys.rows() + usize::from(noted.lines.emptied.is_some());
     let mut first = site.take_numbers(target, written.iter().map(numbers).sum()).await?;
+    let since = site.faceted_since(target, written.iter().map(|noted| &noted.book)).await?;
     for noted in written {
-        let result = fold_table(noted, first, &origin, target).await;
+        let kept = since.contains(&noted.book.logged.n).then(|| Arc::new((*noted.book).clone().with_facets()));
+        let book = kept.as_ref().unwrap_or(&noted.book);
+        let result = fold_table(book, &noted.lines, first, &origin, target).await;
         result.map_err(|e| folding(e, &noted.book)).map_err(Fault::at(noted.at))?;
         first += i64::try_from(numbers(noted)).unwrap_or(0);
         if noted.lines.emptied.is_some() {
@@ -298,7 +301,8 @@ fn folding(e: Error, book: &Book) -> Error {
 }
 
 async fn fold_table(
-    Noted { book, lines: written, .. }: &Noted,
+    book: &Arc<Book>,
+    written: &Lines,
     first: i64,
     origin: &Origin,
     target: &mut dyn Target,

@@ -167,7 +167,7 @@ pub(super) fn two_rows(local: &Entry, incoming: &Entry) -> Option<Relation> {
     })
 }
 
-fn settle(local: &Entry, incoming: &Entry, policy: Policy, origin: &Origin) -> (Side, Entry) {
+pub(super) fn settle(local: &Entry, incoming: &Entry, policy: Policy, origin: &Origin) -> (Side, Entry) {
     match policy {
         // Without a version there is no later one, and both ends would keep theirs: this one gets one, as old as can be.
         Policy::LastWriteWins if local.version.is_base() && incoming.version.is_base() => {

@@ -30,9 +30,11 @@ mod part;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod unmet;
 
 pub use decide::{Decision, Relation, decide, emptied, relation};
 pub use first_run::{FirstRun, Standing, first_run};
 pub use fold::{Folded, Origin, Written, anew, fold};
 pub use part::part;
 pub use policy::{Policy, Rule, Side};
+pub use unmet::{Unmet, unmet};

@@ -156,7 +156,9 @@ impl Writer {
         for Meant { column, parent, births } in &changes.meant {
             self.len(*column);
             self.len(*parent);
-            births.iter().for_each(|birth| self.bytes.extend(birth.to_bytes()));
+            for birth in births {
+                self.bytes.extend(birth.to_bytes());
+            }
         }
     }
 

@@ -13,8 +13,8 @@ use super::{
     Resumed, Route, Seen, Sender, Standing, Standings, Start,
 };
 use crate::apply::{
-    Applied, Incoming, Intake, Parent, Records, Referred, Terms, apply, count_aside, keys_aside, move_rows, note_moves,
-    redirect,
+    Applied, Incoming, Intake, NewColumn, Parent, Records, Referred, Terms, apply, count_aside, keys_aside, move_rows,
+    note_moves, redirect,
 };
 use crate::capture::{
     FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, came, changes, changes_of,
@@ -24,9 +24,9 @@ use crate::compare::{compared_as, equal_rows};
 use crate::engine::{
     ChangeLog, Database, Error, ErrorKind, Looked, ReadRequest, Result, RowLock, Selection, Target, WriteOptions,
 };
-use crate::model::{Batch, BatchLimits, Cell, Column, ForeignKey, LogicalType, Table, TableName};
+use crate::model::{Batch, BatchLimits, Cell, Column, ForeignKey, Table, TableName};
 use crate::runtime::{Backoff, Failpoint, random};
-use crate::site::{Book, Cursor, Reader, Site, Through, Verdict, key_id};
+use crate::site::{Book, Cursor, MetColumns, Reader, Site, Through, Verdict, key_id};
 
 /// What apply does to a transaction: the logs take its writes down as ours, triggers and keys wait.
 const LABELLED: WriteOptions =
@@ -443,6 +443,8 @@ pub struct LocalReceiver {
     certain: bool,
     /// Whether there may be rows that are to give up their numbers here.
     moving: bool,
+    /// By table the columns that are sent and were not when all rows were last compared; `None`: not looked yet.
+    new_columns: Option<Vec<Vec<NewColumn>>>,
 }
 
 impl LocalReceiver {
@@ -470,12 +472,14 @@ impl LocalReceiver {
                     keys: shape(&mapping.from_keys, &mapping.to_keys),
                     fill: mapping.fill.clone(),
                     stamp: mapping.stamp,
+                    sender: route.from.site,
+                    unmet: Vec::new(),
                 }),
                 Err(e) => Err(e),
             });
         }
         let (connection, route) = (site.database.target().await?, route.clone());
-        Ok(Self { connection, intakes, site: site.clone(), route, certain: false, moving: false })
+        Ok(Self { connection, intakes, site: site.clone(), route, certain: false, moving: false, new_columns: None })
     }
 
     fn intake(&self, at: usize) -> Outcome<&Intake> {
@@ -591,10 +595,64 @@ impl LocalReceiver {
                 cursors.push(Cursor { source, table, position, token });
             }
             self.site.set_conditions(target, &conditions).await?;
-            self.site.set_columns(target, &columns, false).await?;
+            let met = self.site.met_columns(target, &columns).await?;
+            let first = columns.into_iter().zip(met).filter(|(_, met)| !met.noted).map(|(columns, _)| columns);
+            self.site.note_columns(target, &first.collect::<Vec<_>>()).await?;
         }
         self.site.set_cursors(target, &cursors).await?;
         Ok(applied)
+    }
+
+    /// Looks which columns both ends have that one of them lacked when all rows were last compared. Those that went are
+    /// forgotten at once: when they come back, nobody knows what was written there meanwhile.
+    async fn look_at_columns(&mut self) -> Result<()> {
+        let site = self.route.from.site;
+        let (mut at, mut columns) = (Vec::new(), Vec::new());
+        for (table, (intake, mapping)) in self.intakes.iter().zip(&self.route.tables).enumerate() {
+            let Ok(intake) = intake else { continue };
+            at.push(table);
+            columns.push((Through { site, table: intake.book.logged.n }, columns_of(mapping)));
+        }
+        let target = self.connection.as_mut();
+        target.begin(POINT).await?;
+        let met = self.site.met_columns(target, &columns).await;
+        target.rollback().await?;
+        let met = met?;
+        let gone = columns.into_iter().zip(&met).filter(|(_, met)| met.went && met.new.is_empty());
+        let gone: Vec<(Through, Vec<&str>)> = gone.map(|(columns, _)| columns).collect();
+        note_columns(&self.site, target, &gone).await?;
+        let mut all = vec![Vec::new(); self.intakes.len()];
+        for (table, MetColumns { new, went, .. }) in at.into_iter().zip(met) {
+            let Mapping { from, to, .. } = &self.route.tables[table];
+            let unwritten = |table: &Table, at: usize| table.columns[at].constant(&to.columns[at].logical);
+            let new = new.into_iter().map(|at| NewColumn { at, unwritten: [unwritten(to, at), unwritten(from, at)] });
+            all[table] = new.collect();
+            // What takes another's place may be the same column under another name, and stamps tell nothing apart.
+            if let Ok(intake) = &mut self.intakes[table] {
+                intake.unmet = if went || site.is_stamped() { Vec::new() } else { all[table].clone() };
+            }
+        }
+        self.new_columns = Some(all);
+        Ok(())
+    }
+
+    /// Of tables of which facets are kept now, it keeps them too.
+    async fn take_facets_up(&mut self) -> Result<()> {
+        let target = self.connection.as_mut();
+        target.begin(POINT).await?;
+        let books = self.intakes.iter().filter_map(|intake| Some(&intake.as_ref().ok()?.book));
+        let since = self.site.faceted_since(target, books).await;
+        target.rollback().await?;
+        let since = since?;
+        for intake in self.intakes.iter_mut().flatten().filter(|intake| since.contains(&intake.book.logged.n)) {
+            intake.book = Arc::new((*intake.book).clone().with_facets());
+        }
+        Ok(())
+    }
+
+    /// An end that was opened anew has not looked yet.
+    async fn know_columns(&mut self) -> Result<()> {
+        if self.new_columns.is_none() { self.look_at_columns().await } else { Ok(()) }
     }
 
     /// As [`Receiver::cursors`], by the books. Under another condition than so far a table was not read at all.
@@ -609,16 +667,14 @@ impl LocalReceiver {
         // Whoever took it for another gave it another name: what it says of itself is not for its old one.
         self.site.itself(target).await?;
         let same = self.site.are_conditions(target, &conditions).await?;
-        let columns: Vec<(Through, String)> =
-            numbers.iter().map(|&(at, table)| (Through { site, table }, columns_of(&self.route.tables[at]))).collect();
-        let widened = self.site.are_other_columns(target, &columns).await?;
         let cursors = (numbers.iter().map(|(_, table)| *table)).chain([Cursor::SEEN]);
         let cursors = self.site.cursors(target, site.id, cursors).await?;
         let seen = cursors.get(&Cursor::SEEN).map(seen);
         let mut standing = vec![None; self.intakes.len()];
-        for (((table, number), same), widened) in numbers.into_iter().zip(same).zip(widened) {
+        for ((table, number), same) in numbers.into_iter().zip(same) {
             let cursor = cursors.get(&number).filter(|_| same);
             let at = cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token }));
+            let widened = self.new_columns.as_ref().is_some_and(|tables| !tables[table].is_empty());
             standing[table] = Some(Standing { number, at, widened });
         }
         Ok(Standings { tables: standing, seen })
@@ -634,17 +690,24 @@ impl LocalReceiver {
     }
 }
 
-/// Whether a value, in the form of a column of `to`, is what a row gets in that column of `table` that does not say.
-fn is_default(table: &Table, to: &Table, column: usize, value: Cell<'_>) -> bool {
-    let default = table.columns[column].constant(&to.columns[column].logical);
-    default.is_some_and(|default| default.cell(0) == value)
+/// The columns that are sent, by their names at the end that receives.
+fn columns_of(mapping: &Mapping) -> Vec<&str> {
+    mapping.to.columns.iter().map(|column| column.name.as_str()).collect()
 }
 
-/// The columns that are sent, as a text that tells them from others.
-fn columns_of(mapping: &Mapping) -> String {
-    let mut names: Vec<&str> = mapping.to.columns.iter().map(|column| column.name.as_str()).collect();
-    names.sort_unstable();
-    names.join("\0")
+/// In a transaction of its own.
+async fn note_columns(site: &Site, target: &mut dyn Target, tables: &[(Through, Vec<&str>)]) -> Result<()> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    target.begin(WriteOptions::default()).await?;
+    match site.note_columns(target, tables).await {
+        Ok(()) => target.commit().await,
+        Err(e) => {
+            target.rollback().await?;
+            Err(e)
+        }
+    }
 }
 
 /// What the rows of a table refer to, by those of its columns that are synced.
@@ -670,6 +733,7 @@ fn intake(intakes: &[Result<Intake>], at: usize) -> Outcome<&Intake> {
 #[async_trait]
 impl Receiver for LocalReceiver {
     async fn cursors(&mut self) -> Result<Standings> {
+        self.look_at_columns().await?;
         self.connection.begin(POINT).await?;
         let stood = self.read_cursors().await;
         let moves = self.site.moves_above(self.connection.as_mut(), i64::MIN).await;
@@ -716,6 +780,7 @@ impl Receiver for LocalReceiver {
     }
 
     async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>> {
+        self.know_columns().await?;
         let mapping = self.route.tables[table].clone();
         let notes = self.intake(table)?.through.is_some() || self.route.from.site.is_stamped();
         if how == Differing::Meeting && notes {
@@ -730,22 +795,20 @@ impl Receiver for LocalReceiver {
         let found = self.standing(table, &keys.select(fits.into_iter())).await?;
         let places: HashMap<_, usize> = (0..found.rows()).map(|row| (key_id(&found, row, key), row)).collect();
         let compared = compared_as(&mapping.from, &mapping.to, 0..mapping.to.columns.len());
+        let new_columns = self.new_columns.as_ref().map_or(&[][..], |tables| &tables[table]);
         let differs = |row: &usize| {
             let there = places.get(&key_id(&rows, *row, key));
             if how == Differing::Poorer {
-                let richer = |one: &(usize, LogicalType)| {
-                    let (c, equal) = (one.0, std::slice::from_ref(one));
+                let richer = |new: &NewColumn| {
+                    let (theirs, equal) = (rows.cell(*row, new.at), std::slice::from_ref(&compared[new.at]));
                     let other = |&there: &usize| {
                         // What somebody wrote is more than what nobody did.
-                        let ours = &found.cell(there, c);
-                        let weaker = is_default(&mapping.from, &mapping.to, c, rows.cell(*row, c))
-                            && *ours != Cell::Null
-                            && !is_default(&mapping.to, &mapping.to, c, *ours);
+                        let weaker = new.hold([found.cell(there, new.at), theirs]) == [true, false];
                         !weaker && !equal_rows(equal, &rows, *row, &found, there)
                     };
-                    rows.cell(*row, c) != Cell::Null && there.is_some_and(other)
+                    theirs != Cell::Null && there.is_some_and(other)
                 };
-                return !unfit.contains(row) && compared.iter().any(richer);
+                return !unfit.contains(row) && new_columns.iter().any(richer);
             }
             unfit.contains(row) || there.is_none_or(|&there| !equal_rows(&compared, &rows, *row, &found, there))
         };
@@ -798,6 +861,7 @@ impl Receiver for LocalReceiver {
         }
         self.moving |= parcel.changes.iter().any(|(_, changes)| !changes.moves.is_empty());
         self.move_rows(true).await?;
+        self.know_columns().await?;
         for tried in 1.. {
             self.connection.begin(LABELLED).await?;
             match self.take_once(parcel, basis).await {
@@ -815,6 +879,7 @@ impl Receiver for LocalReceiver {
                     if fault.error.kind != ErrorKind::Busy || tried >= TRIES {
                         return Err(fault);
                     }
+                    self.take_facets_up().await?;
                     pause(tried).await;
                 }
             }
@@ -828,15 +893,10 @@ impl Receiver for LocalReceiver {
             let table = self.intakes[at].as_ref().ok()?.book.logged.n;
             Some((Through { site: source, table }, columns_of(&self.route.tables[at])))
         });
-        let settled: Vec<(Through, String)> = settled.collect();
-        self.connection.begin(WriteOptions::default()).await?;
-        match self.site.set_columns(self.connection.as_mut(), &settled, true).await {
-            Ok(()) => self.connection.commit().await,
-            Err(e) => {
-                self.connection.rollback().await?;
-                Err(e)
-            }
-        }
+        let settled: Vec<(Through, Vec<&str>)> = settled.collect();
+        note_columns(&self.site, self.connection.as_mut(), &settled).await?;
+        self.new_columns = None;
+        Ok(())
     }
 
     async fn aside(&mut self, table: usize, limit: usize) -> Outcome<Batch> {

@@ -108,8 +108,8 @@ pub struct Standing {
     pub number: u32,
     /// Its place, with the epoch in which the sending site was then; `None`: it never read this table.
     pub at: Option<(u32, Place)>,
-    /// Whether other columns are sent than when all rows were last compared: what stands in those that are new has no
-    /// version of its own.
+    /// Whether columns are sent that were not when all rows were last compared: what stands in these has no version of its
+    /// own, and whoever wrote a row since knew nothing of it.
     pub widened: bool,
 }
 
@@ -220,8 +220,8 @@ pub enum Differing {
     Meeting,
     /// Those that are lacked, otherwise or cannot be taken.
     Any,
-    /// Those that are there and hold something else, or nothing, where the sender's hold something; a default is less than
-    /// what somebody wrote.
+    /// Those that are there and hold something else, or nothing, in a column that was not sent before and where the sender's
+    /// hold something; a default is less than what somebody wrote.
     Poorer,
 }
 
@@ -306,7 +306,8 @@ pub trait Receiver: Send {
     /// else holds, or what has no parent yet, waits there.
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>>;
 
-    /// All rows of these tables were compared, with the columns that are sent now.
+    /// All rows of these tables were compared with the columns that are sent now, and each that holds more at the sending end
+    /// has a version that says so: none of the columns is new any more.
     async fn settle(&mut self, tables: &[usize]) -> Result<()>;
 
     /// The keys of changes of this table that it has set aside from this sync, in its own form, those first that were

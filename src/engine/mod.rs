@@ -345,6 +345,9 @@ pub trait Database: Send + Sync {
     /// The lock of this name in this database and schema, which one holder among all processes has
     /// until it drops it or dies; `None` when another has it. It leaves nothing behind.
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>>;
+    /// The last number that this table has given out by itself, or that its numbering was told of, whether or not a row holds
+    /// it still. `None`: it numbers nothing, has given out nothing, or this engine or account cannot tell.
+    async fn numbered_upto(&self, table: &Table) -> Result<Option<i64>>;
     /// Opens a point to read at.
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>>;
     /// A connection to write with.
@@ -462,6 +465,9 @@ pub trait Target: Lookup {
     /// Runs a statement in the engine's own words, such as those of [`Database::ddl`], outside (or,
     /// where DDL is transactional, inside) a transaction.
     async fn execute(&mut self, statement: &str) -> Result<()>;
+    /// Outside a transaction: has the numbering of this table go on behind `last`, unless it is further already or keeps no
+    /// more than the highest number present.
+    async fn count_on(&mut self, table: &Table, last: i64) -> Result<()>;
     /// After the rows of these tables: sets their numbering past the highest number present, and
     /// returns one sentence per foreign key that has orphans (empty: all hold).
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>>;

@@ -11,7 +11,7 @@ use super::ends::{Captured, Endpoint, LocalEndpoint};
 use super::owner::Owner;
 use super::plan::{ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern};
 use super::run::{Report, TableReport};
-use super::sync::{Agreed, ChangeOptions, Direction, agree, run_changes, widen};
+use super::sync::{Agreed, ChangeOptions, Direction, agree, run_changes, table_of, widen};
 use crate::conflict::{FirstRun, Policy, Rule, Side};
 use crate::endpoint::{Filter, Mapping, Receiver, Route, Sender};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
@@ -394,8 +394,15 @@ impl Pair {
             }
             ran = ran.then(run_ways(&mut open.ways, &starts, (&self.options.name, &options)).await?);
         }
+        for (way, agreed) in open.ways.iter().zip(&mut starts) {
+            let failed = |at: usize| {
+                let name = table_of(&way.route, at);
+                ran.tables.iter().any(|table| table.table == name && table.error.is_some())
+            };
+            agreed.widened.retain(|&at| !failed(at));
+        }
         report.join(ran);
-        if starts.iter().any(|agreed| !agreed.widened.is_empty()) && report.error.is_none() {
+        if starts.iter().any(|agreed| !agreed.widened.is_empty()) {
             report.join(run_widened(&mut open.ways, &starts, &options).await?);
         }
         if report.error.is_none() {
@@ -608,16 +615,15 @@ async fn run_widened(ways: &mut [Way], agreed: &[Agreed], options: &ChangeOption
     for (way, Agreed { widened, .. }) in ways.iter_mut().zip(agreed) {
         widen(&mut way.ends(), widened, options).await.map_err(|fault| fault.error)?;
     }
+    // What differs has its version: it is a change like any other, whatever becomes of this run.
+    for (way, Agreed { widened, .. }) in ways.iter_mut().zip(agreed) {
+        if !widened.is_empty() {
+            way.receiver.settle(widened).await?;
+        }
+    }
     for way in ways.iter_mut() {
         let Agreed { starts, .. } = agree(&mut way.ends(), false).await?;
         report.join(run_changes(&mut way.ends(), &starts, options).await?);
-    }
-    if report.error.is_none() {
-        for (way, Agreed { widened, .. }) in ways.iter_mut().zip(agreed) {
-            if !widened.is_empty() {
-                way.receiver.settle(widened).await?;
-            }
-        }
     }
     Ok(report)
 }

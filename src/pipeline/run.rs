@@ -228,7 +228,7 @@ pub async fn run(
         for table in &plan.tables {
             claim.persist(|| build_indexes(target, table)).await?;
         }
-        let finished = claim.persist(|| finish_tables(target, plan, stop)).await;
+        let finished = claim.persist(|| finish_tables(source.as_ref(), target, plan, stop)).await;
         return told(report(plan, &progress, &[], started.elapsed()), finished);
     }
     let failed = run_tables(source, claim, plan, &options, &progress).await?;
@@ -236,12 +236,12 @@ pub async fn run(
         return Err(interrupted());
     }
     let finished = if failed.is_empty() {
-        claim.persist(|| finish_tables(target, plan, stop)).await
+        claim.persist(|| finish_tables(source.as_ref(), target, plan, stop)).await
     } else if worst(&failed).is_some_and(|e| matches!(e.kind, ErrorKind::Unreachable | ErrorKind::Full)) {
         Ok(Vec::new())
     } else {
         // One table's trouble must not leave the others with numbers that are taken.
-        claim.persist(|| verify_tables(target, plan, |at| failed.iter().all(|(i, _)| *i != at))).await
+        claim.persist(|| verify_tables(source.as_ref(), target, plan, |at| failed.iter().all(|(i, _)| *i != at))).await
     };
     let mut report = report(plan, &progress, &failed, started.elapsed());
     report.rejects = (options.rejects.count() > 0).then(|| options.rejects.path().display().to_string());
@@ -500,7 +500,12 @@ async fn make(writer: &mut dyn Target, notes: &Arc<Table>, tables: &[&TablePlan]
 
 /// Foreign keys, numbering, orphans; then the notes go, save those of tables that lack a foreign key still: the next
 /// run adds it, or says once more that it does not hold.
-async fn finish_tables(target: &dyn Database, plan: &Plan, stop: &CancellationToken) -> Result<Vec<String>> {
+async fn finish_tables(
+    source: &dyn Database,
+    target: &dyn Database,
+    plan: &Plan,
+    stop: &CancellationToken,
+) -> Result<Vec<String>> {
     tracing::info!(target: STEP, "foreign keys are made, references and numbering looked after");
     let mut writer = target.target().await?;
     let (mut problems, mut done) = (Vec::new(), BTreeSet::new());
@@ -515,7 +520,7 @@ async fn finish_tables(target: &dyn Database, plan: &Plan, stop: &CancellationTo
         problems.extend(broken);
     }
     drop(writer);
-    problems.extend(verify_tables(target, plan, |_| true).await?);
+    problems.extend(verify_tables(source, target, plan, |_| true).await?);
     Failpoint::Verified.reach();
     unfinished::end(target, &done).await?;
     Failpoint::NotesGone.reach();
@@ -552,13 +557,34 @@ async fn add_foreign_keys(target: &dyn Database, writer: &mut dyn Target, plan: 
 
 /// Sets the numbering of the tables that are done, and names orphans, in tables that refer to them
 /// too: what a mirror deletes may have had children that take no part.
-async fn verify_tables(target: &dyn Database, plan: &Plan, done: impl Fn(usize) -> bool) -> Result<Vec<String>> {
+async fn verify_tables(
+    source: &dyn Database,
+    target: &dyn Database,
+    plan: &Plan,
+    done: impl Fn(usize) -> bool,
+) -> Result<Vec<String>> {
     let mut tables: Vec<Arc<Table>> =
         plan.tables.iter().enumerate().filter(|(at, _)| done(*at)).map(|(_, t)| t.target.clone()).collect();
     if plan.mode == Mode::Mirror {
         tables.extend(referring(target, &plan.tables.iter().map(|t| &t.target.name).collect()).await?);
     }
-    target.target().await?.verify(&tables).await
+    let mut writer = target.target().await?;
+    let problems = writer.verify(&tables).await?;
+    for table in plan.tables.iter().enumerate().filter(|(at, _)| done(*at)).map(|(_, table)| table) {
+        // What was given out at the source and is gone there is not given out again here.
+        let mut columns = table.source.columns.iter().zip(&table.target.columns);
+        if columns.any(|(from, to)| from.identity.is_some() && to.identity.is_some())
+            && let Some(last) = source.numbered_upto(&table.source).await?
+        {
+            match writer.count_on(&table.target, last).await {
+                Err(e) if e.kind == ErrorKind::Denied => {
+                    tracing::warn!("{} may give out numbers up to {last} again: {e}", table.target.name);
+                }
+                done => done?,
+            }
+        }
+    }
+    Ok(problems)
 }
 
 pub(super) fn report(plan: &Plan, progress: &Progress, failed: &[(usize, Error)], took: Duration) -> Report {

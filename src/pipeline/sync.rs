@@ -10,8 +10,7 @@ use super::run::{Report, TableReport};
 use crate::apply::Applied;
 use crate::capture::interrupted;
 use crate::endpoint::{
-    Basis, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route,
-    Sender, Start,
+    Basis, Differing, Fault, Folded, Keys, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender, Start,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits};
@@ -139,6 +138,12 @@ fn keys(route: &Route, table: usize, rows: &Batch) -> Batch {
     Batch::new(mapping.from_keys.clone(), columns.collect())
 }
 
+/// A table's name in the reports of the sync: that at its source.
+pub(super) fn table_of(route: &Route, at: usize) -> String {
+    let mapping = &route.tables[at];
+    (if route.to_target { &mapping.from } else { &mapping.to }).name.to_string()
+}
+
 /// Brings the changes of one end to the other, all tables of the route together, each from where [`agree`] says; one
 /// that fails is left out, and the others go on.
 ///
@@ -147,10 +152,7 @@ fn keys(route: &Route, table: usize, rows: &Batch) -> Batch {
 pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &ChangeOptions) -> Result<Report> {
     let started = Instant::now();
     let route = ends.route;
-    let report = |mapping: &Mapping| TableReport {
-        table: (if route.to_target { &mapping.from } else { &mapping.to }).name.to_string(),
-        ..TableReport::default()
-    };
+    let report = |at: usize| TableReport { table: table_of(route, at), ..TableReport::default() };
     let place = |(table, start): (usize, &Start)| match start {
         Start::Place(place) => *place,
         _ => Place { table, position: 0, token: 0 },
@@ -161,7 +163,7 @@ pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &C
         route,
         options,
         places: starts.iter().enumerate().map(place).collect(),
-        reports: route.tables.iter().map(report).collect(),
+        reports: (0..route.tables.len()).map(report).collect(),
         error: None,
         // Where the two meet for the first time, rows that only the receiving end has stay.
         buried: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),

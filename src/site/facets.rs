@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Site;
 use super::install::{FACETS, TABLES_MAX};
-use crate::engine::{Lookup, Result, Target, WriteMode};
+use super::{Book, Site};
+use crate::engine::{Lookup, Result, RowLock, Target, WriteMode};
 use crate::model::{
     BadVersion, Batch, Cell, Column, ColumnDef, Digest, Facet, Table, TableName, Version, cell_digests,
 };
@@ -114,6 +114,29 @@ impl Site {
             _ => None,
         };
         Ok((0..found.rows()).filter_map(noted).collect())
+    }
+
+    /// Those of these tables of whose columns facets are kept although it is not said so here: another sync has begun with
+    /// that since this was opened. Whoever writes entries asks, with the numbers' lock; until it is let go nobody begins.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn faceted_since(
+        &self,
+        target: &mut dyn Lookup,
+        books: impl Iterator<Item = &Arc<Book>>,
+    ) -> Result<BTreeSet<u32>> {
+        let mut numbers = Column::default();
+        books.filter(|book| book.facets.is_none()).for_each(|book| numbers.push_int(book.logged.n.into()));
+        if numbers.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let part = Arc::new(self.books.tables.project(&[0, FACETS]));
+        let numbers = Batch::new(Arc::new(part.project(&[0])), vec![numbers]);
+        let found = target.lookup(&part, &numbers, RowLock::None).await?;
+        let kept = |row: &usize| found.cell(*row, 1) != Cell::Bytes(b"");
+        let number = |row| if let Cell::Int(n) = found.cell(row, 0) { u32::try_from(n).ok() } else { None };
+        Ok((0..found.rows()).filter(kept).filter_map(number).collect())
     }
 
     /// Notes that of a table.

@@ -28,7 +28,7 @@ pub use install::{faceted, install, lost, open, planned, remove};
 pub use marks::Mark;
 pub use moves::Moved;
 pub use readers::{Reader, Verdict};
-pub use shared::{Share, Through};
+pub use shared::{MetColumns, Share, Through};
 pub use state::{Conflict, Quarantined, TableState, conflicts, discard, objects, quarantine, state};
 pub use watcher::Watcher;
 

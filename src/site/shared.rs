@@ -27,15 +27,38 @@ pub enum Share {
     Brought,
 }
 
+/// What is known of the columns of a table that both ends have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetColumns {
+    /// Whether anything is: all rows were compared once.
+    pub noted: bool,
+    /// The places of those that one of the ends lacked, or kept to itself, when all rows were last compared.
+    pub new: Vec<usize>,
+    /// Whether there were others then.
+    pub went: bool,
+}
+
 /// Where the condition itself stands: no key's digest in practice.
 const CONDITION: KeyId = Digest(0);
-/// Where it stands which columns came when all rows were last compared.
-const COLUMNS: KeyId = Digest(1);
+/// Where it stands which columns both ends had when all rows were last compared.
+const COLUMNS: KeyId = Digest(2);
 
-/// A condition as a number that tells it from others.
-fn number(condition: &str) -> i64 {
-    let digest = text_digest(condition);
+/// A text as a number that tells it from others.
+fn number(text: &str) -> i64 {
+    let digest = text_digest(text);
     i64::from_str_radix(&digest[..15], 16).unwrap_or(0)
+}
+
+/// The number of a set of columns, in whatever order.
+fn set_of(names: &[&str]) -> i64 {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    number(&names.join("\0"))
+}
+
+/// Where it stands which set a column belongs to.
+fn named(column: &str) -> KeyId {
+    Digest(u128::from_str_radix(&text_digest(&format!("column\0{column}")), 16).unwrap_or(0))
 }
 
 impl Site {
@@ -105,60 +128,80 @@ impl Site {
         target: &mut dyn Lookup,
         tables: &[(Through, Option<String>)],
     ) -> Result<Vec<bool>> {
-        let noted = self.numbers(target, tables.iter().map(|(through, _)| *through), CONDITION).await?;
+        let noted = self.numbers(target, tables.iter().map(|(through, _)| (*through, CONDITION))).await?;
         let same = |(through, condition): &(Through, Option<String>)| {
-            noted.get(&through.table.into()).copied() == condition.as_deref().map(number)
+            noted.get(&(through.table, CONDITION)).copied() == condition.as_deref().map(number)
         };
         Ok(tables.iter().map(same).collect())
     }
 
-    /// Which of these tables get other columns than when all their rows were last compared.
-    pub async fn are_other_columns(&self, target: &mut dyn Lookup, tables: &[(Through, String)]) -> Result<Vec<bool>> {
-        let noted = self.numbers(target, tables.iter().map(|(through, _)| *through), COLUMNS).await?;
-        let other = |(through, columns): &(Through, String)| {
-            noted.get(&through.table.into()).is_some_and(|noted| *noted != number(columns))
+    /// What is known of the columns of these tables that both ends have, each with its names here.
+    pub async fn met_columns(
+        &self,
+        target: &mut dyn Lookup,
+        tables: &[(Through, Vec<&str>)],
+    ) -> Result<Vec<MetColumns>> {
+        let sets = tables.iter().map(|(through, _)| (*through, COLUMNS));
+        let noted = self.numbers(target, sets).await?;
+        let set = |through: &Through| noted.get(&(through.table, COLUMNS)).copied();
+        let others = tables.iter().filter(|(through, names)| set(through).is_some_and(|set| set != set_of(names)));
+        let others = others.flat_map(|(through, names)| names.iter().map(|name| (*through, named(name))));
+        let others: Vec<(Through, KeyId)> = others.collect();
+        let of = if others.is_empty() { HashMap::new() } else { self.numbers(target, others.into_iter()).await? };
+        let met = |(through, names): &(Through, Vec<&str>)| {
+            let Some(set) = set(through) else { return MetColumns { noted: false, new: Vec::new(), went: false } };
+            if set == set_of(names) {
+                return MetColumns { noted: true, new: Vec::new(), went: false };
+            }
+            let is_new = |name: &str| of.get(&(through.table, named(name))) != Some(&set);
+            let old: Vec<&str> = names.iter().copied().filter(|name| !is_new(name)).collect();
+            let new = (0..names.len()).filter(|&at| is_new(names[at])).collect();
+            MetColumns { noted: true, new, went: set != set_of(&old) }
         };
-        Ok(tables.iter().map(other).collect())
+        Ok(tables.iter().map(met).collect())
     }
 
-    /// Notes the columns that these tables get, where none are noted yet, or `anew`.
-    pub async fn set_columns(&self, target: &mut dyn Target, tables: &[(Through, String)], anew: bool) -> Result<()> {
-        let noted = self.numbers(target, tables.iter().map(|(through, _)| *through), COLUMNS).await?;
-        for (through, columns) in tables {
-            match noted.get(&through.table.into()) {
-                Some(noted) if !anew || *noted == number(columns) => continue,
-                Some(_) => self.part_with(target, *through, &[COLUMNS]).await?,
-                None => {}
-            }
-            self.note_number(target, *through, COLUMNS, number(columns)).await?;
+    /// Notes that these are the columns that both ends have, and that all rows were compared with them.
+    pub async fn note_columns(&self, target: &mut dyn Target, tables: &[(Through, Vec<&str>)]) -> Result<()> {
+        for (through, names) in tables {
+            // Each with the set that it belongs to: whatever is left there of an older one counts no more.
+            let ids: Vec<KeyId> = std::iter::once(COLUMNS).chain(names.iter().map(|name| named(name))).collect();
+            let there = self.numbers(target, ids.iter().map(|id| (*through, *id))).await?;
+            let there: Vec<KeyId> = there.into_keys().map(|(_, id)| id).collect();
+            self.part_with(target, *through, &there).await?;
+            self.note_numbers(target, *through, &ids, set_of(names)).await?;
         }
         Ok(())
     }
 
-    /// The numbers that stand there for these tables of one other site, by table.
+    /// The numbers that stand under these ids for these tables of one other site, by table and id.
     async fn numbers(
         &self,
         target: &mut dyn Lookup,
-        tables: impl Iterator<Item = Through>,
-        what: KeyId,
-    ) -> Result<HashMap<i64, i64>> {
+        wanted: impl Iterator<Item = (Through, KeyId)>,
+    ) -> Result<HashMap<(u32, KeyId), i64>> {
         let mut keys = vec![Column::default(); 3];
-        for through in tables {
-            push_key(&mut keys, through, what);
+        for (through, id) in wanted {
+            push_key(&mut keys, through, id);
         }
         let keys = Batch::new(Arc::new(self.books.shared.project(&[0, 1, 2])), keys);
         let found = target.lookup(&self.books.shared, &keys, RowLock::None).await?;
-        let noted = |row| match (found.cell(row, 1), found.cell(row, 3)) {
-            (Cell::Int(table), Cell::Int(number)) => Some((table, number)),
+        let noted = |row| match [1, 2, 3].map(|column| found.cell(row, column)) {
+            [Cell::Int(table), Cell::Bytes(id), Cell::Int(number)] => {
+                let id = Digest(u128::from_be_bytes(id.try_into().ok()?));
+                Some(((u32::try_from(table).ok()?, id), number))
+            }
             _ => None,
         };
         Ok((0..found.rows()).filter_map(noted).collect())
     }
 
-    async fn note_number(&self, target: &mut dyn Target, through: Through, what: KeyId, value: i64) -> Result<()> {
-        let mut columns = self.share_keys(through, std::iter::once(what)).into_columns();
+    async fn note_numbers(&self, target: &mut dyn Target, through: Through, ids: &[KeyId], value: i64) -> Result<()> {
+        let mut columns = self.share_keys(through, ids.iter().copied()).into_columns();
         let mut column = Column::default();
-        column.push_int(value);
+        for _ in ids {
+            column.push_int(value);
+        }
         columns.push(column);
         target.write(WriteMode::Insert, &Batch::new(self.books.shared.clone(), columns)).await?;
         target.flush().await
@@ -170,7 +213,7 @@ impl Site {
         for ((through, condition), _) in tables.iter().zip(same).filter(|(_, same)| !same) {
             self.part_with(target, *through, &[CONDITION]).await?;
             if let Some(condition) = condition {
-                self.note_number(target, *through, CONDITION, number(condition)).await?;
+                self.note_numbers(target, *through, &[CONDITION], number(condition)).await?;
             }
         }
         Ok(())

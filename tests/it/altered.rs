@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, Output, TestDb, assert_equal, node, rowferry_in};
+use crate::support::{Engine, Output, RING, Sites, TestDb, assert_equal, node, program, rowferry_in, rows, threes};
 
 /// Two databases with tables `t` and `other`, in step.
 struct Two {
@@ -14,6 +14,10 @@ struct Two {
 
 impl Two {
     fn new(a: Engine, b: Engine, direction: &str) -> Self {
+        Self::with(a, b, &format!("direction: {direction}"))
+    }
+
+    fn with(a: Engine, b: Engine, terms: &str) -> Self {
         let (a, b) = (TestDb::new(a), TestDb::new(b));
         for db in [&a, &b] {
             db.execute(
@@ -26,7 +30,7 @@ impl Two {
         let folder = tempfile::tempdir().expect("a folder");
         let text = format!(
             "node: test\ndatabases:\n  a: {{ url: \"{}\" }}\n  b: {{ url: \"{}\" }}\nsyncs:\n  \
-             s: {{ source: a, target: b, direction: {direction}, tables: [t, other] }}\n",
+             s: {{ source: a, target: b, {terms}, tables: [t, other] }}\n",
             a.url(),
             b.url()
         );
@@ -148,6 +152,151 @@ fn a_default_writes_no_row() {
         assert_eq!(two.synced(), 5, "{one:?} {other:?}");
         two.assert_equal();
         two.no_conflicts();
+    }
+}
+
+/// Row 1 is older than capture, the others are known by a version. Both ends have columns `nick` and `mark` late, one of
+/// them the first, the other the second, filled before the other end had it; then they write the same rows.
+fn write_before_the_columns_meet(two: &Two, first: &TestDb, second: &TestDb) {
+    first.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
+    first.execute("UPDATE t SET nick = 'first' WHERE id IN (1, 2, 5)");
+    second.execute("ALTER TABLE t ADD COLUMN mark VARCHAR(20) DEFAULT 'none'");
+    two.synced();
+    second.execute("UPDATE t SET mark = 'second' WHERE id = 6");
+    two.synced();
+    second.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
+    first.execute("ALTER TABLE t ADD COLUMN mark VARCHAR(20) DEFAULT 'none'");
+    second.execute("UPDATE t SET note = 'later' WHERE id IN (1, 5)");
+    second.execute("UPDATE t SET nick = 'second' WHERE id IN (2, 3)");
+    first.execute("UPDATE t SET note = 'later' WHERE id = 6");
+}
+
+const MET: [[&str; 4]; 5] = [
+    ["1", "later", "first", "none"],
+    ["2", "old", "second", "none"],
+    ["3", "old", "second", "none"],
+    ["5", "later", "first", "none"],
+    ["6", "later", "NULL", "second"],
+];
+
+/// Nothing that stood in the columns is lost, and what both ends had filled is a conflict that the later write wins.
+#[track_caller]
+fn assert_met(two: &Two, told: &str) {
+    let rows = two.a.query("SELECT id, note, nick, mark FROM t ORDER BY id");
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().map(|row| row.into_iter().map(|v| v.unwrap_or("NULL".to_owned())).collect()).collect();
+    assert_eq!(rows, MET, "{:?} {:?} {told}", two.a.engine(), two.b.engine());
+    two.assert_equal();
+    let records = two.run(&["conflicts", "list", "--format", "json"]).json();
+    let records = records.as_array().expect("a list");
+    let keys: Vec<String> = records.iter().map(|record| record["key"]["id"].to_string().replace('"', "")).collect();
+    assert_eq!(keys, ["2"], "{:?} {:?} {told}", two.a.engine(), two.b.engine());
+    let id = records[0]["id"].as_str().expect("an id");
+    let shown = two.run(&["conflicts", "show", id, "--format", "json"]).stdout;
+    assert!(shown.contains("\"first\"") && shown.contains("\"second\""), "{told}: both images: {shown}");
+}
+
+#[test]
+fn what_stands_in_a_column_is_not_lost_to_a_write_of_the_end_that_gets_it_later() {
+    for (one, other) in pairs() {
+        for policy in ["last-write-wins", "merge-columns"] {
+            for turned in [false, true] {
+                let two = Two::with(one, other, &format!("direction: bidirectional, conflict: {policy}"));
+                let (first, second) = if turned { (&two.b, &two.a) } else { (&two.a, &two.b) };
+                write_before_the_columns_meet(&two, first, second);
+                two.synced();
+                assert_met(&two, policy);
+                assert_eq!(two.synced(), 0, "{one:?} {other:?} {policy}: it comes to rest");
+                second.execute("UPDATE t SET nick = NULL WHERE id = 1");
+                assert_eq!(two.synced(), 1, "{one:?} {other:?} {policy}: from now on it is a column like any other");
+                two.assert_equal();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_that_dies_while_columns_meet_loses_nothing_of_them() {
+    for (one, other) in pairs() {
+        for point in ["fold-written", "fold-committed", "changes-written", "changes-committed"] {
+            let two = Two::new(one, other, "bidirectional");
+            write_before_the_columns_meet(&two, &two.a, &two.b);
+            let mut died = 0;
+            loop {
+                let name = format!("{point}:{}", died + 1);
+                let run = program(two.folder.path(), &["sync"]).env("ROWFERRY_FAILPOINT", &name).output();
+                match run.expect("the program").status.code() {
+                    None => died += 1,
+                    code => break assert_eq!(code, Some(0), "{one:?} {other:?} {name}"),
+                }
+                // What is written meanwhile knows of the other end's rows no more than those did.
+                if died == 1 {
+                    two.b.execute("UPDATE t SET note = 'later' WHERE id = 5");
+                }
+            }
+            assert!(died > 0, "{point} is never reached");
+            assert_met(&two, point);
+        }
+    }
+}
+
+#[test]
+fn a_new_column_that_both_ends_have_filled_is_settled_by_the_policy() {
+    for (policy, winner, open) in [("source-wins", "a", false), ("target-wins", "b", false), ("manual", "own", true)] {
+        let engines = Engine::available();
+        let two = Two::with(engines[0], Engine::Sqlite, &format!("direction: bidirectional, conflict: {policy}"));
+        two.a.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
+        two.a.execute("UPDATE t SET nick = 'a' WHERE id IN (1, 5)");
+        two.synced();
+        two.b.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
+        two.b.execute("UPDATE t SET nick = 'b', note = 'b' WHERE id IN (1, 5)");
+        assert_eq!(two.run(&["sync"]).code, i32::from(open), "{policy}");
+        for (db, own) in [(&two.a, "a"), (&two.b, "b")] {
+            let expected = if open { own } else { winner };
+            for id in [1, 5] {
+                assert_eq!(db.value(&format!("SELECT nick FROM t WHERE id = {id}")), expected, "{policy} {id}");
+            }
+        }
+        let records = two.run(&["conflicts", "list", "--format", "json"]).json();
+        let keys: std::collections::BTreeSet<String> =
+            records.as_array().expect("a list").iter().map(|record| record["key"]["id"].to_string()).collect();
+        assert_eq!(keys.len(), 2, "{policy}: {records}");
+    }
+}
+
+#[test]
+fn a_column_that_comes_to_a_chain_and_a_ring_end_by_end_loses_nothing() {
+    // Who has the column first, who then, who last; whoever comes later writes the rows at once.
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 1, 0]];
+    for (at, (order, engines)) in orders.into_iter().zip(threes().into_iter().cycle()).enumerate() {
+        let edges = if at % 2 == 0 { &RING[..2] } else { RING };
+        let sites = Sites::new(&engines, edges, "tables: [t]");
+        let twice = || {
+            for _ in 0..2 {
+                sites.sync(&[]);
+            }
+        };
+        for db in &sites.dbs {
+            db.execute("CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(40), n INTEGER)");
+        }
+        sites.dbs[0].execute("INSERT INTO t VALUES (1, 'old', 1), (2, 'old', 2)");
+        sites.come_to_rest();
+        let [first, then, last] = order.map(|at| &sites.dbs[at]);
+        first.execute("INSERT INTO t VALUES (5, 'known', 5)");
+        first.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
+        first.execute("UPDATE t SET nick = 'first' WHERE id IN (1, 5)");
+        twice();
+        then.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
+        then.execute("UPDATE t SET note = 'then' WHERE id IN (1, 5)");
+        then.execute("UPDATE t SET nick = 'then' WHERE id = 2");
+        twice();
+        last.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
+        last.execute("UPDATE t SET n = 10 WHERE id IN (1, 2, 5)");
+        sites.come_to_rest();
+        let told = format!("{engines:?} {edges:?} {order:?}");
+        let expected = "1 first then 10, 2 then old 10, 5 first then 10";
+        assert_eq!(rows(&sites.dbs[0], "SELECT id, nick, note, n FROM t ORDER BY id"), expected, "{told}");
+        assert_eq!(sites.conflicts(), Vec::<serde_json::Value>::new(), "{told}");
     }
 }
 
@@ -350,9 +499,11 @@ fn a_peer_takes_a_column_up() {
         far.execute("UPDATE t SET nick = 'far' WHERE id = 1");
         assert!(sync(0).contains("column nick is left out until"), "{engine:?}");
         near.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
+        near.execute("UPDATE t SET note = 'near' WHERE id = 1");
         sync(0);
         assert_equal(&near, &far);
         assert_eq!(near.value("SELECT nick FROM t WHERE id = 1"), "far", "{engine:?}");
+        assert_eq!(far.value("SELECT note FROM t WHERE id = 1"), "near", "{engine:?}");
         near.execute("ALTER TABLE t ADD COLUMN must INTEGER NOT NULL DEFAULT 1");
         assert!(sync(1).contains("has no column 'must'"), "{engine:?}");
     }

@@ -255,3 +255,66 @@ fn one_writes_to_a_database_at_a_time() {
         assert_equal(&source, &target);
     }
 }
+
+/// Set in the processes that take turns, to the folder of the database.
+const TURNS: &str = "ROWFERRY_TEST_TURNS";
+
+/// Takes the lock of a SQLite file again and again, and sees to it that nobody else has it too.
+fn take_turns(folder: &std::path::Path) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let url = format!("sqlite:{}", folder.join("db").display());
+        let database = open(&url, &OpenOptions { create: true, ..OpenOptions::default() }).await.expect("it opens");
+        let mut turns = 0;
+        while turns < 400 {
+            let Some(held) = database.lock("turns").await.expect("an answer") else { continue };
+            let inside = folder.join("inside");
+            std::fs::File::create_new(&inside).expect("nobody else has the lock");
+            std::fs::remove_file(&inside).expect("it is there");
+            drop(held);
+            turns += 1;
+        }
+    });
+}
+
+#[test]
+fn a_lock_file_goes_with_its_lock_and_two_never_have_one_lock() {
+    if let Some(folder) = std::env::var_os(TURNS) {
+        return take_turns(std::path::Path::new(&folder));
+    }
+    let (folder, temporary) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    std::fs::File::create(folder.path().join("db")).expect("an empty database");
+    let name = "crash::a_lock_file_goes_with_its_lock_and_two_never_have_one_lock";
+    let racers: Vec<std::process::Child> = (0..3)
+        .map(|_| {
+            std::process::Command::new(std::env::current_exe().expect("this program"))
+                .args([name, "--exact"])
+                .env(TURNS, folder.path())
+                .env("TMPDIR", temporary.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("it starts")
+        })
+        .collect();
+    for mut racer in racers {
+        assert!(racer.wait().expect("an end").success(), "each has all its turns, alone");
+    }
+    let left: Vec<_> = std::fs::read_dir(temporary.path()).expect("a folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+    // One of a process that died is in nobody's way, and goes too.
+    let source = family(3);
+    let target = TestDb::new(Engine::Sqlite);
+    let args = ["copy", source.url(), target.url()];
+    let run = |failpoint: Option<&str>| {
+        let mut command = program(folder.path(), &args);
+        command.env("TMPDIR", temporary.path());
+        if let Some(point) = failpoint {
+            command.env("ROWFERRY_FAILPOINT", point);
+        }
+        command.output().expect("the program").status.code()
+    };
+    assert_eq!(run(Some("load-written")), None, "it dies");
+    assert!(std::fs::read_dir(temporary.path()).expect("a folder").count() > 0, "what it held stays");
+    assert_eq!(run(None), Some(0));
+    assert_eq!(std::fs::read_dir(temporary.path()).expect("a folder").count(), 0, "a run leaves nothing behind");
+}

@@ -1,12 +1,81 @@
 //! Rows that are merged column by column, through the whole program between real databases.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rowferry::capture;
+use rowferry::endpoint::{Basis, LocalReceiver, LocalSender, Place, Receiver as _, Route, Sender as _};
+use rowferry::engine::{Database, OpenOptions, WriteOptions, open};
+use rowferry::model::{Batch, BatchLimits, Column, TableName};
+use rowferry::pipeline::{Pair, PairOptions, PlanOptions, Preference};
+use rowferry::site;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Engine, PAIR, RING, Sites, TestDb, assert_equal, long, node, pairs, rowferry_in, rows, threes};
 
 const MERGED: &str = "conflict: merge-columns, tables: [t]";
+
+/// Who wrote each column of a row last, by the notes at a database: whether that is anybody.
+async fn written_columns(database: &Arc<dyn Database>, id: i64) -> Vec<bool> {
+    let site = site::open(database).await.expect("read").expect("a site");
+    let book = &site.tables[0];
+    let mut key = Column::default();
+    key.push_int(id);
+    let key = Batch::new(book.keys.clone(), vec![key]);
+    let mut target = database.target().await.expect("a connection");
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await.expect("begun");
+    let known = site::read(target.as_mut(), book, &key).await.expect("read");
+    target.rollback().await.expect("ended");
+    known.into_values().flat_map(|known| known.entry.columns).map(|facet| !facet.version.is_base()).collect()
+}
+
+#[tokio::test]
+async fn whoever_was_there_before_a_merge_began_keeps_the_columns_apart_from_that_moment() {
+    for engine in Engine::available() {
+        let (a, b) = (TestDb::new(engine), TestDb::new(Engine::Sqlite));
+        a.execute(TABLE);
+        a.execute("INSERT INTO t VALUES (1, 'a', 'b', 1), (2, 'a', 'b', 2)");
+        let plain = OpenOptions { create: true, ..OpenOptions::default() };
+        let one = open(a.url(), &plain).await.expect("opened");
+        let other = open(b.url(), &plain).await.expect("opened");
+        let options = PairOptions {
+            name: "s".to_owned(),
+            plan: PlanOptions { tables: vec!["t".to_owned()], create: true, ..PlanOptions::default() },
+            push: true,
+            pull: true,
+            conflict: Preference::Later,
+            tables: std::collections::BTreeMap::new(),
+            first_run: Preference::Manual,
+            limits: BatchLimits { rows: 100, bytes: 1 << 20 },
+            stop: CancellationToken::new(),
+        };
+        let limits = options.limits;
+        let mut pair = Pair::prepare(&one, &other, options).await.expect("planned");
+        pair.run().await.expect("a run");
+        let routes: Vec<Arc<Route>> = pair.routes().into_iter().map(Arc::new).collect();
+        let (there, back) = (&routes[0], &routes[1]);
+        // As another process has them open, which has not looked again yet.
+        let site_a = site::open(&one).await.expect("read").expect("a site");
+        let site_b = site::open(&other).await.expect("read").expect("a site");
+        let stop = CancellationToken::new();
+        let mut from_a = LocalSender::open(&site_a, there, &stop).await.expect("open");
+        let mut from_b = LocalSender::open(&site_b, back, &stop).await.expect("open");
+        let mut to_a = LocalReceiver::open(&site_a, back).await.expect("open");
+        capture::install(&one, &[], &[TableName::new("t")]).await.expect("begun");
+
+        let start = [Place { table: 0, position: 0, token: 0 }];
+        a.execute("UPDATE t SET a = 'new' WHERE id = 1");
+        from_a.fold(&start).await.map_err(|fault| fault.error).expect("folded");
+        assert_eq!(written_columns(&one, 1).await, [false, true, false, false], "{engine:?}: a fold");
+        b.execute("UPDATE t SET b = 'new' WHERE id = 2");
+        from_b.fold(&start).await.map_err(|fault| fault.error).expect("folded");
+        let parcel = from_b.changes(&start, limits).await.map_err(|fault| fault.error).expect("read");
+        to_a.take(&parcel, Basis::Written).await.map_err(|fault| fault.error).expect("taken in");
+        assert_eq!(a.value("SELECT b FROM t WHERE id = 2"), "new", "{engine:?}");
+        assert_eq!(written_columns(&one, 2).await, [false, false, true, false], "{engine:?}: what comes");
+    }
+}
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, a VARCHAR(20), b VARCHAR(20), c DECIMAL(10,2))";
 const ALL: &str = "SELECT id, a, b, c FROM t ORDER BY id";

@@ -181,6 +181,12 @@ const POSTGRES: &[Case] = &[
     case("xml", &[("'<a b=\"c\"> d </a>'", OK)]),
     case("tsvector", &[("'a fat cat'", OK)]),
     case("point", &[("'(1.5,-2)'", OK)]),
+    case("line", &[("'{1,-2.5,3}'", OK)]),
+    case("lseg", &[("'[(1,2),(3,4.5)]'", OK)]),
+    case("box", &[("'(3,4),(1,2)'", OK)]),
+    case("path", &[("'[(0,0),(1,1)]'", OK), ("'((0,0),(1,1),(2,0))'", OK)]),
+    case("polygon", &[("'((0,0),(1,0),(1,1))'", OK)]),
+    case("circle", &[("'<(1,2),3.5>'", OK)]),
     case("int4range", &[("'[1,5)'", OK), ("'empty'", OK)]),
 ];
 
@@ -206,6 +212,7 @@ const MYSQL_ONLY: &[Case] = &[
         ],
     ),
     case("time(6)", &[("'-838:59:59'", OK), ("'838:59:59'", OK), ("'-00:00:00.000001'", OK)]),
+    case("vector(3)", &[("STRING_TO_VECTOR('[1,-2.5,0]')", OK)]).text("HEX(v)"),
 ];
 
 const MYSQL_BOTH: &[Case] = &[
@@ -266,6 +273,16 @@ const MYSQL_BOTH: &[Case] = &[
     case("longblob", &[("0x0027", OK)]).text("HEX(v)"),
     case("enum('a','it''s','c,d')", &[("'a'", OK), ("'it''s'", OK), ("'c,d'", OK)]),
     case("set('x','y','z')", &[("''", OK), ("'x,z'", OK)]),
+    case("geometry", &[("ST_GeomFromText('POINT(1.5 -2)')", OK), ("ST_GeomFromText('POINT(1 2)', 4326)", OK)])
+        .text("HEX(v)"),
+    case("point", &[("ST_GeomFromText('POINT(1.5 -2)')", OK)]).text("HEX(v)"),
+    case("linestring", &[("ST_GeomFromText('LINESTRING(0 0,1 1,2 0.5)')", OK)]).text("HEX(v)"),
+    case("polygon", &[("ST_GeomFromText('POLYGON((0 0,4 0,4 4,0 4,0 0),(1 1,2 1,2 2,1 2,1 1))')", OK)]).text("HEX(v)"),
+    case("multipoint", &[("ST_GeomFromText('MULTIPOINT(0 0,1 1)')", OK)]).text("HEX(v)"),
+    case("multilinestring", &[("ST_GeomFromText('MULTILINESTRING((0 0,1 1),(2 2,3 3))')", OK)]).text("HEX(v)"),
+    case("multipolygon", &[("ST_GeomFromText('MULTIPOLYGON(((0 0,1 0,1 1,0 0)))')", OK)]).text("HEX(v)"),
+    case("geometrycollection", &[("ST_GeomFromText('GEOMETRYCOLLECTION(POINT(1 1),LINESTRING(0 0,1 1))')", OK)])
+        .text("HEX(v)"),
 ];
 
 const SQLITE: &[Case] = &[
@@ -569,6 +586,10 @@ keep for a label that an ENUM does not have.
 Exact means that the value comes back the same from there into a column of the type it came from.
 The spelling may differ at the target: `1.5` stands as `1.500` in a decimal with three digits, and
 the blanks that pad `char(n)` are not part of a value.
+
+Geometries of MySQL and MariaDB arrive elsewhere as the server's own bytes: the number of the system
+of reference (SRID) in four bytes, the lowest first, then WKB. A VECTOR is its numbers of 32 bits, one
+behind the other, the lowest byte first. Geometric types of PostgreSQL are its text.
 
 This page is written by a test that makes each of these journeys. Tried: SQLite (built in),
 PostgreSQL 15, MariaDB 10.11 and MySQL 9.7. Older versions are meant to work but were not tried.

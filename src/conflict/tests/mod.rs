@@ -9,6 +9,7 @@ mod lane;
 mod part;
 mod policies;
 mod rules;
+mod unmet;
 mod world;
 
 use std::time::Instant;

@@ -7,7 +7,7 @@ use mysql_async::{Conn, Value, prelude::Queryable};
 use super::super::Result;
 use super::connect::{Flavor, quote};
 use super::error::convert;
-use super::source::is_hex_text;
+use super::source::{is_geometry, table_sql};
 use super::types::{REF_SYSTEM_ID, native_of, parse_type};
 use crate::model::{
     ColumnDef, DefaultValue, Dialect, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType,
@@ -66,6 +66,21 @@ pub(super) async fn taken(
         out.extend(here.filter_map(|name| Some((name.clone(), others.get(&folded(&name.name))?.clone()))));
     }
     Ok(out)
+}
+
+/// See [`super::super::Database::numbered_upto`]. By what the server would make the table from: what it tells of it elsewhere
+/// may be a day old.
+pub(super) async fn numbered_upto(conn: &mut Conn, table: &Table) -> Result<Option<i64>> {
+    if table.columns.iter().all(|column| column.identity.is_none()) {
+        return Ok(None);
+    }
+    let sql = format!("SHOW CREATE TABLE {}", table_sql(&table.name));
+    let made: Option<(String, String)> = conn.query_first(sql).await.map_err(convert)?;
+    let made = made.map_or_else(String::new, |(_, made)| made);
+    let options = made.lines().find(|line| line.starts_with(") ENGINE=")).unwrap_or_default();
+    // A comment stands behind it.
+    let next = options.split(' ').take(4).find_map(|word| word.strip_prefix("AUTO_INCREMENT="));
+    Ok(next.and_then(|next| next.parse::<i64>().ok()).map(|next| next - 1))
 }
 
 /// Ours, in all schemas.
@@ -140,7 +155,7 @@ impl Known {
             of("c.table_name")
         );
         let mut columns: Vec<ColumnRow> = conn.exec(sql, at.clone()).await.map_err(convert)?;
-        if flavor.mariadb && columns.iter().any(|row| is_hex_text(&logical_of(flavor, &row.2))) {
+        if flavor.mariadb && columns.iter().any(|row| is_geometry(&row.2)) {
             systems_of_reference(conn, (of("g_table_name"), at.clone()), &mut columns).await?;
         }
         let (from, name) = if flavor.mariadb {

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use super::connect::quote;
-use super::source::is_hex_text;
 use crate::model::{Cell, ColumnDef, LogicalType, Value, padded, temporal};
 
 /// How a column's values are written.
@@ -19,8 +18,6 @@ pub(super) enum Form {
     Text,
     /// Bytes, as hexadecimal digits.
     Bytes,
-    /// Hexadecimal digits already.
-    Hex,
     /// Day number.
     Date,
     /// Microseconds as day and time.
@@ -45,7 +42,6 @@ impl Form {
             LogicalType::Date => Self::Date,
             LogicalType::Timestamp { digits, .. } => Self::Timestamp(*digits),
             LogicalType::Time { digits } | LogicalType::Duration { digits } => Self::Time(*digits),
-            logical if is_hex_text(logical) => Self::Hex,
             _ => Self::Text,
         }
     }
@@ -53,7 +49,7 @@ impl Form {
     /// What a `LOAD DATA` field must go through, as a function of the variable; `None`: straight in.
     pub(super) fn load_expression(self, variable: &str) -> Option<String> {
         match self {
-            Self::Bytes | Self::Hex => Some(format!("UNHEX({variable})")),
+            Self::Bytes => Some(format!("UNHEX({variable})")),
             Self::Bits => Some(format!("CAST({variable} AS UNSIGNED)")),
             _ => None,
         }
@@ -113,7 +109,7 @@ impl Writer {
             (_, Cell::Null | Cell::Absent) => out.extend_from_slice(b"\\N"),
             (form, Cell::Escape(value)) => self.field(escape_form(form, value), value_cell(value), out),
             (Form::Bytes, Cell::Bytes(v)) => hex(out, v),
-            (Form::Text | Form::Number | Form::Hex, Cell::Bytes(v)) => escape_field(out, v),
+            (Form::Text | Form::Number, Cell::Bytes(v)) => escape_field(out, v),
             (Form::Date | Form::Timestamp(_) | Form::Time(_) | Form::Year, Cell::Bytes(v)) => escape_field(out, v),
             (Form::Number, Cell::Int(v)) => {
                 if v < 0 {
@@ -135,13 +131,9 @@ impl Writer {
             (_, Cell::Null) => out.extend_from_slice(b"NULL"),
             (_, Cell::Absent) => out.extend_from_slice(b"DEFAULT"),
             (form, Cell::Escape(value)) => self.literal(escape_form(form, value), value_cell(value), out),
-            (Form::Bytes | Form::Hex, Cell::Bytes(v)) => {
+            (Form::Bytes, Cell::Bytes(v)) => {
                 out.extend_from_slice(b"x'");
-                if form == Form::Hex {
-                    escape_literal(out, v);
-                } else {
-                    hex(out, v);
-                }
+                hex(out, v);
                 out.push(b'\'');
             }
             // A decimal in quotes would be compared as a float.

@@ -106,6 +106,11 @@ impl Flavor {
         !self.mariadb && self.number >= (8, 0, 13)
     }
 
+    /// Whether there is a VECTOR type.
+    pub(super) fn has_vector(&self) -> bool {
+        self.number >= if self.mariadb { (11, 7, 0) } else { (9, 0, 0) }
+    }
+
     /// Whether there is a UUID type.
     pub(super) fn has_uuid(&self) -> bool {
         self.mariadb && self.number >= (10, 7, 0)

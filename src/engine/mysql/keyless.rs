@@ -3,7 +3,7 @@
 use super::super::{Error, ErrorKind, Result};
 use super::codec::Form;
 use super::connect::quote;
-use super::source::{is_hex_text, table_sql};
+use super::source::{is_geometry, table_sql};
 use super::target::{Sink, TEMPORARY, no_key, written};
 use crate::model::{Batch, ColumnDef, LogicalType, Table};
 
@@ -19,7 +19,7 @@ fn exact(column: &ColumnDef) -> String {
         // As text, FLOAT alone has six digits.
         LogicalType::Float { .. } => format!("{name} * 1e0"),
         LogicalType::Bits { .. } => format!("{name} + 0"),
-        logical if is_hex_text(logical) => format!("HEX({name})"),
+        LogicalType::Binary { .. } if is_geometry(&column.native) => format!("HEX({name})"),
         LogicalType::Text { .. }
         | LogicalType::Binary { .. }
         | LogicalType::Enum { .. }

@@ -214,6 +214,13 @@ impl Database for Mysql {
         Ok(None)
     }
 
+    async fn numbered_upto(&self, table: &Table) -> Result<Option<i64>> {
+        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let last = catalog::numbered_upto(&mut conn, table).await?;
+        conn.disconnect().await.map_err(error::convert)?;
+        Ok(last)
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(source::Point { settings: self.settings.clone() }))
     }

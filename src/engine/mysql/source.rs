@@ -38,9 +38,10 @@ pub(super) fn table_sql(name: &TableName) -> String {
     if name.schema.is_empty() { quote(&name.name) } else { format!("{}.{}", quote(&name.schema), quote(&name.name)) }
 }
 
-/// Whether a type is read and written as the hexadecimal text of the server's own bytes.
-pub(super) fn is_hex_text(logical: &LogicalType) -> bool {
-    const NAMES: [&str; 10] = [
+/// Whether a type is one of geometries. Their values are the server's own bytes: the number of the system of reference, in
+/// four bytes of which the lowest comes first, then WKB.
+pub(super) fn is_geometry(native: &str) -> bool {
+    const NAMES: [&str; 9] = [
         "geometry",
         "point",
         "linestring",
@@ -50,9 +51,8 @@ pub(super) fn is_hex_text(logical: &LogicalType) -> bool {
         "multipolygon",
         "geometrycollection",
         "geomcollection",
-        "vector",
     ];
-    matches!(logical, LogicalType::Other { native } if NAMES.contains(&native.split('(').next().unwrap_or_default()))
+    NAMES.contains(&native)
 }
 
 fn bound(table: &Table, columns: &[usize], values: &[Value], above: bool) -> Result<String> {
@@ -82,10 +82,20 @@ fn bound(table: &Table, columns: &[usize], values: &[Value], above: bool) -> Res
     Ok(out)
 }
 
+/// Whether a type has a label that reads like the value that is none of its labels.
+fn has_empty_label(logical: &LogicalType) -> bool {
+    matches!(logical, LogicalType::Enum { labels } if labels.iter().any(String::is_empty))
+}
+
 /// The columns as [`put_row`] takes them.
 pub(super) fn column_list(table: &Table) -> String {
     let item = |c: &ColumnDef| {
-        if is_hex_text(&c.logical) { format!("HEX({})", quote(&c.name)) } else { quote(&c.name) }
+        let name = quote(&c.name);
+        if has_empty_label(&c.logical) {
+            format!("IF({name} + 0 = 0, CHAR(0 USING utf8mb4), CONVERT({name} USING utf8mb4))")
+        } else {
+            name
+        }
     };
     table.columns.iter().map(item).collect::<Vec<_>>().join(", ")
 }
@@ -226,6 +236,9 @@ fn put(column: &mut Column, logical: &LogicalType, value: Raw) -> Result<()> {
             _,
         ) => return Err(odd(logical)),
         (LogicalType::Decimal { .. }, Raw::Bytes(v)) => column.push_bytes(unfilled(&v)),
+        (LogicalType::Enum { .. }, Raw::Bytes(v)) if v == [0] && has_empty_label(logical) => {
+            column.push_escape(Value::Bytes(v));
+        }
         (_, Raw::Bytes(v)) => column.push_bytes_owned(v),
         _ => return Err(odd(logical)),
     }

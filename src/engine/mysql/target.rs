@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use mysql_async::{Conn, prelude::Queryable};
 
 use super::super::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, by_table, exchanged, orphans_told};
+use super::catalog::numbered_upto;
 use super::codec::{Form, Writer};
 use super::connect::{Flavor, LOCK_WAIT, SQL_MODE, literal, quote};
 use super::error::{convert, kind_of};
@@ -477,13 +478,12 @@ impl Target for Sink {
     async fn renumber(&mut self, table: &Table, column: usize, from: i64, to: Option<i64>) -> Result<i64> {
         self.send().await?;
         let (name, number) = (table_sql(&table.name), quote(&table.columns[column].name));
-        let to = match to {
-            Some(to) => to,
-            None => {
-                let next = format!("SELECT max({number}) + 1 FROM {name}");
-                let next: Option<Option<i64>> = self.conn.query_first(next).await.map_err(convert)?;
-                next.flatten().unwrap_or(1)
-            }
+        let to = if let Some(to) = to {
+            to
+        } else {
+            let next = format!("SELECT max({number}) + 1 FROM {name}");
+            let next: Option<Option<i64>> = self.conn.query_first(next).await.map_err(convert)?;
+            next.flatten().unwrap_or(1)
         };
         let own = (table.name.schema.clone(), table.name.name.clone(), table.columns[column].name.clone());
         let mut columns = vec![own];
@@ -550,6 +550,18 @@ impl Target for Sink {
 
     async fn execute(&mut self, sql: &str) -> Result<()> {
         self.conn.query_drop(sql).await.map_err(|e| log::explained(sql, e))
+    }
+
+    async fn count_on(&mut self, table: &Table, last: i64) -> Result<()> {
+        self.send().await?;
+        let Some(next) = last.checked_add(1).filter(|_| table.columns.iter().any(|c| c.identity.is_some())) else {
+            return Ok(());
+        };
+        if numbered_upto(&mut self.conn, table).await?.unwrap_or(0) >= last {
+            return Ok(());
+        }
+        let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {next}", table_sql(&table.name));
+        self.conn.query_drop(sql).await.map_err(|e| in_table(convert(e), table))
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {

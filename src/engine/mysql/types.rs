@@ -3,7 +3,7 @@
 use super::super::{MappedColumn, TableDdl};
 use super::catalog::is_binary_order;
 use super::connect::{Flavor, literal, quote};
-use super::source::table_sql;
+use super::source::{is_geometry, table_sql};
 use crate::model::{Cell, Column, ColumnDef, DefaultValue, ForeignKeyAction, Index, LogicalType, Table, temporal};
 
 /// Labels of `enum(...)`: quotes are doubled, backslashes escape.
@@ -80,6 +80,9 @@ pub(super) fn parse_type(native: &str, flavor: &Flavor) -> Option<LogicalType> {
         "blob" => Some(LogicalType::Binary { max: Some(65_535), fixed: false }),
         "mediumblob" => Some(LogicalType::Binary { max: Some(16_777_215), fixed: false }),
         "longblob" => Some(LogicalType::Binary { max: None, fixed: false }),
+        // Numbers of 32 bits, one behind the other.
+        "vector" if flavor.has_vector() => Some(LogicalType::Binary { max: None, fixed: false }),
+        word if is_geometry(word) => Some(LogicalType::Binary { max: None, fixed: false }),
         "json" => Some(LogicalType::Json { binary: !flavor.mariadb }),
         "uuid" if flavor.has_uuid() => Some(LogicalType::Uuid),
         "enum" => Some(LogicalType::Enum { labels: labels(inner)? }),
@@ -179,6 +182,10 @@ pub(super) fn map_column(flavor: &Flavor, table: &Table, column: &ColumnDef) -> 
         out.default = None;
     }
     if own {
+        if flavor.mariadb && out.native == "geomcollection" {
+            // MySQL's newer word for it.
+            "geometrycollection".clone_into(&mut out.native);
+        }
         out.collation = column.collation.as_deref().map(|c| collation_here(c, flavor));
         if is_text(&out.logical) && out.collation.is_none() {
             out.collation = Some(flavor.binary_collation().to_owned());
@@ -201,7 +208,7 @@ fn own_native(flavor: &Flavor, column: &ColumnDef) -> bool {
     if column.native.is_empty() || parse_type(&column.native, flavor).as_ref() != Some(&column.logical) {
         // A type of this product alone is kept where its name can only be ours.
         return matches!(&column.logical, LogicalType::Other { native } if *native == column.native
-            && ((flavor.mariadb && matches!(native.as_str(), "inet4" | "inet6")) || super::source::is_hex_text(&column.logical)));
+            && flavor.mariadb && matches!(native.as_str(), "inet4" | "inet6"));
     }
     // Plain words that other engines have too, with wider limits there.
     !matches!(column.native.as_str(), "text" | "tinytext" | "mediumtext")
@@ -489,6 +496,7 @@ pub(super) fn misfits(flavor: &Flavor, column: &ColumnDef, data: &Column) -> Vec
             (LogicalType::Enum { labels }, Cell::Bytes([])) => {
                 labels.iter().all(|label| !label.is_empty()).then_some("'' is none of the labels")
             }
+            (LogicalType::Enum { .. }, Cell::Escape(_)) => Some("it is 0, which is none of the labels"),
             (LogicalType::Text { .. }, Cell::Bytes(v)) if std::str::from_utf8(v).is_err() => {
                 Some("it is no valid UTF-8")
             }

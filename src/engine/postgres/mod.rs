@@ -259,6 +259,18 @@ END"
         Ok(if row.get(0) { Some(Box::new(SessionLock(session))) } else { None })
     }
 
+    async fn numbered_upto(&self, table: &Table) -> Result<Option<i64>> {
+        let Some(column) = table.columns.iter().find(|column| column.identity.is_some()) else { return Ok(None) };
+        let session = self.shared.session().await?;
+        let name = types::table_name(&self.shared.schema, &table.name);
+        // An account that may read the table may not read its sequence for that.
+        let sql = "SELECT CASE WHEN has_sequence_privilege(s, 'SELECT') THEN pg_sequence_last_value(s) END \
+                   FROM CAST(pg_get_serial_sequence($1, $2) AS regclass) s JOIN pg_sequence q ON q.seqrelid = s \
+                   WHERE q.seqincrement > 0";
+        let found = session.client.query_opt(sql, &[&name, &column.name]).await;
+        Ok(found.map_err(|e| self.lost(error::from(&e)))?.and_then(|row| row.get(0)))
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(source::Keeper::open(self.shared.clone()).await.map_err(|e| self.lost(e))?))
     }

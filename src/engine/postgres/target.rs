@@ -541,6 +541,23 @@ impl Target for Writer {
         self.run(sql).await
     }
 
+    async fn count_on(&mut self, table: &Table, last: i64) -> Result<()> {
+        self.finish().await?;
+        let Some(column) = table.columns.iter().find(|column| column.identity.is_some()) else { return Ok(()) };
+        let fail = |e: tokio_postgres::Error| error::from(&e).of_table(&table.name.name);
+        let client = &self.session.client;
+        let name = table_name(&self.shared.schema, &table.name);
+        let found = client.query_one("SELECT pg_get_serial_sequence($1, $2)", &[&name, &column.name]).await;
+        let Some(sequence) = found.map_err(fail)?.get::<_, Option<String>>(0) else { return Ok(()) };
+        let sql = format!(
+            "SELECT setval(q.seqrelid, $1) FROM pg_sequence q, {sequence} s WHERE q.seqrelid = {}::regclass \
+             AND q.seqincrement > 0 AND $1 BETWEEN q.seqmin AND q.seqmax \
+             AND ($1 > s.last_value OR ($1 = s.last_value AND NOT s.is_called))",
+            literal(&sequence)
+        );
+        client.query(&sql, &[&last]).await.map(drop).map_err(fail)
+    }
+
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {
         self.finish().await?;
         let mut out = Vec::new();

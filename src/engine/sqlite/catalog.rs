@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::ddl::{SAME_ENGINE, STRICT, WITHOUT_ROWID, quote};
 use super::definition::{self, Definition};
-use super::error::during;
+use super::error::{during, translate};
 use super::types::{AUTOINCREMENT, STRICT_ANY, may_convert, parse};
 use crate::engine::Result;
 use crate::model::{
@@ -20,6 +20,20 @@ pub(super) fn tables(conn: &Connection) -> Result<Vec<String>> {
                AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_rowferry\\_%' ESCAPE '\\' \
                ORDER BY name COLLATE BINARY";
     rows(conn, sql, [], |r| r.get(0)).map_err(during("cannot list the tables"))
+}
+
+/// Whether SQLite keeps in mind which numbers it has given out to this table.
+pub(super) fn counts(table: &Table) -> bool {
+    table.columns.iter().any(|column| column.native == AUTOINCREMENT)
+}
+
+/// See [`super::super::Database::numbered_upto`].
+pub(super) fn numbered_upto(conn: &Connection, table: &Table) -> Result<Option<i64>> {
+    if !counts(table) {
+        return Ok(None);
+    }
+    let sql = "SELECT seq FROM main.sqlite_sequence WHERE name = ?1 COLLATE NOCASE";
+    conn.query_row(sql, [&table.name.name], |row| row.get(0)).optional().map_err(|e| translate(&e))
 }
 
 /// Ours.

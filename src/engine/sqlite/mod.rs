@@ -212,6 +212,11 @@ impl Database for Sqlite {
         lock::lock(&self.settings.path, name)
     }
 
+    async fn numbered_upto(&self, table: &Table) -> Result<Option<i64>> {
+        let table = table.clone();
+        self.catalogue.call(move |conn| catalog::numbered_upto(conn, &table)).await
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(source::FilePoint(self.readers.clone())))
     }

@@ -9,9 +9,9 @@ use rusqlite::config::DbConfig;
 
 use super::connect::Worker;
 use super::ddl::{quote, quote_table};
-use super::error::during;
+use super::error::{during, translate};
 use super::types::Binder;
-use super::{indexes, keyless};
+use super::{catalog, indexes, keyless};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, by_table, exchanged, orphans_told};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
@@ -424,6 +424,33 @@ impl Target for FileTarget {
         self.send().await?;
         let sql = sql.to_owned();
         self.worker.call(move |conn| conn.execute_batch(&sql).map_err(during("a statement failed"))).await
+    }
+
+    async fn count_on(&mut self, table: &Table, last: i64) -> Result<()> {
+        self.send().await?;
+        let table = table.clone();
+        self.worker
+            .call(move |conn| {
+                if catalog::numbered_upto(conn, &table)?.unwrap_or(i64::MIN) >= last || !catalog::counts(&table) {
+                    return Ok(());
+                }
+                // The list has no index of its own that a conflict could be told by.
+                let told = || -> rusqlite::Result<()> {
+                    let name = &table.name.name;
+                    let there = conn.execute(
+                        "UPDATE main.sqlite_sequence SET seq = ?2 WHERE name = ?1 COLLATE NOCASE",
+                        rusqlite::params![name, last],
+                    )?;
+                    if there == 0 {
+                        let sql = "INSERT INTO main.sqlite_sequence (name, seq) SELECT name, ?2 FROM main.sqlite_schema \
+                                   WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+                        conn.execute(sql, rusqlite::params![name, last])?;
+                    }
+                    Ok(())
+                };
+                told().map_err(|e| translate(&e).of_table(&table.name))
+            })
+            .await
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Ends;
 use super::parents::Parents;
 use crate::engine::{Database, Error, ErrorKind, Letters, Result};
-use crate::model::{ColumnDef, DefaultValue, ForeignKey, Table, TableName};
+use crate::model::{ColumnDef, DefaultValue, ForeignKey, LogicalType, Table, TableName};
 
 /// What the target makes of a table.
 pub(super) struct Wanted {
@@ -58,6 +58,17 @@ pub(super) fn wanted(
                 losses.push(format!("{}.{}: {loss}", source.name, column.name));
             }
             notes.extend(lost_words(column, &mapped.column));
+            if column.identity.is_some()
+                && column.logical == (LogicalType::Int { bits: 64, unsigned: true })
+                && matches!(mapped.column.logical, LogicalType::Int { unsigned: false, .. })
+            {
+                notes.push(format!(
+                    "{} is {} at the target, where numbers end at {}: rows with higher ones are rejected",
+                    column.name,
+                    mapped.column.native,
+                    i64::MAX
+                ));
+            }
             if original.generated && !mapped.column.generated {
                 let words = original.dialect.as_ref().map_or(String::new(), |words| format!(" ({words})"));
                 let name = &column.name;

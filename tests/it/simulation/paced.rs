@@ -115,6 +115,10 @@ impl Database for Paced {
         if name.starts_with("pair ") { Ok(Some(Box::new(NoLock))) } else { self.memory.lock(name).await }
     }
 
+    async fn numbered_upto(&self, table: &Table) -> Result<Option<i64>> {
+        self.memory.numbered_upto(table).await
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         yield_now().await;
         self.memory.snapshot().await
@@ -223,6 +227,10 @@ impl Target for PacedTarget {
     async fn execute(&mut self, statement: &str) -> Result<()> {
         yield_now().await;
         self.target.execute(statement).await
+    }
+
+    async fn count_on(&mut self, table: &Table, last: i64) -> Result<()> {
+        self.target.count_on(table, last).await
     }
 
     async fn verify(&mut self, tables: &[Arc<Table>]) -> Result<Vec<String>> {
