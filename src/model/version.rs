@@ -292,7 +292,8 @@ impl Entry {
     /// be gone there since.
     #[must_use]
     pub fn stands_at(&self, site: Site) -> bool {
-        let last = |site| self.vector.versions().iter().find(|version| version.site == site).map(|version| version.clock);
+        let last =
+            |site| self.vector.versions().iter().find(|version| version.site == site).map(|version| version.clock);
         self.is_of(site) && last(site.deletions()).is_none_or(|gone| last(site).is_some_and(|last| last > gone))
     }
 

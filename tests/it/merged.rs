@@ -47,6 +47,7 @@ async fn whoever_was_there_before_a_merge_began_keeps_the_columns_apart_from_tha
             conflict: Preference::Later,
             tables: std::collections::BTreeMap::new(),
             first_run: Preference::Manual,
+            full: false,
             limits: BatchLimits { rows: 100, bytes: 1 << 20 },
             stop: CancellationToken::new(),
         };
