@@ -246,8 +246,7 @@ pub async fn bury(site: &Site, at: usize, book: &Arc<Book>, keys: &Batch, target
 }
 
 /// Gives what stands under these keys a new version, as old as can be: the other end has it otherwise, and nothing says
-/// who wrote it. Only to rows that nobody has written under capture, or that are not what their entries say, or to `all`.
-/// In a transaction of its own.
+/// who wrote it. Only to rows that nobody has written under capture, or to `all`. In a transaction of its own.
 pub async fn vouch(
     site: &Site,
     table: (usize, &Arc<Book>),
@@ -256,8 +255,7 @@ pub async fn vouch(
     target: &mut dyn Target,
 ) -> Outcome<()> {
     give(site, table, keys, target, |known, stands, _| {
-        let unwritten =
-            known.is_none_or(|known| known.entry.version.is_base() || known.entry.digest.as_ref() != stands);
+        let unwritten = known.is_none_or(|known| known.entry.version.is_base());
         (stands.is_some() && (all || unwritten)).then_some(Line { anew: true, ..Line::UNSEEN })
     })
     .await

@@ -252,7 +252,7 @@ pub trait Sender: Send {
     async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()>;
 
     /// These are keys, in the sender's form, of rows that the receiving end has otherwise or lacks: what stands here under
-    /// them counts as written here. Only of rows that were never written under capture, or not as they stand, or of `all`.
+    /// them counts as written here. Of rows that were never written under capture only, or of `all`.
     async fn vouch(&mut self, table: usize, keys: &Batch, all: bool) -> Outcome<()>;
 
     /// What was written after these places, read at one point, in the order in which the site gave out its numbers over

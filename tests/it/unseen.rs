@@ -59,8 +59,10 @@ fn all_rows_are_compared_when_asked() {
     for to in Engine::available() {
         for direction in ["push", "bidirectional"] {
             let two = Two::new(Engine::Postgres, to, direction);
-            two.a.execute("UPDATE t SET note = 'seen' WHERE id = 2");
-            two.b.execute("INSERT INTO t VALUES (90, 'own'); UPDATE t SET note = 'own' WHERE id = 3");
+            two.b.execute("INSERT INTO t VALUES (90, 'own')");
+            if direction == "push" {
+                two.b.execute("UPDATE t SET note = 'own' WHERE id = 3");
+            }
             two.synced();
             two.a.execute(
                 "ALTER TABLE t DISABLE TRIGGER USER; UPDATE t SET note = 'unseen' WHERE id IN (1, 2, 3); \
