@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::merge::{GONE_BYTES, count_rows, refuse_flood};
 use super::persist::{Claim, NAME, others, persist};
-use super::plan::{Mode, Origin, Plan, PlanOptions, TablePlan, exact_pattern};
+use super::plan::{Mode, Origin, Plan, PlanOptions, TablePlan, exact_pattern, leave_deleted};
 use super::run::{Report, RunOptions, report, run, told, worst};
 use super::{Endpoint, Progress, TableProgress};
 use crate::capture::{FittedBatch, interrupted};
@@ -59,6 +59,16 @@ pub async fn plan_between(from: &dyn Endpoint, to: &dyn Endpoint, options: &Plan
         ));
     }
     let mut plan = to.plan(&origin, options, make).await?;
+    match (from.database(), options.soft_deletes.keys().next()) {
+        (Some(source), _) => leave_deleted(source.as_ref(), &origin, &mut plan, options),
+        (None, Some(table)) => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("soft_delete (table {table}) of a peer's rows needs mode: incremental; nothing was changed"),
+            ));
+        }
+        (None, None) => {}
+    }
     from.check(&mut plan, options.count).await?;
     Ok(plan)
 }

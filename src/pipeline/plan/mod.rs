@@ -202,6 +202,13 @@ impl Ends {
 pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOptions) -> Result<Plan> {
     let origin = Origin::of(source, options).await?;
     let mut plan = plan_from(&origin, target, options).await?;
+    leave_deleted(source, &origin, &mut plan, options);
+    check(source, &mut plan, options.count).await?;
+    Ok(plan)
+}
+
+/// Leaves out rows of which a column says that they are deleted.
+pub(super) fn leave_deleted(source: &dyn Database, origin: &Origin, plan: &mut Plan, options: &PlanOptions) {
     for table in &mut plan.tables {
         let name = table.source.name.to_string();
         let whole = origin.tables.iter().find(|whole| whole.name == table.source.name);
@@ -213,8 +220,6 @@ pub async fn plan(source: &dyn Database, target: &dyn Database, options: &PlanOp
             None => alive,
         });
     }
-    check(source, &mut plan, options.count).await?;
-    Ok(plan)
 }
 
 /// Has the source look at what it will be asked, and count the rows.
