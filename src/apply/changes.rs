@@ -20,9 +20,7 @@ use crate::conflict::{
     first_run, fold, part, unmet,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
-use crate::model::{
-    Batch, Cell, Clock, Column, Digest, Entry, Facet, Move, Table, Version, cell_digests, moment, row_digest,
-};
+use crate::model::{Batch, Cell, Column, Digest, Entry, Facet, Move, Table, Version, cell_digests, moment, row_digest};
 use crate::site::{Book, Entries, KeyId, Known, Site, Through, key_id, read};
 
 /// What a batch of changes did to a table.
@@ -230,7 +228,7 @@ pub async fn apply(
         let message = format!("another sync has begun to merge the columns of {table} meanwhile");
         return Err(Fault::at(one.at)(Error::new(ErrorKind::Busy, message)));
     }
-    let origin = Origin { site: site.id, now: target.now().await?, floor: Clock::ZERO };
+    let origin = Origin { site: site.id, now: target.now().await?, floor: site.floor(target).await? };
     for staged in &mut all {
         staged.decide(target, &origin, records).await.map_err(Fault::at(staged.incoming.at))?;
     }

@@ -23,21 +23,22 @@ use crate::site::{Book, Entries, KeyId, Known, Moved, Site, Through, key_id, rea
 pub(super) async fn note_move(site: &Site, target: &mut dyn Target, book: &Book, step: Move) -> Result<()> {
     let n = book.logged.n;
     let known = site.moves_of(target, &[(n, step.number)]).await?;
-    let known = known.iter().find(|known| known.step.birth == step.birth).map(|known| known.step.to);
-    match (known, step.to) {
-        (None | Some(None), Some(_)) => drop(site.note_move(target, n, step, false).await?),
+    let known = known.iter().find(|known| known.step.birth == step.birth);
+    let clock = known.map_or(Clock::ZERO, |known| known.clock);
+    match (known.map(|known| known.step.to), step.to) {
+        (None | Some(None), Some(_)) => drop(site.note_move(target, (n, step), false, Clock::ZERO).await?),
         // Only where it was born it gets a number.
-        (None, None) => drop(site.note_move(target, n, step, step.birth.site.id != site.id.id).await?),
+        (None, None) => drop(site.note_move(target, (n, step), step.birth.site.id != site.id.id, Clock::ZERO).await?),
         // It was given two, since its site was restored in between: the lower one holds everywhere.
         (Some(Some(ours)), Some(theirs)) if ours != theirs => {
             let (low, high) = (ours.min(theirs), ours.max(theirs));
             if ours == high {
-                site.note_move(target, n, Move { to: Some(low), ..step }, false).await?;
+                site.note_move(target, (n, Move { to: Some(low), ..step }), false, clock).await?;
             }
             let again = Move { number: high, birth: step.birth, to: Some(low) };
             let there = site.moves_of(target, &[(n, high)]).await?;
             if !there.iter().any(|there| there.step == again) {
-                site.note_move(target, n, again, false).await?;
+                site.note_move(target, (n, again), false, Clock::ZERO).await?;
             }
         }
         _ => {}
@@ -264,6 +265,11 @@ impl Carried {
         Ok(Self { book: book.clone(), columns, rows, known })
     }
 
+    /// The latest write that is known of them.
+    fn latest(&self) -> Clock {
+        self.known.values().map(|known| known.entry.latest()).max().unwrap_or(Clock::ZERO)
+    }
+
     /// The rows as they are meant to be under the new number.
     fn moved(&self, from: i64, to: i64) -> Batch {
         let mut out = self.rows.clone();
@@ -283,7 +289,7 @@ impl Carried {
     async fn carry(self, site: &Site, target: &mut dyn Target, (from, to): (i64, i64)) -> Result<()> {
         let (meant, book) = (self.moved(from, to), &self.book);
         let (old, new) = (keys_of(book, &self.rows), keys_of(book, &meant));
-        let origin = Origin { site: site.id, now: target.now().await?, floor: Clock::ZERO };
+        let origin = Origin { site: site.id, now: target.now().await?, floor: site.floor(target).await? };
         let (key, columns) = (&book.logged.key.columns, content(book));
         let stands = target.lookup(&book.logged.table, &new, RowLock::None).await?;
         let places: HashMap<KeyId, usize> = (0..stands.rows()).map(|row| (key_id(&stands, row, key), row)).collect();
@@ -404,7 +410,8 @@ async fn move_row(
         carried.push(Carried::lock(site, target, (&child, columns), &[from]).await?);
     }
     let to = target.renumber(table, column, from, step.to).await?;
-    site.note_move(target, book.logged.n, Move { number: from, to: Some(to), ..step }, true).await?;
+    let clock = carried.iter().map(Carried::latest).max().unwrap_or(Clock::ZERO);
+    site.note_move(target, (book.logged.n, Move { number: from, to: Some(to), ..step }), true, clock).await?;
     if from != step.number {
         site.done(target, moved).await?;
     }

@@ -13,7 +13,7 @@ use super::facets::unwritten;
 use super::{Fault, Outcome};
 use crate::conflict::{Folded, Origin, Written, anew, fold};
 use crate::engine::{ChangeLog, Error, ErrorKind, Looked, Result, RowLock, Target, WriteMode, WriteOptions};
-use crate::model::{Batch, Cell, Clock, Column, Digest, Entry, Table, cell_digests, row_digest};
+use crate::model::{Batch, Cell, Column, Digest, Entry, Table, cell_digests, row_digest};
 use crate::runtime::Failpoint;
 use crate::site::{Book, Entries, KeyId, Known, Site, decode, key_id, read};
 
@@ -215,10 +215,10 @@ impl Noted {
 /// Gives the keys of these lines their versions, in the open transaction. The lines themselves stay.
 pub(crate) async fn fold_keys(site: &Site, written: &[Noted], target: &mut dyn Target) -> Outcome<()> {
     let now = target.now().await?;
-    let origin = Origin { site: site.id, now, floor: Clock::ZERO };
     // An emptied table takes a number even if no row of it is known.
     let numbers = |noted: &Noted| noted.lines.keys.rows() + usize::from(noted.lines.emptied.is_some());
     let mut first = site.take_numbers(target, written.iter().map(numbers).sum()).await?;
+    let origin = Origin { site: site.id, now, floor: site.floor(target).await? };
     let since = site.faceted_since(target, written.iter().map(|noted| &noted.book)).await?;
     for noted in written {
         let kept = since.contains(&noted.book.logged.n).then(|| Arc::new((*noted.book).clone().with_facets()));

@@ -189,7 +189,7 @@ pub(super) fn preferred(local: &Entry, incoming: &Entry, side: Side, wall: i64, 
     };
     let mut entry = joined(winner, loser);
     entry.vector.add(winner.version);
-    entry.version = origin.version(wall, local.version.clock.max(incoming.version.clock));
+    entry.version = origin.version(wall, entry.latest());
     entry.vector.add(entry.version);
     entry.columns.iter_mut().for_each(|facet| facet.version = entry.version);
     entry

@@ -89,7 +89,7 @@ fn versioned(standing: &Standing<'_>, origin: &Origin) -> Entry {
     let mut entry = standing.entry.clone();
     if entry.version.is_base() {
         entry.vector.add(entry.version);
-        entry.version = origin.version(standing.stamp.unwrap_or(0), entry.version.clock);
+        entry.version = origin.version(standing.stamp.unwrap_or(0), entry.latest());
         entry.vector.add(entry.version);
         entry.columns.iter_mut().for_each(|facet| facet.version = entry.version);
     }

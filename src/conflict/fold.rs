@@ -9,7 +9,7 @@ pub struct Origin {
     pub site: Site,
     /// What the database's clock shows now, in microseconds since 1970.
     pub now: i64,
-    /// The highest clock among the tombstones that this table has purged here.
+    /// What its versions are above in any case: the highest clock of what it has forgotten.
     pub floor: Clock,
 }
 
@@ -17,7 +17,7 @@ impl Origin {
     /// A new version of this site, above what it replaces.
     #[must_use]
     pub fn version(&self, wall: i64, above: Clock) -> Version {
-        Version { clock: Clock::of_write(wall, self.now, above), site: self.site }
+        Version { clock: Clock::of_write(wall, self.now, above.max(self.floor)), site: self.site }
     }
 }
 
@@ -67,7 +67,7 @@ pub fn fold(previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) ->
 /// it otherwise takes this for the newer.
 #[must_use]
 pub fn anew(previous: Option<&Entry>, written: &Written<'_>, origin: &Origin) -> Entry {
-    let above = previous.map_or(origin.floor, |entry| entry.version.clock);
+    let above = previous.map_or(origin.floor, Entry::latest);
     let version = origin.version(written.wall, above);
     let birth = match previous {
         Some(entry) if entry.digest.is_some() || written.digest.is_none() => entry.birth,

@@ -29,7 +29,7 @@ pub fn part(decision: Decision, local: Option<&Entry>, incoming: &Entry, origin:
         return decision;
     }
     let wall = i64::try_from(incoming.version.clock.micros()).unwrap_or(i64::MAX);
-    decision.entry.version = origin.version(wall, decision.entry.version.clock);
+    decision.entry.version = origin.version(wall, decision.entry.latest());
     decision.entry.vector.add(decision.entry.version);
     decision.changed = true;
     decision

@@ -57,7 +57,7 @@ pub fn unmet(
         let side = |column: &Unmet| if *column == Unmet::Ours { Side::Local } else { Side::Incoming };
         decision.columns = Some(columns.iter().map(side).collect());
         let wall = i64::try_from(incoming.version.clock.micros()).unwrap_or(i64::MAX);
-        decision.entry.version = origin.version(wall, decision.entry.version.clock);
+        decision.entry.version = origin.version(wall, decision.entry.latest());
         decision.entry.vector.add(decision.entry.version);
         decision.changed = true;
     }

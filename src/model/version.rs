@@ -71,6 +71,12 @@ impl Clock {
         Self(believed.unsigned_abs().max(above.0 + 1))
     }
 
+    /// The one of so many microseconds, as [`Self::micros`] told it; the last there is for one that none tells.
+    #[must_use]
+    pub fn of_micros(micros: u64) -> Self {
+        Self(micros.min((1 << 63) - 2))
+    }
+
     /// One tick later.
     #[must_use]
     pub fn next(self) -> Self {
@@ -208,6 +214,13 @@ impl Vector {
         self.0.iter().any(|last| last.site.id == site.id)
     }
 
+    /// When the latest of them was made. It need not be the one that gave the content: a row that was deleted leaves its
+    /// number to another, whose vector has seen that. Whoever writes next must be above it, or the write would pass for known.
+    #[must_use]
+    pub fn latest(&self) -> Clock {
+        self.0.iter().map(|version| version.clock).max().unwrap_or(Clock::ZERO)
+    }
+
     /// The last write of each site, by site.
     #[must_use]
     pub fn versions(&self) -> &[Version] {
@@ -295,6 +308,12 @@ impl Entry {
         let last =
             |site| self.vector.versions().iter().find(|version| version.site == site).map(|version| version.clock);
         self.is_of(site) && last(site.deletions()).is_none_or(|gone| last(site).is_some_and(|last| last > gone))
+    }
+
+    /// The clock that the next write to it must be above.
+    #[must_use]
+    pub fn latest(&self) -> Clock {
+        self.version.clock.max(self.vector.latest())
     }
 
     /// As [`Self::base`], of a row that stands at this site.

@@ -63,7 +63,7 @@ pub struct Books {
     pub marks: Arc<Table>,
     /// Who reads this site's changes, and how far.
     pub readers: Arc<Table>,
-    /// Rows that gave up their number, or are to: `n number birth moved_to done seq`.
+    /// Rows that gave up their number, or are to: `n number birth moved_to done seq clock`.
     pub moves: Arc<Table>,
     /// The form in which each logged table was last found, and the number under which it was last told that rows were
     /// written unseen, 0: never.
@@ -177,6 +177,7 @@ impl Books {
                         ColumnDef::new("moved_to", NUMBER),
                         filled("done", NUMBER),
                         filled("seq", NUMBER),
+                        filled("clock", NUMBER),
                     ],
                     3,
                 ))

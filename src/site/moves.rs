@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Site;
 use super::cursors::number;
 use crate::engine::{Error, ErrorKind, Lookup, Result, RowLock, Target, WriteMode};
-use crate::model::{Batch, Cell, Column, Move, Version};
+use crate::model::{Batch, Cell, Clock, Column, Move, Version};
 
 /// A move as a site knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Moved {
     pub done: bool,
     /// The number under which it was noted.
     pub seq: i64,
+    /// What was known under the number that it gave up went no further than this; [`Clock::ZERO`] where it never stood here.
+    pub clock: Clock,
 }
 
 /// Moves that are read at a time. There is one for each row that ever met another under its number.
@@ -59,9 +61,16 @@ impl Site {
     }
 
     /// Notes a move in place of what was known of that row, under a number of its own, which is given back.
-    pub async fn note_move(&self, target: &mut dyn Target, table: u32, step: Move, done: bool) -> Result<i64> {
+    /// `clock`: see [`Moved::clock`].
+    pub async fn note_move(
+        &self,
+        target: &mut dyn Target,
+        (table, step): (u32, Move),
+        done: bool,
+        clock: Clock,
+    ) -> Result<i64> {
         let seq = self.take_numbers(target, 1).await?;
-        let row = self.row(table, step, done, seq);
+        let row = self.row(Moved { table, step, done, seq, clock });
         let keys = Batch::new(Arc::new(self.books.moves.project(&[0, 1, 2])), row.columns()[..3].to_vec());
         let there = target.lookup(&self.books.moves, &keys, RowLock::None).await?;
         target.write(if there.rows() > 0 { WriteMode::Update } else { WriteMode::Insert }, &row).await?;
@@ -71,15 +80,27 @@ impl Site {
 
     /// Notes that there is nothing more to be done about a move here.
     pub async fn done(&self, target: &mut dyn Target, moved: &Moved) -> Result<()> {
-        let Moved { table, step, seq, .. } = *moved;
-        target.write(WriteMode::Update, &self.row(table, step, true, seq)).await.map(drop)
+        target.write(WriteMode::Update, &self.row(Moved { done: true, ..*moved })).await.map(drop)
     }
 
-    fn row(&self, table: u32, step: Move, done: bool, seq: i64) -> Batch {
+    /// What versions of this site have to be above: nothing is known any more under the keys that rows gave up, and a
+    /// write to one of them must not pass for one that others have seen there.
+    pub async fn floor(&self, target: &mut dyn Lookup) -> Result<Clock> {
+        if !self.has_moves(target).await? {
+            return Ok(Clock::ZERO);
+        }
+        let moves = self.moves_above(target, i64::MIN).await?;
+        Ok(moves.iter().map(|moved| moved.clock).max().unwrap_or(Clock::ZERO))
+    }
+
+    fn row(&self, moved: Moved) -> Batch {
+        let Moved { table, step, done, seq, clock } = moved;
         let (mut birth, mut to) = (Column::default(), Column::default());
         birth.push_bytes(&step.birth.to_bytes());
         to.push_cell(step.to.map_or(Cell::Null, Cell::Int));
-        let columns = vec![number(table.into()), number(step.number), birth, to, number(done.into()), number(seq)];
+        let clock = number(i64::try_from(clock.micros()).unwrap_or(i64::MAX));
+        let columns =
+            vec![number(table.into()), number(step.number), birth, to, number(done.into()), number(seq), clock];
         Batch::new(self.books.moves.clone(), columns)
     }
 
@@ -102,6 +123,7 @@ impl Site {
             step: Move { number: int(1)?, birth: Version::from_bytes(birth).map_err(|_| damaged())?, to },
             done: int(4)? != 0,
             seq: int(5)?,
+            clock: Clock::of_micros(int(6)?.unsigned_abs()),
         })
     }
 }
