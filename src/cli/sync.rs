@@ -234,6 +234,16 @@ pub(crate) fn supported(sync: &Sync) -> Result<()> {
         }
     }
     for table in &sync.tables {
+        if sync.direction == Direction::Bidirectional && table.soft_delete.is_some() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!(
+                    "sync {}, table {}: soft_delete goes one way, since a row that the other end deletes has no column to say \
+                     so; write direction: push or pull, or leave it out: the column is synced like any other then",
+                    sync.name, table.source
+                ),
+            ));
+        }
         if table.key.is_some() && sync.mode == SyncMode::Incremental {
             return unsupported(&format!(
                 "key (table {}) with mode: incremental (mode: full and mirror match rows by it)",

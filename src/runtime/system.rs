@@ -33,6 +33,23 @@ pub struct FileId {
     pub number: u64,
 }
 
+/// Whether this file is the one that stands under that name.
+#[cfg(unix)]
+#[must_use]
+pub fn stands_at(file: &std::fs::File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let same =
+        |there: std::fs::Metadata| file.metadata().is_ok_and(|f| (f.dev(), f.ino()) == (there.dev(), there.ino()));
+    std::fs::metadata(path).is_ok_and(same)
+}
+
+/// Whether this file is the one that stands under that name: elsewhere one that is open cannot go.
+#[cfg(not(unix))]
+#[must_use]
+pub fn stands_at(_file: &std::fs::File, _path: &Path) -> bool {
+    true
+}
+
 /// That of the file at this path, and how many names it has; `None` where there is no file or the system tells no such
 /// thing.
 #[must_use]

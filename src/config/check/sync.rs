@@ -230,12 +230,6 @@ fn check_table(at: &str, table: RawTable, conflict: Conflict, both_ways: bool) -
         return fail(format!("{at} has a table without a name; name it or take the entry out"));
     }
     let at = format!("{at}, table '{source}'");
-    if both_ways && raw.soft_delete.is_some() {
-        return fail(format!(
-            "{at}: soft_delete goes one way, since a row that the other end deletes has no column to say so; write direction: \
-             push or pull, or leave it out: the column is synced like any other then"
-        ));
-    }
     let target = raw.target.unwrap_or_else(|| source.clone());
     if target.trim().is_empty() {
         return fail(format!("{at}: its target is empty; name it or leave it out"));

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::{Error, ErrorKind, Lock, Result};
+use crate::runtime::stands_at;
 
 /// Ends with the file's handle, also when the process dies; then the file stays until the next one has had the lock.
 struct FileLock {
@@ -19,7 +20,7 @@ struct FileLock {
 impl Drop for FileLock {
     fn drop(&mut self) {
         // Held still: nobody else takes it for his own meanwhile. Another account's file may stay.
-        if stands(&self.file, &self.path) {
+        if stands_at(&self.file, &self.path) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -30,21 +31,6 @@ impl Lock for FileLock {
     async fn is_held(&mut self) -> bool {
         true
     }
-}
-
-/// Whether this file is the one of that name.
-#[cfg(unix)]
-fn stands(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let same =
-        |there: std::fs::Metadata| file.metadata().is_ok_and(|f| (f.dev(), f.ino()) == (there.dev(), there.ino()));
-    std::fs::metadata(path).is_ok_and(same)
-}
-
-/// Whether this file is the one of that name: elsewhere one that is open cannot go.
-#[cfg(not(unix))]
-fn stands(_file: &File, _path: &Path) -> bool {
-    true
 }
 
 /// The lock of this name for the database of this path. `None` when another process has it.
@@ -62,7 +48,7 @@ pub(super) fn lock(database: &Path, name: &str) -> Result<Option<Box<dyn Lock>>>
             .map_err(failed)?;
         match file.try_lock() {
             // Each time that it does not stand, somebody else has had the lock and is done.
-            Ok(()) if stands(&file, &path) => return Ok(Some(Box::new(FileLock { file, path }))),
+            Ok(()) if stands_at(&file, &path) => return Ok(Some(Box::new(FileLock { file, path }))),
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(e)) => return Err(failed(e)),
