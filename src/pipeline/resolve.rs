@@ -186,12 +186,14 @@ impl<'a> Seat<'a> {
     async fn above(&self, keys: Batch, ours: &Changes, theirs: &Changes, rows: Batch) -> Result<Changes> {
         let mut connection = self.site.database.target().await?;
         connection.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
-        let now = connection.now().await?;
+        let read =
+            async { Ok::<_, Error>((connection.now().await?, self.site.floor(connection.as_mut()).await?)) }.await;
         connection.rollback().await?;
+        let (now, floor) = read?;
         let own = ours.entries.first();
         let known: Vec<&Entry> = own.into_iter().chain(&theirs.entries).collect();
-        let above = known.iter().map(|entry| entry.version.clock).max().unwrap_or(Clock::ZERO);
-        let version = Origin { site: self.site.id, now, floor: Clock::ZERO }.version(now, above);
+        let above = known.iter().map(|entry| entry.latest()).max().unwrap_or(Clock::ZERO);
+        let version = Origin { site: self.site.id, now, floor }.version(now, above);
         // A row under a tombstone is a new one.
         let stands = own.filter(|entry| entry.digest.is_some() || rows.rows() == 0);
         let birth = stands.map_or(version, |entry| entry.birth);
