@@ -166,7 +166,9 @@ async fn moved_on(
     let (mut out, mut moved) = (Column::default(), Vec::new());
     for (row, (at, birth)) in meant.enumerate() {
         let mut now = at;
-        while let Some(to) = now.and_then(|now| known.get(&(now, birth))) {
+        // What another site says may go round in a circle, which is to hold up nobody.
+        for _ in 0..known.len() {
+            let Some(to) = now.and_then(|now| known.get(&(now, birth))) else { break };
             now = Some(*to);
         }
         match now {
