@@ -377,7 +377,8 @@ fn a_full_disk_under_a_server_is_told_and_more_room_finishes_the_copy() {
     server.execute("d", "CREATE TABLE filler AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 24000)");
     let (a, url) = (source(9000, 1800), server.url("", "d"));
     let command = ["copy", a.url(), &url];
-    assert_told(&rowferry(&command), 1, &["table wide", "No space left on device"]);
+    // Whichever table writes when the room ends is the one that is named.
+    assert_told(&rowferry(&command), 1, &["rowferry: table ", "No space left on device"]);
     server.execute("d", "DROP TABLE filler");
     ends_equal(&command);
 }
