@@ -170,7 +170,7 @@ fail() {
 # that folder), its programs, and then the command to put before them. Sets `port` and `pid`, or
 # `reason` on failure.
 
-pg_settings=(-c fsync=off -c synchronous_commit=off -c full_page_writes=off)
+pg_settings=(-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c autovacuum=off)
 my_settings=(--innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --sync-binlog=0)
 if [ -n "$durable" ]; then
   pg_settings=()

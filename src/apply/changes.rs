@@ -491,7 +491,8 @@ impl Staged<'_> {
         Ok(refused)
     }
 
-    /// Rows that win and refer to a row that is not there, though its table has been written: they wait for it.
+    /// Rows that win and refer to a row that is not there or on its way out, though its table has been written: they
+    /// wait for it.
     async fn orphans(&mut self, target: &mut dyn Target) -> Result<HashMap<KeyId, String>> {
         let rows = &self.fitted.rows;
         let mut orphans = HashMap::new();
@@ -515,7 +516,8 @@ impl Staged<'_> {
             }
             let keys = rows.select(wanted.values().copied());
             let keys = columns.iter().map(|&c| keys.columns()[c].clone()).collect();
-            let found = target.lookup(table, &Batch::new(table.clone(), keys), RowLock::None).await?;
+            // Kept until the end: a deletion that is under way cannot know of these rows.
+            let found = target.lookup(table, &Batch::new(table.clone(), keys), RowLock::Keep).await?;
             let all: Vec<usize> = (0..table.columns.len()).collect();
             for row in 0..found.rows() {
                 wanted.remove(&key_id(&found, row, &all));
@@ -524,7 +526,7 @@ impl Staged<'_> {
             let mut missing = HashSet::new();
             for (id, row) in wanted {
                 let key = columns.iter().map(|&c| rows.select(std::iter::once(row)).columns()[c].clone()).collect();
-                if target.lookup(table, &Batch::new(table.clone(), key), RowLock::None).await?.rows() == 0 {
+                if target.lookup(table, &Batch::new(table.clone(), key), RowLock::Keep).await?.rows() == 0 {
                     missing.insert(id);
                 }
             }
@@ -532,7 +534,10 @@ impl Staged<'_> {
                 if let Some(row) = change.row.filter(refers)
                     && missing.contains(&id(row))
                 {
-                    orphans.insert(change.id, format!("the row of {} that it refers to is not there", table.name));
+                    orphans.insert(
+                        change.id,
+                        format!("the row of {} that it refers to is not there, or is being deleted", table.name),
+                    );
                 }
             }
         }

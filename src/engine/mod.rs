@@ -6,6 +6,7 @@
 
 mod error;
 mod filter;
+mod idle;
 pub mod memory;
 pub mod mysql;
 pub mod postgres;
@@ -130,6 +131,9 @@ pub enum RowLock {
     /// As [`Self::Wait`], but rows that another transaction holds are left out. An engine that locks whole files has
     /// waited when the transaction began.
     SkipHeld,
+    /// Keep each row from being deleted until the transaction ends, as one that refers to it would; rows that another
+    /// transaction is deleting, or holds in any other way that the engine cannot tell from that, are left out.
+    Keep,
 }
 
 /// A table whose writes are to be logged.

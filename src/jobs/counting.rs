@@ -10,7 +10,7 @@ use crate::engine::{Database, Error, ErrorKind, Result, Source, Target, WriteOpt
 use crate::model::{Cell, TableName, Version};
 use crate::peer::{Link, RemoteEndpoint};
 use crate::pipeline::matches_pattern;
-use crate::site::{self, Book, Site};
+use crate::site::{self, Book, SetAside, Site};
 
 /// Changes of a table whose age is looked at: the oldest are among the first.
 const AGES_MAX: usize = 1000;
@@ -25,8 +25,7 @@ pub(super) struct Counted {
     pub(super) pending: u64,
     /// How long the oldest of it has waited, in microseconds.
     pub(super) age: Option<i64>,
-    pub(super) quarantined: u64,
-    pub(super) open: u64,
+    pub(super) aside: SetAside,
     /// Why the other end could not be asked what it has.
     pub(super) away: Option<Error>,
 }
@@ -67,27 +66,22 @@ pub(super) async fn count(
     };
     let (source, target) = (databases.get(config, &sync.source).await?, databases.get(config, other).await?);
     let mut counted = Counted::default();
+    match (site::open(&source).await?, site::open(&target).await?) {
+        (Some(source), Some(target)) => {
+            if sync.direction != Direction::Pull {
+                one_way(sync, &source, &target, false, &mut counted).await?;
+            }
+            if sync.direction != Direction::Push {
+                one_way(sync, &target, &source, true, &mut counted).await?;
+            }
+        }
+        _ => counted.unread = true,
+    }
+    // At last: what a cursor passes without becoming a row is set aside in the same transaction.
     for database in [&source, &target] {
-        recorded(sync, database, &mut counted).await?;
-    }
-    let (Some(source), Some(target)) = (site::open(&source).await?, site::open(&target).await?) else {
-        return Ok(Some(Counted { unread: true, ..counted }));
-    };
-    if sync.direction != Direction::Pull {
-        one_way(sync, &source, &target, false, &mut counted).await?;
-    }
-    if sync.direction != Direction::Push {
-        one_way(sync, &target, &source, true, &mut counted).await?;
+        counted.aside += site::set_aside(database, &sync.name).await?;
     }
     Ok(Some(counted))
-}
-
-/// What people have to look at in a database.
-async fn recorded(sync: &Sync, database: &Arc<dyn Database>, counted: &mut Counted) -> Result<()> {
-    counted.quarantined += site::quarantine(database).await?.iter().filter(|q| q.sync == sync.name).count() as u64;
-    let open = site::conflicts(database).await?;
-    counted.open += open.iter().filter(|c| c.sync == sync.name && c.winner == "open").count() as u64;
-    Ok(())
 }
 
 /// Versions of a table after a place, which were not counted in its log before. The log is counted first, then the
@@ -135,7 +129,6 @@ impl Afar<'_> {
     /// there.
     async fn count(&self, database: &Arc<dyn Database>, met: Option<(u64, u32)>) -> Result<Counted> {
         let (sync, mut counted) = (self.sync, Counted::default());
-        recorded(sync, database, &mut counted).await?;
         let met = match met {
             Some(met) => Some(met),
             None => match self.meet().await {
@@ -147,19 +140,28 @@ impl Afar<'_> {
             },
         };
         let (Some(site), Some(met)) = (site::open(database).await?, met) else {
+            counted.aside = site::set_aside(database, &sync.name).await?;
             return Ok(Counted { unread: true, ..counted });
         };
         if sync.direction != Direction::Pull {
             self.outgoing(&site, met, &mut counted).await?;
         }
+        let mut read = Vec::new();
         if sync.direction != Direction::Push {
-            let read = self.read(&site, met).await?;
+            read = self.read(&site, met).await?;
             counted.unread |= read.is_empty();
-            match self.ask(read).await {
-                Ok(waiting) => counted.add(waiting),
-                Err(e) => counted.away = Some(e),
-            }
         }
+        match self.meet().await {
+            Ok(there) => match there.pending(&sync.name, read).await {
+                Ok((pending, age, aside)) => {
+                    counted.add(Waiting { pending, age });
+                    counted.aside += aside;
+                }
+                Err(e) => counted.away = Some(e),
+            },
+            Err(e) => counted.away = Some(e),
+        }
+        counted.aside += site::set_aside(database, &sync.name).await?;
         Ok(counted)
     }
 
@@ -209,11 +211,6 @@ impl Afar<'_> {
             read.push((told.unwrap_or_else(|| name.clone()), position));
         }
         Ok(read)
-    }
-
-    async fn ask(&self, read: Vec<(TableName, i64)>) -> Result<Waiting> {
-        let (pending, age) = self.meet().await?.pending(read).await?;
-        Ok(Waiting { pending, age })
     }
 
     async fn meet(&self) -> Result<RemoteEndpoint> {

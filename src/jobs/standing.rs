@@ -128,12 +128,12 @@ fn told(sync: &Sync, record: Option<SyncRecord>, counted: Result<Option<Counted>
     };
     match counted {
         Ok(Some(counted)) => {
-            standing.pending = Some(counted.pending);
+            standing.pending = Some(counted.pending + counted.aside.waiting);
             standing.lag_ms = Some(counted.age.map_or(0, |age| age / 1000));
-            standing.quarantined = counted.quarantined;
-            standing.open_conflicts = counted.open;
+            standing.quarantined = counted.aside.quarantined;
+            standing.open_conflicts = counted.aside.open;
             let late = standing.lag_ms.is_some_and(|lag| lag > BEHIND_MS);
-            let set_aside = counted.quarantined + counted.open > 0;
+            let set_aside = counted.aside.quarantined + counted.aside.open > 0;
             let unreached = counted.away.as_ref().is_some_and(|e| e.kind == ErrorKind::Unreachable);
             standing.last_error = standing.last_error.take().or(counted.away.map(|e| e.message().to_owned()));
             standing.state = match () {
@@ -141,7 +141,7 @@ fn told(sync: &Sync, record: Option<SyncRecord>, counted: Result<Option<Counted>
                 () if standing.last_error.is_some() => Condition::Failed,
                 () if counted.unread => Condition::Waiting,
                 () if late || set_aside => Condition::Behind,
-                () if counted.pending > 0 => Condition::Pending,
+                () if counted.pending + counted.aside.waiting > 0 => Condition::Pending,
                 () => Condition::InSync,
             };
         }

@@ -12,6 +12,7 @@ use crate::endpoint::{
 use crate::engine::{Error, ErrorKind, Letters, WriteMode};
 use crate::model::{BatchLimits, Site, Table, TableName, Zone};
 use crate::pipeline::{Captured, ColumnChoice, Origin, PlanOptions};
+use crate::site::SetAside;
 
 /// The version of what is said here.
 pub const PROTOCOL: u32 = 1;
@@ -93,8 +94,8 @@ pub enum Preparing {
     /// The last number that was given out, once it is above this one or one of these tables was written to; after so many
     /// milliseconds in any case.
     News(Vec<TableName>, i64, u64),
-    /// How much waits in these tables after these places.
-    Pending(Vec<(TableName, i64)>),
+    /// How much waits in these tables after these places, and what is set aside there under the name of a sync.
+    Pending(String, Vec<(TableName, i64)>),
     /// How many rows a table has.
     Count(TableName),
     /// A half of a comparison is needed still.
@@ -852,8 +853,8 @@ pub enum Prepared {
     Forms(String),
     /// The last number that was given out.
     News(i64),
-    /// So many changes, and how long the oldest has waited, in microseconds.
-    Pending(u64, Option<i64>),
+    /// So many changes, how long the oldest has waited, in microseconds, and what is set aside.
+    Pending(u64, Option<i64>, SetAside),
     /// So many rows.
     Count(u64),
     /// Whether a lock is held, under this name.

@@ -22,7 +22,7 @@ use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{Key, Table, TableName};
 use crate::pipeline::{Captured, Endpoint, Origin, Plan, PlanOptions, TablePlan, matches_pattern};
 use crate::runtime::{Backoff, random};
-use crate::site::Site;
+use crate::site::{SetAside, Site};
 
 /// Clocks that are further apart than this many microseconds are told at each meeting.
 const AHEAD_MAX: i64 = 10_000_000;
@@ -288,13 +288,14 @@ impl RemoteEndpoint {
         Err(self.link.error(ErrorKind::Unsupported, what))
     }
 
-    /// How much waits there after these places, and for how long, in microseconds.
+    /// How many changes wait there after these places, how long the oldest has, in microseconds, and what is set aside
+    /// there under the name of a sync.
     ///
     /// # Errors
     /// What the peer says.
-    pub async fn pending(&self, read: Vec<(TableName, i64)>) -> Result<(u64, Option<i64>)> {
-        match self.ask(Preparing::Pending(read)).await?.0 {
-            Prepared::Pending(pending, age) => Ok((pending, age)),
+    pub async fn pending(&self, sync: &str, read: Vec<(TableName, i64)>) -> Result<(u64, Option<i64>, SetAside)> {
+        match self.ask(Preparing::Pending(sync.to_owned(), read)).await?.0 {
+            Prepared::Pending(pending, age, aside) => Ok((pending, age, aside)),
             _ => Err(self.senseless()),
         }
     }

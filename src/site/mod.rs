@@ -29,7 +29,9 @@ pub use marks::Mark;
 pub use moves::Moved;
 pub use readers::{Reader, Verdict};
 pub use shared::{MetColumns, Share, Through};
-pub use state::{Conflict, Quarantined, TableState, conflicts, discard, objects, quarantine, state};
+pub use state::{
+    Conflict, Quarantined, SetAside, TableState, conflicts, discard, objects, quarantine, set_aside, state,
+};
 pub use watcher::Watcher;
 
 use crate::engine::{Database, Error, ErrorKind, Lookup, Result, RowLock, Target, WriteMode};

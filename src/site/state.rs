@@ -193,6 +193,54 @@ pub async fn quarantine(database: &Arc<dyn Database>) -> Result<Vec<Quarantined>
     (0..found.rows()).map(quarantined).collect()
 }
 
+/// How many changes of a sync did not become rows of a database although they arrived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SetAside {
+    /// Those that wait until something is out of their way.
+    pub waiting: u64,
+    /// Those that the database refused.
+    pub quarantined: u64,
+    /// Conflicts that a person has to settle.
+    pub open: u64,
+}
+
+impl std::ops::AddAssign for SetAside {
+    fn add_assign(&mut self, other: Self) {
+        self.waiting += other.waiting;
+        self.quarantined += other.quarantined;
+        self.open += other.open;
+    }
+}
+
+/// What is set aside in a database under the name of a sync.
+///
+/// # Errors
+/// What the database says.
+pub async fn set_aside(database: &Arc<dyn Database>, sync: &str) -> Result<SetAside> {
+    let books = Books::new(database.as_ref());
+    if database.describe(&books.conflicts.name).await?.is_none() {
+        return Ok(SetAside::default());
+    }
+    let mut target = database.target().await?;
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let mut count = async |table: &Arc<Table>, wanted: &[(&str, &str)]| {
+        let at: Vec<usize> = wanted.iter().filter_map(|(column, _)| table.column(column)).collect();
+        let values = wanted.iter().map(|(_, value)| {
+            let mut column = Column::default();
+            column.push_bytes(value.as_bytes());
+            column
+        });
+        target.count(table, &Batch::new(Arc::new(table.project(&at)), values.collect())).await
+    };
+    let found = SetAside {
+        waiting: count(&books.waiting, &[("sync", sync)]).await?,
+        quarantined: count(&books.quarantine, &[("sync", sync)]).await?,
+        open: count(&books.conflicts, &[("sync", sync), ("winner", "open")]).await?,
+    };
+    target.rollback().await?;
+    Ok(found)
+}
+
 /// Forgets a change that was refused.
 ///
 /// # Errors

@@ -76,16 +76,16 @@ fn two_laptops() {
     laptops.done(&["check"]);
     laptops.done(&["sync"]);
     assert_equal(&a, &b);
-    // Apart: one counts odd numbers, the other even ones.
-    let apart = |offset: u32, rest: &str| {
-        format!("SET SESSION auto_increment_increment = 2, auto_increment_offset = {offset}; {rest}")
-    };
-    a.execute(&apart(1, "INSERT INTO riders (name) VALUES ('Bola'); UPDATE bookings SET status = 'taken'"));
-    b.execute(&apart(2, "INSERT INTO riders (name) VALUES ('Chi'); INSERT INTO bookings (rider, status) VALUES (LAST_INSERT_ID(), 'new')"));
+    // Apart, both give the number 2 to a rider, and one of them takes a booking for hers.
+    a.execute("INSERT INTO riders (name) VALUES ('Bola'); UPDATE bookings SET status = 'taken'");
+    b.execute("INSERT INTO riders (name) VALUES ('Chi')");
+    b.execute("INSERT INTO bookings (rider, status) SELECT id, 'hers' FROM riders WHERE name = 'Chi'");
     b.execute("UPDATE riders SET rating = 5 WHERE id = 1");
     laptops.done(&["sync"]);
     assert_equal(&a, &b);
     assert_eq!(a.value("SELECT count(*) FROM riders"), "3");
+    let booked = "SELECT name FROM riders JOIN bookings ON bookings.rider = riders.id WHERE status = 'hers'";
+    assert_eq!(a.value(booked), "Chi");
 }
 
 #[test]

@@ -69,9 +69,55 @@ fn a_child_waits_for_its_parent() {
         let (code, report) = sync(folder.path(), "children");
         assert_eq!((code, &report["waiting"], &report["inserted"]), (1, &1.into(), &1.into()), "{engine:?}: {report}");
         assert_eq!(b.value("SELECT count(*) FROM items"), "1", "{engine:?}: an orphan");
+        // It has arrived, and is not there: the two are not in step.
+        let standing = rowferry_in(folder.path(), &["status", "--format", "json"]).json();
+        let of = |sync: &str| {
+            let all = standing.as_array().expect("all syncs");
+            all.iter().find(|s| s["sync"] == sync).expect("its standing").clone()
+        };
+        assert_eq!(
+            (&of("children")["state"], &of("children")["pending"]),
+            (&"pending".into(), &1.into()),
+            "{standing}"
+        );
+        assert_eq!(of("parents")["pending"], 1, "{standing}");
         assert_eq!(sync(folder.path(), "parents").0, 0);
         assert_eq!(sync(folder.path(), "children").0, 0, "{engine:?}");
         assert_equal(&a, &b);
+    }
+}
+
+#[test]
+fn a_child_waits_while_its_parent_is_being_deleted() {
+    for engine in Engine::available().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        let (a, b) = (TestDb::new(engine), TestDb::new(engine));
+        let folder = tempfile::tempdir().expect("a folder");
+        config(folder.path(), &a, &b, &[("s", "orders, items")]);
+        a.execute("CREATE TABLE orders (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(20))");
+        a.execute(
+            "CREATE TABLE items (id INTEGER NOT NULL PRIMARY KEY, orders_id INTEGER, \
+             FOREIGN KEY (orders_id) REFERENCES orders (id)); INSERT INTO orders VALUES (1, 'one'), (2, 'two'); \
+             INSERT INTO items VALUES (1, 2)",
+        );
+        assert_eq!(sync(folder.path(), "s").0, 0);
+        // The server looks for children when the row goes, not when that is committed.
+        let deleting = b.session();
+        deleting.query("BEGIN");
+        deleting.query("DELETE FROM orders WHERE id = 1");
+        a.execute("INSERT INTO items VALUES (11, 1), (12, 2)");
+        assert_eq!(sync(folder.path(), "s").0, 1);
+        assert_eq!(b.value("SELECT count(*) FROM items WHERE id IN (1, 12)"), "2", "{engine:?}");
+        assert_eq!(b.value("SELECT count(*) FROM _rowferry_waiting"), "1", "{engine:?}");
+        deleting.query("COMMIT");
+        // The row that goes at one end, and the one that refers to it at the other: whichever way that is settled, no
+        // row refers to nothing.
+        for _ in 0..2 {
+            sync(folder.path(), "s");
+        }
+        for db in [&a, &b] {
+            let orphans = "SELECT count(*) FROM items WHERE orders_id NOT IN (SELECT id FROM orders)";
+            assert_eq!(db.value(orphans), "0", "{engine:?}");
+        }
     }
 }
 

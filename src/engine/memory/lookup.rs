@@ -27,7 +27,9 @@ impl Lookup for Writer {
                 match lock {
                     RowLock::None => {}
                     RowLock::Wait => free!(numbers.iter().find_map(|number| others.of_row(name, *number))),
-                    RowLock::SkipHeld => numbers.retain(|number| others.of_row(name, *number).is_none()),
+                    RowLock::SkipHeld | RowLock::Keep => {
+                        numbers.retain(|number| others.of_row(name, *number).is_none())
+                    }
                 }
                 found.extend(numbers.iter().map(|number| held.rows[number].clone()));
                 if lock != RowLock::None {

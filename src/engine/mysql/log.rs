@@ -9,7 +9,7 @@ use mysql_async::prelude::Queryable as _;
 
 use super::Mysql;
 use super::cascade;
-use super::connect::{BRIEFLY, Flavor, LOCK_WAIT, SQL_MODE, connect, literal, quote};
+use super::connect::{BRIEFLY, Flavor, LOCK_WAIT, SQL_MODE, literal, quote};
 use super::error::convert;
 use super::source::table_sql;
 use super::types::ddl;
@@ -223,7 +223,7 @@ pub(super) fn change_logs(database: &Mysql, tables: &[Logged]) -> Result<Vec<Cha
 }
 
 pub(super) async fn own_triggers(database: &Mysql) -> Result<Vec<String>> {
-    let mut conn = connect(&database.settings, "READ COMMITTED").await?;
+    let mut conn = database.ask().await?;
     let names: Vec<String> = conn
         .query(
             "SELECT trigger_name FROM information_schema.triggers \
@@ -231,7 +231,7 @@ pub(super) async fn own_triggers(database: &Mysql) -> Result<Vec<String>> {
         )
         .await
         .map_err(convert)?;
-    conn.disconnect().await.map_err(convert)?;
+    database.asked(conn);
     let mut names: Vec<String> = names.into_iter().filter(|name| !name.ends_with(STAND_IN)).collect();
     names.sort();
     Ok(names)
@@ -240,7 +240,7 @@ pub(super) async fn own_triggers(database: &Mysql) -> Result<Vec<String>> {
 /// Our triggers on each table, with the numbers that the storage engine gives to it and its partitions, for those who may
 /// see them (PROCESS): TRUNCATE changes nothing else. What copies a table gives it another number too, and another time.
 pub(super) async fn objects(database: &Mysql, names: &[TableName]) -> Result<Vec<Object>> {
-    let mut conn = connect(&database.settings, "READ COMMITTED").await?;
+    let mut conn = database.ask().await?;
     let mut of: HashMap<String, Vec<String>> = HashMap::new();
     let triggers: Vec<(String, String)> = conn
         .query(
@@ -278,7 +278,7 @@ pub(super) async fn objects(database: &Mysql, names: &[TableName]) -> Result<Vec
         )
         .await
         .map_err(convert)?;
-    conn.disconnect().await.map_err(convert)?;
+    database.asked(conn);
     let made: HashMap<String, String> = made.into_iter().collect();
     let object = |name: &TableName| {
         let mut parts = of.get(&name.name).cloned().unwrap_or_default();

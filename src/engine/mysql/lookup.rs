@@ -220,7 +220,7 @@ impl Sink {
         self.send().await?;
         let filter = condition.map_or(String::new(), |condition| format!("({condition}\n) AND "));
         let search = Search::new(table, keys)?;
-        let one_by_one = lock == RowLock::SkipHeld && !self.skips();
+        let one_by_one = matches!(lock, RowLock::SkipHeld | RowLock::Keep) && !self.skips();
         let most = match (one_by_one, search.indexed) {
             (true, _) => 1,
             (false, true) => rows_at_once(search.columns.len()),
@@ -234,6 +234,9 @@ impl Sink {
             RowLock::Wait => ") FOR UPDATE",
             RowLock::SkipHeld if one_by_one => ") FOR UPDATE NOWAIT",
             RowLock::SkipHeld => ") FOR UPDATE SKIP LOCKED",
+            RowLock::Keep if one_by_one => ") LOCK IN SHARE MODE NOWAIT",
+            RowLock::Keep if self.flavor.mariadb => ") LOCK IN SHARE MODE SKIP LOCKED",
+            RowLock::Keep => ") FOR SHARE SKIP LOCKED",
         };
         let mut found = vec![Column::default(); table.columns.len()];
         let mut row = 0;

@@ -24,6 +24,7 @@ use mysql_async::{Conn, prelude::Queryable as _};
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::connect::{Flavor, Settings};
+use super::idle::Idle;
 use super::{
     Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Object, OpenOptions, Result,
     Snapshot, TableDdl, Target, earliest_reading,
@@ -33,6 +34,7 @@ use crate::model::{Column, ColumnDef, Table, TableName, Zone};
 /// A database of a MySQL or MariaDB server.
 pub struct Mysql {
     settings: Settings,
+    idle: Idle<Conn>,
     flavor: Flavor,
     zone: Zone,
 }
@@ -52,8 +54,26 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Mysql> {
     let settings = connect::settings(url)?;
     let mut conn = connect::connect(&settings, "READ COMMITTED").await?;
     let flavor = connect::flavor(&mut conn).await?;
-    conn.disconnect().await.map_err(error::convert)?;
-    Ok(Mysql { settings, flavor, zone: options.zone.clone() })
+    let idle = Idle::default();
+    idle.put(conn);
+    Ok(Mysql { settings, idle, flavor, zone: options.zone.clone() })
+}
+
+impl Mysql {
+    /// A connection to ask something by, which [`Self::asked`] takes back. One whose question failed, or was given up,
+    /// is not given back.
+    async fn ask(&self) -> Result<Conn> {
+        if let Some(mut conn) = self.idle.take()
+            && conn.ping().await.is_ok()
+        {
+            return Ok(conn);
+        }
+        connect::connect(&self.settings, "READ COMMITTED").await
+    }
+
+    fn asked(&self, conn: Conn) {
+        self.idle.put(conn);
+    }
 }
 
 #[async_trait]
@@ -86,16 +106,16 @@ impl Database for Mysql {
 
     async fn identity(&self) -> Result<String> {
         let sql = "SELECT CONCAT_WS(':', @@hostname, @@port, @@datadir, DATABASE())";
-        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let mut conn = self.ask().await?;
         let identity: Option<String> = conn.query_first(sql).await.map_err(error::convert)?;
-        conn.disconnect().await.map_err(error::convert)?;
+        self.asked(conn);
         identity.ok_or_else(|| Error::new(ErrorKind::Protocol, "the server does not say which one it is"))
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
-        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let mut conn = self.ask().await?;
         let tables = catalog::tables(&mut conn, &self.settings.database, schema).await?;
-        conn.disconnect().await.map_err(error::convert)?;
+        self.asked(conn);
         Ok(tables)
     }
 
@@ -104,23 +124,23 @@ impl Database for Mysql {
     }
 
     async fn describe_all(&self, names: &[TableName]) -> Result<Vec<Option<Table>>> {
-        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let mut conn = self.ask().await?;
         let tables = catalog::describe(&mut conn, &self.flavor, &self.settings.database, names).await?;
-        conn.disconnect().await.map_err(error::convert)?;
+        self.asked(conn);
         Ok(tables)
     }
 
     async fn taken(&self, names: &[TableName]) -> Result<BTreeMap<TableName, String>> {
-        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let mut conn = self.ask().await?;
         let taken = catalog::taken(&mut conn, &self.flavor, &self.settings.database, names).await?;
-        conn.disconnect().await.map_err(error::convert)?;
+        self.asked(conn);
         Ok(taken)
     }
 
     async fn own_tables(&self) -> Result<BTreeSet<TableName>> {
-        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let mut conn = self.ask().await?;
         let tables = catalog::own_tables(&mut conn, &self.settings.database).await?;
-        conn.disconnect().await.map_err(error::convert)?;
+        self.asked(conn);
         Ok(tables)
     }
 
@@ -140,11 +160,11 @@ impl Database for Mysql {
     }
 
     async fn foreign_key_names(&self) -> Result<Option<BTreeSet<String>>> {
-        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let mut conn = self.ask().await?;
         let sql = "SELECT constraint_name FROM information_schema.referential_constraints \
                    WHERE constraint_schema = DATABASE()";
         let names: Vec<String> = conn.query(sql).await.map_err(error::convert)?;
-        conn.disconnect().await.map_err(error::convert)?;
+        self.asked(conn);
         Ok(Some(names.iter().map(|name| name.to_lowercase()).collect()))
     }
 
@@ -202,7 +222,7 @@ impl Database for Mysql {
     }
 
     async fn lock(&self, name: &str) -> Result<Option<Box<dyn Lock>>> {
-        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let mut conn = self.ask().await?;
         // One name space for the whole server, of 64 characters.
         let key = xxh3_64(format!("{name}\0{}", self.settings.database).as_bytes());
         let sql = format!("SELECT GET_LOCK('rowferry-{key:016x}', 0)");
@@ -210,14 +230,14 @@ impl Database for Mysql {
         if had.flatten() == Some(1) {
             return Ok(Some(Box::new(SessionLock(conn))));
         }
-        conn.disconnect().await.map_err(error::convert)?;
+        self.asked(conn);
         Ok(None)
     }
 
     async fn numbered_upto(&self, table: &Table) -> Result<Option<i64>> {
-        let mut conn = connect::connect(&self.settings, "READ COMMITTED").await?;
+        let mut conn = self.ask().await?;
         let last = catalog::numbered_upto(&mut conn, table).await?;
-        conn.disconnect().await.map_err(error::convert)?;
+        self.asked(conn);
         Ok(last)
     }
 

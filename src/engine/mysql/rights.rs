@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use mysql_async::prelude::Queryable as _;
 
 use super::Mysql;
-use super::connect::connect;
 use super::error::convert;
 use crate::engine::Result;
 use crate::model::TableName;
@@ -15,7 +14,7 @@ const NEEDED: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DR
 
 /// See [`crate::engine::Database::capture_faults`].
 pub(super) async fn capture_faults(database: &Mysql, tables: &[TableName]) -> Result<Vec<String>> {
-    let mut conn = connect(&database.settings, "READ COMMITTED").await?;
+    let mut conn = database.ask().await?;
     let mut faults = Vec::new();
     // What comes with a role is not told there.
     let role: Option<Option<String>> = conn.query_first("SELECT CURRENT_ROLE()").await.unwrap_or_default();
@@ -65,6 +64,6 @@ pub(super) async fn capture_faults(database: &Mysql, tables: &[TableName]) -> Re
                 .to_owned(),
         );
     }
-    conn.disconnect().await.map_err(convert)?;
+    database.asked(conn);
     Ok(faults)
 }

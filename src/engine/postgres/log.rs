@@ -264,8 +264,9 @@ pub(super) async fn own_triggers(database: &Postgres) -> Result<Vec<String>> {
            WHERE NOT EXISTS (SELECT FROM wanting w WHERE w.tgname = o.tgname) ORDER BY 1",
         each_row_or_truncate = 1 | TRUNCATE,
     );
-    let session = database.shared.session().await?;
+    let session = database.shared.ask().await?;
     let rows = session.client.query(&sql, &[&database.shared.schema]).await.map_err(|e| error::from(&e))?;
+    database.shared.asked(session);
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -284,7 +285,8 @@ pub(super) async fn objects(database: &Postgres, names: &[TableName]) -> Result<
     let schema = |name: &TableName| if name.schema.is_empty() { own.clone() } else { name.schema.clone() };
     let schemas: Vec<String> = names.iter().map(schema).collect();
     let names: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
-    let session = database.shared.session().await?;
+    let session = database.shared.ask().await?;
     let rows = session.client.query(sql, &[&ident(own), &schemas, &names]).await.map_err(|e| error::from(&e))?;
+    database.shared.asked(session);
     Ok(rows.iter().map(|row| Object { which: row.get(0), made: String::new() }).collect())
 }

@@ -315,6 +315,7 @@ impl Writer {
             RowLock::None => "",
             RowLock::Wait => " FOR UPDATE OF t",
             RowLock::SkipHeld => " FOR UPDATE OF t SKIP LOCKED",
+            RowLock::Keep => " FOR KEY SHARE OF t SKIP LOCKED",
         };
         let (name, list) = (table_name(&self.shared.schema, &table.name), select_list(table));
         // By its own name inside, so that a condition may call it so.

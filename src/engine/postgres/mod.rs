@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::idle::Idle;
 use super::{
     Abilities, ChangeLog, Database, Error, ErrorKind, Letters, Lock, Logged, MappedColumn, Object, OpenOptions, Result,
     Snapshot, TableDdl, Target, earliest_reading,
@@ -39,11 +40,25 @@ struct Shared {
     version: String,
     /// Whether the account may set `session_replication_role`.
     replica_role: bool,
+    idle: Idle<Session>,
 }
 
 impl Shared {
     async fn session(&self) -> Result<Session> {
         self.connector.session(Some(&self.schema)).await
+    }
+
+    /// A session to ask something by, which [`Self::asked`] takes back. One whose question failed, or was given up, is
+    /// not given back.
+    async fn ask(&self) -> Result<Session> {
+        match self.idle.take().filter(|session| !session.client.is_closed()) {
+            Some(session) => Ok(session),
+            None => self.session().await,
+        }
+    }
+
+    fn asked(&self, session: Session) {
+        self.idle.put(session);
     }
 }
 
@@ -102,7 +117,7 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Postgres> {
     let version = format!("PostgreSQL {}", row.get::<_, String>(2));
     let collation = row.get(1);
     Ok(Postgres {
-        shared: Arc::new(Shared { connector, schema, collation, version, replica_role }),
+        shared: Arc::new(Shared { connector, schema, collation, version, replica_role, idle: Idle::default() }),
         zone: options.zone.clone(),
     })
 }
@@ -144,13 +159,17 @@ impl Database for Postgres {
     async fn identity(&self) -> Result<String> {
         let sql = "SELECT concat_ws(':', extract(epoch FROM pg_postmaster_start_time()), \
                    (SELECT oid FROM pg_database WHERE datname = current_database()), current_schema())";
-        let session = self.shared.session().await?;
-        Ok(session.client.query_one(sql, &[]).await.map_err(|e| self.lost(error::from(&e)))?.get(0))
+        let session = self.shared.ask().await?;
+        let row = session.client.query_one(sql, &[]).await.map_err(|e| self.lost(error::from(&e)))?;
+        self.shared.asked(session);
+        Ok(row.get(0))
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>> {
-        let session = self.shared.session().await?;
-        catalog::tables(&session.client, &self.shared.schema, schema).await.map_err(|e| self.lost(e))
+        let session = self.shared.ask().await?;
+        let found = catalog::tables(&session.client, &self.shared.schema, schema).await.map_err(|e| self.lost(e))?;
+        self.shared.asked(session);
+        Ok(found)
     }
 
     async fn describe(&self, name: &TableName) -> Result<Option<Table>> {
@@ -158,18 +177,24 @@ impl Database for Postgres {
     }
 
     async fn describe_all(&self, names: &[TableName]) -> Result<Vec<Option<Table>>> {
-        let session = self.shared.session().await?;
-        catalog::describe(&session.client, &self.shared.schema, names).await.map_err(|e| self.lost(e))
+        let session = self.shared.ask().await?;
+        let found = catalog::describe(&session.client, &self.shared.schema, names).await.map_err(|e| self.lost(e))?;
+        self.shared.asked(session);
+        Ok(found)
     }
 
     async fn taken(&self, names: &[TableName]) -> Result<BTreeMap<TableName, String>> {
-        let session = self.shared.session().await?;
-        catalog::taken(&session.client, &self.shared.schema, names).await.map_err(|e| self.lost(e))
+        let session = self.shared.ask().await?;
+        let found = catalog::taken(&session.client, &self.shared.schema, names).await.map_err(|e| self.lost(e))?;
+        self.shared.asked(session);
+        Ok(found)
     }
 
     async fn own_tables(&self) -> Result<BTreeSet<TableName>> {
-        let session = self.shared.session().await?;
-        catalog::own_tables(&session.client, &self.shared.schema).await.map_err(|e| self.lost(e))
+        let session = self.shared.ask().await?;
+        let found = catalog::own_tables(&session.client, &self.shared.schema).await.map_err(|e| self.lost(e))?;
+        self.shared.asked(session);
+        Ok(found)
     }
 
     fn map_column(&self, table: &Table, column: &ColumnDef) -> MappedColumn {
@@ -186,8 +211,10 @@ impl Database for Postgres {
     }
 
     async fn other_schemas(&self) -> Result<Vec<String>> {
-        let session = self.shared.session().await?;
-        catalog::other_schemas(&session.client, &self.shared.schema).await.map_err(|e| self.lost(e))
+        let session = self.shared.ask().await?;
+        let found = catalog::other_schemas(&session.client, &self.shared.schema).await.map_err(|e| self.lost(e))?;
+        self.shared.asked(session);
+        Ok(found)
     }
 
     fn drop_ddl(&self, name: &TableName) -> String {
@@ -261,14 +288,16 @@ END"
 
     async fn numbered_upto(&self, table: &Table) -> Result<Option<i64>> {
         let Some(column) = table.columns.iter().find(|column| column.identity.is_some()) else { return Ok(None) };
-        let session = self.shared.session().await?;
+        let session = self.shared.ask().await?;
         let name = types::table_name(&self.shared.schema, &table.name);
         // An account that may read the table may not read its sequence for that.
         let sql = "SELECT CASE WHEN has_sequence_privilege(s, 'SELECT') THEN pg_sequence_last_value(s) END \
                    FROM CAST(pg_get_serial_sequence($1, $2) AS regclass) s JOIN pg_sequence q ON q.seqrelid = s \
                    WHERE q.seqincrement > 0";
         let found = session.client.query_opt(sql, &[&name, &column.name]).await;
-        Ok(found.map_err(|e| self.lost(error::from(&e)))?.and_then(|row| row.get(0)))
+        let found = found.map_err(|e| self.lost(error::from(&e)))?;
+        self.shared.asked(session);
+        Ok(found.and_then(|row| row.get(0)))
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {

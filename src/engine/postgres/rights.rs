@@ -24,7 +24,8 @@ pub(super) async fn capture_faults(database: &Postgres, tables: &[TableName]) ->
          FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
          WHERE n.nspname = $1 AND left(p.proname::text, 14) = '_rowferry_log_' \
          AND NOT pg_has_role(current_user, p.proowner, 'USAGE')";
-    let session = database.shared.session().await?;
+    let session = database.shared.ask().await?;
     let rows = session.client.query(sql, &[own, &schemas, &names]).await.map_err(|e| error::from(&e))?;
+    database.shared.asked(session);
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -363,12 +363,22 @@ impl Writer {
                 .zip(&key.parent_columns)
                 .map(|(c, p)| format!("p.{} = c.{}", ident(p), ident(c)))
                 .collect();
+            let (child, parent) =
+                (table_name(&self.shared.schema, &table.name), table_name(&self.shared.schema, &key.parent));
+            let (present, same) = (present.join(" AND "), same.join(" AND "));
+            // Whoever is deleting one of the parents is waited for: that statement has not seen the children. To keep
+            // a row needs the right to change one.
+            let may = "SELECT has_any_column_privilege($1::text::regclass, 'UPDATE')";
+            let may = self.session.client.query_one(may, &[&parent]).await.map_err(|e| error::from(&e))?;
+            if may.get(0) {
+                let kept = format!(
+                    "SELECT count(*) FROM (SELECT 1 FROM {parent} p WHERE EXISTS (SELECT 1 FROM {child} c WHERE {same}) \
+                     FOR KEY SHARE OF p) kept"
+                );
+                self.session.client.query_one(&kept, &[]).await.map_err(|e| error::from(&e))?;
+            }
             let sql = format!(
-                "SELECT count(*) FROM {} c WHERE {} AND NOT EXISTS (SELECT 1 FROM {} p WHERE {})",
-                table_name(&self.shared.schema, &table.name),
-                present.join(" AND "),
-                table_name(&self.shared.schema, &key.parent),
-                same.join(" AND "),
+                "SELECT count(*) FROM {child} c WHERE {present} AND NOT EXISTS (SELECT 1 FROM {parent} p WHERE {same})"
             );
             let count: i64 = self.session.client.query_one(&sql, &[]).await.map_err(|e| error::from(&e))?.get(0);
             if let Some(count) = u64::try_from(count).ok().filter(|n| *n > 0) {

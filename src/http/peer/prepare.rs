@@ -41,7 +41,7 @@ pub(in super::super) async fn prepare(call: Call) -> Reply {
         Preparing::Captured => here.told(LocalEndpoint::new(&database, &call.node.stop).captured().await),
         Preparing::Forms(tables) => here.forms(tables).await?,
         Preparing::News(tables, since, wait) => here.news(tables, since, wait).await?,
-        Preparing::Pending(read) => here.pending(read).await?,
+        Preparing::Pending(sync, read) => here.pending(&sync, read).await?,
         Preparing::Count(table) => here.count(&table).await?,
         Preparing::Alive(half) => {
             call.sessions.touch(half, access);
@@ -190,14 +190,16 @@ impl Here<'_> {
         Ok(news.map_or_else(Prepared::from, Prepared::News))
     }
 
-    async fn pending(&self, read: Vec<(TableName, i64)>) -> Answered<Prepared> {
+    async fn pending(&self, sync: &str, read: Vec<(TableName, i64)>) -> Answered<Prepared> {
         for (table, _) in &read {
             must_open(self.access, self.name, table)?;
         }
-        Ok(match self.counted(read).await {
-            Ok((pending, age)) => Prepared::Pending(pending, age),
-            Err(e) => e.into(),
-        })
+        let told = async {
+            let (pending, age) = self.counted(read).await?;
+            // At last: what a cursor passes without becoming a row is set aside in the same transaction.
+            Ok::<_, Error>(Prepared::Pending(pending, age, site::set_aside(self.database, sync).await?))
+        };
+        Ok(told.await.unwrap_or_else(Prepared::from))
     }
 
     /// The rows of a table that the key opens.
