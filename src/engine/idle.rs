@@ -1,5 +1,5 @@
-//! Connections that only ask questions, kept for the next one: to open one takes a server many times what it takes to
-//! answer, and over a network as many round trips.
+//! Connections that have nothing open, kept for whoever wants one next: to open one takes a server many times what it
+//! takes to answer a question, and over a network as many round trips.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};

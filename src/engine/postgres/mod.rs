@@ -41,6 +41,8 @@ struct Shared {
     /// Whether the account may set `session_replication_role`.
     replica_role: bool,
     idle: Idle<Session>,
+    /// Sessions that write, and have nothing open.
+    written: Idle<Arc<Session>>,
 }
 
 impl Shared {
@@ -117,7 +119,15 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Postgres> {
     let version = format!("PostgreSQL {}", row.get::<_, String>(2));
     let collation = row.get(1);
     Ok(Postgres {
-        shared: Arc::new(Shared { connector, schema, collation, version, replica_role, idle: Idle::default() }),
+        shared: Arc::new(Shared {
+            connector,
+            schema,
+            collation,
+            version,
+            replica_role,
+            idle: Idle::default(),
+            written: Idle::default(),
+        }),
         zone: options.zone.clone(),
     })
 }

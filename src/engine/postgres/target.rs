@@ -38,7 +38,8 @@ struct OpenCopy {
 /// A connection that writes.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    pub(super) session: Session,
+    /// It goes back when nothing is open in it.
+    pub(super) session: Arc<Session>,
     /// Whether the transaction reads at one point.
     pub(super) point: bool,
     copy: Option<OpenCopy>,
@@ -50,10 +51,21 @@ pub(super) struct Writer {
     pub(super) looks: HashMap<String, Statement>,
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.in_transaction && self.copy.is_none() {
+            self.shared.written.put(self.session.clone());
+        }
+    }
+}
+
 impl Writer {
     /// Opens one.
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self> {
-        let session = shared.connector.lasting(&shared.schema).await?;
+        let session = match shared.written.take().filter(|session| !session.client.is_closed()) {
+            Some(session) => session,
+            None => Arc::new(shared.connector.lasting(&shared.schema).await?),
+        };
         let (staging, looks) = (HashMap::new(), HashMap::new());
         Ok(Self { shared, session, point: false, copy: None, staging, numbered: 0, in_transaction: false, looks })
     }
