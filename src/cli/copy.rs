@@ -50,7 +50,8 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
     let source = connect::database(args, &copy.source, false).await?;
     let target = connect::database(args, &copy.target, !copy.no_create).await?;
     if copy.dry_run {
-        let plan = persist(&stop, || plan(source.as_ref(), target.as_ref(), &options)).await?;
+        let mut plan = persist(&stop, || plan(source.as_ref(), target.as_ref(), &options)).await?;
+        plan.notes.extend(source.reading_hinders().await?);
         let changes = if mode == Mode::Mirror {
             persist(&stop, || changes(&source, &target, &plan, stop.clone())).await?
         } else {

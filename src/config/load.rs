@@ -11,6 +11,7 @@ use super::checked::Config;
 use super::interpolate::{Filled, Sources};
 use super::raw::RawConfig;
 use super::{ConfigError, suggestion};
+use crate::runtime::settings_folder;
 
 const NAMES: [&str; 4] = ["rowferry.yaml", "rowferry.yml", "rowferry.toml", "rowferry.json"];
 
@@ -43,14 +44,7 @@ pub(super) fn find_in(
     if let Some(path) = variable("ROWFERRY_CONFIG") {
         return Some(path.into());
     }
-    let user = if cfg!(windows) {
-        variable("APPDATA").map(PathBuf::from)
-    } else {
-        variable("XDG_CONFIG_HOME")
-            .map(PathBuf::from)
-            .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".config")))
-    };
-    let folders = [Some(current.to_owned()), user.map(|folder| folder.join("rowferry"))];
+    let folders = [Some(current.to_owned()), settings_folder(&variable).map(|folder| folder.join("rowferry"))];
     folders.into_iter().flatten().flat_map(|folder| NAMES.map(|name| folder.join(name))).find(|path| path.is_file())
 }
 

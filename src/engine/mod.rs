@@ -306,6 +306,10 @@ pub trait Database: Send + Sync {
     async fn foreign_key_names(&self) -> Result<Option<BTreeSet<String>>> {
         Ok(None)
     }
+    /// Whom the reading of a table here keeps waiting, in one sentence; `None`: nobody.
+    async fn reading_hinders(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
     /// Schemas of this database besides its own that hold tables of the user, sorted.
     async fn other_schemas(&self) -> Result<Vec<String>> {
         Ok(Vec::new())

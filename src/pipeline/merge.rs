@@ -268,3 +268,17 @@ async fn merge_keyless(
 fn fitting(misfits: &[(usize, usize, String)], rows: usize) -> Vec<usize> {
     (0..rows).filter(|row| misfits.binary_search_by_key(row, |m| m.0).is_err()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_more_than_half_of_more_than_a_hundred_rows() {
+        for (there, deleted, flood) in
+            [(100, 100, false), (101, 50, false), (101, 51, true), (102, 51, false), (102, 52, true), (0, 0, false)]
+        {
+            assert_eq!(is_flood(there, deleted), flood, "{deleted} of {there}");
+        }
+    }
+}

@@ -13,4 +13,6 @@ pub use backoff::Backoff;
 pub use failpoint::Failpoint;
 pub use pace::Pace;
 pub use random::{random, simulate_random};
-pub use system::{FileId, Hangup, asked_to_end, file_id, notify, owners_alone, private_file, stands_at};
+pub use system::{
+    FileId, Hangup, asked_to_end, file_id, notify, owners_alone, private_file, settings_folder, stands_at,
+};

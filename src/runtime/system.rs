@@ -1,8 +1,18 @@
-//! What differs between operating systems: files that only their owner reads, what tells files apart, words to the
-//! service manager, signals.
+//! What differs between operating systems: files that only their owner reads, what tells files apart, where
+//! settings are kept, words to the service manager, signals.
 
+use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Where programs keep their user's settings, by what the environment says.
+pub fn settings_folder(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    if cfg!(windows) {
+        return variable("APPDATA").map(PathBuf::from);
+    }
+    let home = || variable("HOME").map(|home| Path::new(&home).join(".config"));
+    variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)
+}
 
 /// Makes the file if it is not there, and lets nobody but its owner read or write it. On Windows a file has the rights of
 /// its folder.

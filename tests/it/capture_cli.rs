@@ -178,7 +178,7 @@ fn a_database_that_another_sync_needs_keeps_its_capture() {
     assert_eq!(done["databases"][0]["kept_for"], json!(["other"]), "{done}");
     pair.json(0, &["capture", "status"]);
     pair.json(0, &["capture", "remove", "s", "other"]);
-    assert_eq!(pair.a.own_tables(), Vec::<String>::new());
+    assert_eq!(pair.a.traces(), Vec::<String>::new());
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn what_is_asked_for_and_is_not_there_is_refused() {
     assert_eq!(pair.run(&["quarantine", "discard", "nix"]).code, 2);
     assert_eq!(pair.json(0, &["conflicts", "list"]), json!([]));
     assert_eq!(pair.json(0, &["quarantine", "list"]), json!([]));
-    assert_eq!(pair.a.own_tables(), Vec::<String>::new(), "nothing was touched");
+    assert_eq!(pair.a.traces(), Vec::<String>::new(), "nothing was touched");
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn check_says_what_would_be_put_in_place() {
         assert_eq!(capture[0]["tables"][0]["table"], "t", "{told}");
         assert!(!capture[0]["tables"][0]["triggers"].as_array().unwrap().is_empty(), "{told}");
         assert!(capture[1]["notes"].to_string().contains("mine"), "{told}");
-        assert_eq!(pair.a.own_tables(), Vec::<String>::new(), "nothing is changed");
+        assert_eq!(pair.a.traces(), Vec::<String>::new(), "nothing is changed");
         assert!(pair.run(&["check"]).stdout.contains("t: a log, a table of versions"));
     }
 }

@@ -849,7 +849,7 @@ async fn hostile_names_are_names(engine: Engine) {
     for log in &f.logs {
         f.execute_all(&log.remove).await;
     }
-    assert_eq!(f.db.own_tables(), Vec::<String>::new(), "{engine:?}");
+    assert_eq!(f.db.traces(), Vec::<String>::new(), "{engine:?}");
 }
 
 // ---------------------------------------------------------------- rows by key

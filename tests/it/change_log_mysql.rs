@@ -178,7 +178,7 @@ mod clause {
         let error = database.target().await.unwrap().execute(&log.install[0]).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unsupported, "{error}");
         assert!(error.message().contains("ENGINE=InnoDB"), "{error}");
-        assert_eq!(db.own_tables(), Vec::<String>::new());
+        assert_eq!(db.traces(), Vec::<String>::new());
     }
 
     pub async fn float_keys_are_refused(db: TestDb) {

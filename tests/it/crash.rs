@@ -38,7 +38,7 @@ fn dies_and_ends_equal(point: Failpoint, engine: Engine) {
     let again = rowferry(&args);
     assert_eq!(again.code, 0, "after {} on {engine:?}: {again:?}", point.name());
     assert_equal(&source, &target);
-    assert_eq!(target.own_tables(), Vec::<String>::new(), "after {} on {engine:?}", point.name());
+    assert_eq!(target.traces(), Vec::<String>::new(), "after {} on {engine:?}", point.name());
     assert_eq!(indexes(&target), indexes(&whole(&source, engine)), "after {} on {engine:?}", point.name());
 }
 
@@ -155,7 +155,7 @@ fn ended_and_made_again(source: &TestDb, engine: Engine) -> bool {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{engine:?}: {said}");
     assert_equal(source, &target);
-    assert_eq!(target.own_tables(), Vec::<String>::new());
+    assert_eq!(target.traces(), Vec::<String>::new());
     said.contains("trying again in")
 }
 
@@ -186,7 +186,7 @@ fn cut_copy(engine: Engine, at_target: bool, cut: Option<Cut>) -> (Relay, String
     }
     let (source, target) = if at_target { (&lite, &served) } else { (&served, &new) };
     assert_equal(source, target);
-    assert_eq!(target.own_tables(), Vec::<String>::new(), "{engine:?} {cut:?}");
+    assert_eq!(target.traces(), Vec::<String>::new(), "{engine:?} {cut:?}");
     assert_eq!(indexes(target), indexes(&whole(source, target.engine())), "{engine:?} {cut:?}");
     (relay, run.stderr)
 }

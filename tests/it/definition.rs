@@ -1,6 +1,6 @@
 //! What belongs to a table besides columns, keys and rows: carried to the same engine, else told.
 
-use crate::support::{Engine, TestDb, rowferry, rowferry_in};
+use crate::support::{Engine, TestDb, rowferry, rowferry_in, rows, unlike};
 
 #[track_caller]
 fn copy(a: &TestDb, b: &TestDb, more: &[&str]) -> String {
@@ -486,4 +486,89 @@ fn postgres_counts_on_as_it_counted() {
     assert_eq!(b.value(options), "1000 7 true");
     let other = TestDb::new(Engine::Sqlite);
     assert!(told(&a, &other).contains("START WITH 100 INCREMENT BY 5"), "it is told where it cannot be kept");
+}
+
+/// The index on (a, b DESC) of table child, as its server lists it.
+fn descending(db: &TestDb) -> String {
+    db.value(match db.engine() {
+        Engine::Sqlite => {
+            "SELECT group_concat(name || desc) FROM (SELECT x.name, x.desc FROM pragma_index_list('child') l, \
+             pragma_index_xinfo(l.name) x WHERE x.name IN ('a', 'b') ORDER BY x.seqno)"
+        }
+        Engine::Postgres => {
+            "SELECT string_agg(a.attname || (i.indoption[a.n - 1] & 1), ',' ORDER BY a.n) FROM pg_index i, \
+             LATERAL (SELECT attname, attnum AS n FROM pg_attribute WHERE attrelid = i.indexrelid) a \
+             WHERE indrelid = 'child'::regclass AND attname IN ('a', 'b')"
+        }
+        Engine::Mariadb | Engine::Mysql => {
+            "SELECT GROUP_CONCAT(column_name, collation = 'D' ORDER BY seq_in_index) FROM information_schema.statistics \
+             WHERE table_schema = DATABASE() AND table_name = 'child' AND column_name IN ('a', 'b')"
+        }
+    })
+}
+
+/// Keys, references with what follows from them, defaults, what may not be NULL: told by what the target then does.
+#[test]
+fn the_definition_travels_to_another_engine() {
+    for (from, to) in unlike() {
+        let (a, b) = (TestDb::new(from), TestDb::new(to));
+        a.execute(
+            "CREATE TABLE parent (id INT NOT NULL PRIMARY KEY, code VARCHAR(20) NOT NULL UNIQUE, n INT DEFAULT 7, \
+             s VARCHAR(20) DEFAULT 'it''s')",
+        );
+        a.execute(
+            "CREATE TABLE child (id INT NOT NULL PRIMARY KEY, goes INT, clears INT, stays INT, a INT, b INT, \
+             FOREIGN KEY (goes) REFERENCES parent (id) ON DELETE CASCADE ON UPDATE CASCADE, \
+             FOREIGN KEY (clears) REFERENCES parent (id) ON DELETE SET NULL, \
+             FOREIGN KEY (stays) REFERENCES parent (id) ON DELETE RESTRICT)",
+        );
+        a.execute("CREATE INDEX child_ab ON child (a, b DESC)");
+        copy(&a, &b, &["--schema-only"]);
+        let attempt = |sql: &str| {
+            let checked = if to == Engine::Sqlite { "PRAGMA foreign_keys = ON; " } else { "" };
+            b.attempt(&format!("{checked}{sql}"))
+        };
+        for taken in [
+            "INSERT INTO parent (id, code) VALUES (1, 'a'), (2, 'b'), (3, 'c')",
+            "INSERT INTO child (id, goes, clears, stays) VALUES (1, 1, NULL, NULL), (2, NULL, 2, NULL), (3, NULL, NULL, 3)",
+            "UPDATE parent SET id = 10 WHERE id = 1",
+        ] {
+            attempt(taken).unwrap_or_else(|e| panic!("{from:?} -> {to:?}: {taken}: {e}"));
+        }
+        assert_eq!(rows(&b, "SELECT n, s FROM parent WHERE id = 2"), "7 it's", "{from:?} -> {to:?}");
+        assert_eq!(b.value("SELECT goes FROM child WHERE id = 1"), "10", "{from:?} -> {to:?}");
+        for refused in [
+            "INSERT INTO parent (id, code) VALUES (4, NULL)",
+            "INSERT INTO parent (id, code) VALUES (4, 'a')",
+            "INSERT INTO parent (id, code) VALUES (2, 'd')",
+            "INSERT INTO child (id, goes) VALUES (9, 99)",
+            "INSERT INTO child (id, clears) VALUES (9, 99)",
+            "INSERT INTO child (id, stays) VALUES (9, 99)",
+            "UPDATE parent SET id = 20 WHERE id = 2",
+            "DELETE FROM parent WHERE id = 3",
+        ] {
+            assert!(attempt(refused).is_err(), "{from:?} -> {to:?}: {refused}");
+        }
+        attempt("DELETE FROM parent WHERE id < 3 OR id = 10").expect("none of them stays");
+        assert_eq!(rows(&b, "SELECT id, clears, stays FROM child ORDER BY id"), "2 NULL NULL, 3 NULL 3");
+        assert_eq!(descending(&b), "a0,b1", "{from:?} -> {to:?}");
+    }
+}
+
+/// A key has bounds there; each value is held against them, so that nothing is lost by it.
+#[test]
+fn a_unique_text_without_bounds_gets_some_and_what_is_longer_is_rejected_by_name() {
+    let a = TestDb::new(Engine::Sqlite);
+    a.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT UNIQUE)");
+    a.execute(&format!("INSERT INTO t VALUES (1, '{}'), (2, '{}'), (3, 'é')", "é".repeat(768), "é".repeat(769)));
+    for b in TestDb::on_all().iter().filter(|b| matches!(b.engine(), Engine::Mariadb | Engine::Mysql)) {
+        let plan = rowferry(&["copy", a.url(), b.url(), "--dry-run", "--format", "json"]).json();
+        assert_eq!(plan["tables"][0]["not_exact"], serde_json::json!([]), "{plan}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = rowferry_in(folder.path(), &["copy", a.url(), b.url()]);
+        assert_eq!(run.code, 1, "{:?}: {run:?}", b.engine());
+        let rejects = std::fs::read_to_string(folder.path().join("rowferry-rejects.jsonl")).expect("the rejects");
+        assert!(rejects.lines().count() == 1 && rejects.contains("u: 769 characters"), "{rejects}");
+        assert_eq!(rows(b, "SELECT id, CHAR_LENGTH(u) FROM t ORDER BY id"), "1 768, 3 1");
+    }
 }

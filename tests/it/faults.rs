@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use rowferry::engine::{ErrorKind, OpenOptions, ReadRequest, Selection, open};
 use rowferry::model::{BatchLimits, TableName};
 
-use crate::support::{Engine, Held, Output, Server, TestDb, long, may_mount, output, program, rowferry, start};
+use crate::support::{
+    Engine, Held, Output, Server, TestDb, long, may_mount, output, program, rowferry, rowferry_in, start,
+};
 
 /// Two tables of plain rows; `wide` fills the disk.
 fn source_on(engine: Engine, rows: u32, width: usize) -> TestDb {
@@ -312,6 +314,46 @@ fn a_locked_file_is_told_and_left() {
     ends_equal(&command);
 }
 
+/// There a reader keeps every commit waiting; whoever waits long enough gets through, and the plan says so.
+#[test]
+fn a_file_that_is_not_in_wal_mode_makes_its_writers_wait_and_the_plan_says_so() {
+    let (a, b) = (source(20_000, 100), TestDb::new(Engine::Postgres));
+    b.execute("CREATE TABLE wide (id INT PRIMARY KEY, note TEXT NOT NULL)");
+    let command = ["copy", a.url(), b.url(), "--tables", "wide"];
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = format!(
+        "node: test\ndatabases:\n  a: {{ url: \"{}\" }}\n  b: {{ url: \"{}\" }}\n\
+         syncs:\n  one: {{ source: a, target: b, direction: push, mode: full, tables: [wide] }}\n",
+        a.url(),
+        b.url()
+    );
+    std::fs::write(folder.path().join("rowferry.yaml"), config).expect("the config");
+    let told = || {
+        let said = |output: Output| output.stdout.contains("is not in WAL mode: while a table of it is read");
+        (said(rowferry(&[&command[..], &["--dry-run"]].concat())), said(rowferry_in(folder.path(), &["check"])))
+    };
+    assert_eq!(told(), (true, true));
+    let writer = rusqlite::Connection::open(path(&a)).expect("the file");
+    let write = |wait: Duration| {
+        writer.busy_timeout(wait).expect("a time-out");
+        writer.execute_batch("UPDATE small SET note = 'new'")
+    };
+    let other = Held::new(&b);
+    // It may be looked into, so that the rows are on their way when they have to wait.
+    other.execute("BEGIN; LOCK TABLE wide IN EXCLUSIVE MODE").expect("a lock");
+    let mut run = start(&command);
+    wait_until("the reader keeps the writer waiting", || {
+        assert!(!run.is_over(), "it cannot write");
+        write(Duration::ZERO).is_err()
+    });
+    drop(other);
+    write(Duration::from_mins(1)).expect("its turn comes");
+    let run = run.end();
+    assert_eq!(run.code, 0, "{run:?}");
+    a.execute("PRAGMA journal_mode = WAL");
+    assert_eq!(told(), (false, false));
+}
+
 #[test]
 fn a_full_disk_under_a_file_is_told_and_more_room_finishes_the_copy() {
     if !may_mount() {
@@ -381,6 +423,50 @@ fn a_full_disk_under_a_server_is_told_and_more_room_finishes_the_copy() {
     assert_told(&rowferry(&command), 1, &["rowferry: table ", "No space left on device"]);
     server.execute("d", "DROP TABLE filler");
     ends_equal(&command);
+}
+
+/// The tables of a database of MariaDB are files in a folder, which is a disk of its own here.
+#[test]
+fn a_full_disk_under_the_tables_of_mariadb_is_told_and_more_room_finishes_the_copy() {
+    if !may_mount() {
+        return;
+    }
+    let Some(server) = Server::new(Engine::Mariadb) else { return };
+    let disk = server.folder().join("data").join("d");
+    std::fs::create_dir(&disk).expect("a folder");
+    let owner = std::fs::metadata(server.folder().join("data")).expect("the data").uid();
+    let mount = format!("mount -t tmpfs -o size=32m,uid={owner},mode=700 tmpfs {}", disk.display());
+    let mut server = server.mounts(mount);
+    server.start();
+    server.execute("d", "CREATE TABLE filler ENGINE=MyISAM AS SELECT repeat('x', 1000) AS x FROM seq_1_to_28000");
+    let (a, url) = (source(4000, 1000), server.url("", "d"));
+    let command = ["copy", a.url(), &url];
+    // Whichever table writes when the room ends is the one that is named.
+    assert_told(&rowferry(&command), 1, &["rowferry: table ", "is full", "free some space at the server"]);
+    server.execute("d", "DROP TABLE filler");
+    ends_equal(&command);
+}
+
+/// Without `LOAD DATA LOCAL` a row travels in one packet, and the server takes none that is longer than it allows.
+#[test]
+fn a_row_that_the_servers_packet_cannot_hold_is_rejected_by_name() {
+    let Some(server) = Server::new(Engine::Mariadb) else { return };
+    let (packet, row) = if long() { (16, 64) } else { (1, 4) };
+    let mut server = server.options(&["--local-infile=0".to_owned(), format!("--max-allowed-packet={packet}M")]);
+    server.start();
+    server.execute("", "CREATE DATABASE d");
+    let (a, url) = (TestDb::new(Engine::Sqlite), server.url("", "d"));
+    a.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, b BLOB); INSERT INTO t VALUES (1, x'01'), (3, x'03')");
+    a.execute(&format!("INSERT INTO t VALUES (2, zeroblob({}))", row << 20));
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = rowferry_in(folder.path(), &["copy", a.url(), &url, "--format", "json"]);
+    assert_eq!((run.code, &run.json()["tables"][0]["quarantined"]), (1, &1.into()), "{run:?}");
+    let rejects = std::fs::read_to_string(folder.path().join("rowferry-rejects.jsonl")).expect("the rejects");
+    let rejected: serde_json::Value = serde_json::from_str(&rejects).expect("one line of JSON");
+    assert_eq!((&rejected["table"], &rejected["key"]["id"]), (&"t".into(), &"2".into()));
+    let reason = rejected["reason"].as_str().expect("a reason");
+    assert!(reason.contains("max_allowed_packet"), "{reason}");
+    assert_eq!((server.rows("d", "SELECT 1 FROM t"), server.rows("d", "SELECT 1 FROM t WHERE id = 2")), (2, 0));
 }
 
 #[test]
@@ -474,6 +560,35 @@ fn a_server_that_restarts_in_the_middle_costs_nothing_but_another_run() {
             ends_equal(&command);
         }
     }
+}
+
+/// A server that stays away is waited for, about half a minute.
+#[test]
+fn a_target_that_goes_away_and_stays_away_is_told_in_one_sentence() {
+    if !long() {
+        return;
+    }
+    let goes_away = |engine| {
+        let Some(mut server) = Server::new(engine) else { return };
+        server.start();
+        server.execute("", "CREATE DATABASE d");
+        let (a, url) = (source(20_000, 100), server.url("", "d"));
+        let command = ["copy", a.url(), &url, "--batch-size", "20"];
+        let run = start(&command);
+        let made =
+            "SELECT 1 FROM information_schema.tables WHERE table_schema IN ('d', 'public') AND table_name = 'wide'";
+        wait_until("the table", || server.rows("d", made) > 0);
+        server.kill();
+        let place = url.rsplit_once('@').and_then(|(_, place)| place.strip_suffix("/d")).expect("a place");
+        assert_told(&run.end(), 3, &[place, "reach", "host", "port"]);
+        server.start();
+        ends_equal(&command);
+    };
+    std::thread::scope(|scope| {
+        for engine in [Engine::Postgres, Engine::Mariadb] {
+            scope.spawn(move || goes_away(engine));
+        }
+    });
 }
 
 /// Whether a connection of rowferry waits for a lock.

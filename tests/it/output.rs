@@ -255,3 +255,42 @@ fn quiet_is_quiet() {
     let output = rowferry(&["demo", "-q", "--seconds", "1", "--scale", "1"]);
     assert_eq!((output.code, output.stdout + &output.stderr), (0, String::new()));
 }
+
+/// Parents stand before children, each with the key by which its rows are told apart and what becomes of its columns.
+#[test]
+fn a_plan_tells_the_order_the_keys_and_the_types() {
+    let a = TestDb::new(Engine::Sqlite);
+    a.execute(
+        "CREATE TABLE a_child (id INTEGER PRIMARY KEY, up TEXT REFERENCES z_parent (code)); \
+         CREATE TABLE z_parent (code TEXT PRIMARY KEY, v BLOB); CREATE TABLE loose (v TEXT)",
+    );
+    let b = TestDb::new(Engine::Mariadb);
+    let plan = ["copy", a.url(), b.url(), "--dry-run"];
+    let document = rowferry(&[&plan[..], &["--format", "json"]].concat()).json();
+    let told = |what: &str| -> Vec<serde_json::Value> {
+        document["tables"].as_array().expect("tables").iter().map(|table| table[what].clone()).collect()
+    };
+    assert_eq!(told("table"), ["loose", "z_parent", "a_child"]);
+    assert_eq!(told("key"), [serde_json::Value::Null, serde_json::json!(["code"]), serde_json::json!(["id"])]);
+    let text = rowferry(&plan).stdout;
+    for line in [
+        "  1. loose  0 rows, create, key: whole rows",
+        "  2. z_parent  0 rows, create, key: code",
+        "  3. a_child  0 rows, create, key: id",
+        "       v: BLOB -> longblob",
+        "       code: TEXT -> varchar(768)",
+    ] {
+        assert!(text.lines().any(|said| said == line), "no '{line}' in {text}");
+    }
+}
+
+#[test]
+fn completions_of_each_shell_know_commands_and_options() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = rowferry(&["completions", shell]);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{shell}");
+        for word in ["copy", "conflicts", "where", "repair", "batch-size"] {
+            assert!(output.stdout.contains(word), "{shell} does not know {word}");
+        }
+    }
+}

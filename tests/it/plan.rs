@@ -1,6 +1,6 @@
 //! What a plan leaves out, makes differently or refuses, and says so.
 
-use crate::support::{Engine, TestDb, program, rowferry};
+use crate::support::{Engine, TestDb, program, rowferry, rowferry_in};
 
 #[test]
 fn a_foreign_key_without_its_parent_is_left_out() {
@@ -22,7 +22,7 @@ fn a_foreign_key_without_its_parent_is_left_out() {
             );
             let output = rowferry(&alone);
             assert_eq!(output.code, 0, "{source:?} -> {:?}: {output:?}", b.engine());
-            assert!(b.own_tables().is_empty(), "{:?}", b.own_tables());
+            assert!(b.traces().is_empty(), "{:?}", b.traces());
             // The reference to itself is kept: its rows cannot dangle.
             let checked = if b.engine() == Engine::Sqlite { "PRAGMA foreign_keys = ON; " } else { "" };
             assert!(b.attempt(&format!("{checked}INSERT INTO child VALUES (9, 8, 7)")).is_err(), "{:?}", b.engine());
@@ -66,7 +66,7 @@ fn a_foreign_key_that_cannot_be_made_after_the_rows_is_no_refusal() {
     assert!(output.stderr.contains("adding the foreign keys of child"), "{output:?}");
     b.execute("ALTER TABLE parent ADD PRIMARY KEY (id)");
     assert_eq!(rowferry(&["copy", a.url(), b.url()]).code, 0);
-    assert!(b.own_tables().is_empty(), "{:?}", b.own_tables());
+    assert!(b.traces().is_empty(), "{:?}", b.traces());
     assert!(b.attempt("INSERT INTO child VALUES (2, 8)").is_err());
 }
 
@@ -266,7 +266,7 @@ fn a_foreign_key_that_does_not_hold_is_made_by_the_run_that_finds_it_whole() {
         a.execute("INSERT INTO p VALUES (99)");
         let output = rowferry(&command);
         assert_eq!(output.code, 0, "{:?}: {output:?}", b.engine());
-        assert!(b.own_tables().is_empty(), "{:?}", b.own_tables());
+        assert!(b.traces().is_empty(), "{:?}", b.traces());
         assert!(b.attempt("INSERT INTO c VALUES (3, 98)").is_err(), "{:?}", b.engine());
     }
 }
@@ -285,7 +285,7 @@ fn a_copy_of_other_tables_leaves_an_interrupted_one_to_be_finished() {
         assert!(!died.status.success(), "{died:?}");
         assert_eq!(rowferry(&["copy", a.url(), b.url(), "--tables", "u"]).code, 0);
         assert_eq!(rowferry(&["copy", a.url(), b.url()]).code, 0);
-        assert!(b.own_tables().is_empty(), "{:?}", b.own_tables());
+        assert!(b.traces().is_empty(), "{:?}", b.traces());
         assert!(b.attempt("INSERT INTO t VALUES (2, 5)").is_err(), "the unique key is there: {:?}", b.engine());
     }
 }
@@ -299,5 +299,54 @@ fn a_table_with_too_many_columns_is_a_refusal() {
         let output = rowferry(&["copy", a.url(), b.url()]);
         assert_eq!(output.code, 2, "{:?}: {output:?}", b.engine());
         assert!(output.stderr.contains("table t") && output.stderr.contains("nothing was changed"), "{output:?}");
+    }
+}
+
+#[test]
+fn a_loss_is_refused_unless_it_is_allowed() {
+    let a = TestDb::new(Engine::Sqlite);
+    a.execute(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v ANY); CREATE TABLE u (id INTEGER PRIMARY KEY); \
+         INSERT INTO t VALUES (1, 'a'), (2, 2)",
+    );
+    for b in TestDb::on_all().into_iter().filter(|b| b.engine() != Engine::Sqlite) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = |typed: &[&str], code: i32| {
+            let output = rowferry_in(folder.path(), typed);
+            assert_eq!(output.code, code, "{typed:?}, {:?}: {output:?}", b.engine());
+            output
+        };
+        let config = |allow: &str| {
+            let text = format!(
+                "node: test\ndatabases:\n  a: {{ url: \"{}\" }}\n  b: {{ url: \"{}\" }}\n\
+                 syncs:\n  one: {{ source: a, target: b, direction: push, mode: mirror, tables: [t, u]{allow} }}\n",
+                a.url(),
+                b.url()
+            );
+            std::fs::write(folder.path().join("rowferry.yaml"), text).expect("the config");
+        };
+        config("");
+        let command = ["copy", a.url(), b.url()];
+        for (refused, allowed) in [(&command[..], "--allow-loss"), (&["sync"], "allow_loss: true")] {
+            let output = run(refused, 2);
+            for words in ["t.v: the storage class of each value", "nothing was moved", allowed] {
+                assert!(output.stderr.contains(words), "{words}: {output:?}");
+            }
+            for table in ["t", "u"] {
+                b.attempt(&format!("SELECT * FROM {table}")).expect_err("it was not made");
+            }
+            assert_eq!(b.traces(), Vec::<String>::new(), "{:?}", b.engine());
+        }
+        let plan = run(&[&command[..], &["--dry-run"]].concat(), 0);
+        assert!(plan.stdout.contains("the run needs --allow-loss"), "{plan:?}");
+        let allowing = [&command[..], &["--allow-loss"]].concat();
+        let plan = run(&[&allowing[..], &["--dry-run"]].concat(), 0);
+        assert!(!plan.stdout.contains("the run needs"), "{plan:?}");
+        run(&allowing, 0);
+        assert_eq!(b.value("SELECT count(*) FROM t"), "2");
+        b.execute("DROP TABLE t");
+        config(", allow_loss: true");
+        run(&["sync"], 0);
+        assert_eq!(b.value("SELECT count(*) FROM t"), "2");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{Engine, TestDb, assert_equal, output, rowferry, rowferry_in, start};
+use crate::support::{Engine, TestDb, assert_equal, output, rowferry, rowferry_in, start, unlike};
 
 /// All rows of both tables at their target: how many, and of which generations.
 const VIEW: &str = "SELECT count(*), min(gen), max(gen) FROM";
@@ -103,6 +103,27 @@ fn keys_that_the_target_takes_for_one_are_rejected_by_name() {
     }
 }
 
+/// The source's keys are in an order of their own, in which capitals stand beside small letters.
+#[test]
+fn keys_that_fold_at_the_source_are_mirrored() {
+    for (from, to) in unlike() {
+        let (a, b) = (folding(from), TestDb::new(to));
+        a.execute("INSERT INTO t VALUES ('B', 1), ('a', 2), ('É', 3), ('c', 4), ('D', 5), ('f', 6)");
+        for (change, deleted) in [
+            ("UPDATE t SET n = n", 0),
+            ("DELETE FROM t WHERE n IN (2, 5)", 2),
+            ("INSERT INTO t VALUES ('A', 7), ('e1', 8)", 0),
+        ] {
+            a.execute(change);
+            let run = rowferry(&["copy", a.url(), b.url(), "--mode", "mirror", "--format", "json"]);
+            assert_eq!(run.code, 0, "{from:?} -> {to:?}: {change}: {run:?}");
+            assert_eq!(run.json()["tables"][0]["deleted"], deleted, "{from:?} -> {to:?}: {run:?}");
+            assert_equal(&a, &b);
+        }
+        assert_eq!(b.value("SELECT n FROM t WHERE k = 'A'"), "7", "{from:?} -> {to:?}");
+    }
+}
+
 #[test]
 fn two_schemas_of_one_database_are_source_and_target() {
     let db = TestDb::new(Engine::Postgres);
@@ -135,7 +156,7 @@ fn two_schemas_of_one_database_are_source_and_target() {
     run(&["copy", &one, &two, "--mode", "mirror"], 0);
     run(&["diff", &two, &one], 0);
     assert_eq!(db.value("SELECT count(*) FROM \"Two\".c"), "1");
-    assert_eq!(db.own_tables(), Vec::<String>::new());
+    assert_eq!(db.traces(), Vec::<String>::new());
     let onto_itself = run(&["copy", &one, &one], 2);
     assert!(onto_itself.stderr.contains("cannot be written onto itself"), "{onto_itself:?}");
     let missing = run(&["copy", &format!("{}?schema=none", db.url()), &two], 2);

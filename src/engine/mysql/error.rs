@@ -36,6 +36,7 @@ pub(super) fn convert(error: mysql_async::Error) -> Error {
             let advice = match e.code {
                 1044 | 1142 | 1143 | 1227 | 1370 => ": grant the account this right",
                 1290 | 1836 => ": the server is read-only",
+                1021 | 1114 => ": free some space at the server",
                 _ => "",
             };
             Error::new(kind_of(e.code), format!("the server says: {} (error {}){advice}", e.message, e.code))

@@ -262,6 +262,8 @@ fn native_for(flavor: &Flavor, column: &ColumnDef, share: Option<u32>, crowded: 
         }),
         LogicalType::Bits { len: Some(n), varying: false } if (1..=64).contains(n) => exact(format!("bit({n})")),
         LogicalType::Bits { len, .. } => exact(long(*len)),
+        // As a key it would not be ordered by its bytes, and ranges of it could not use its index.
+        LogicalType::Uuid if flavor.has_uuid() && share.is_none() => exact("uuid".to_owned()),
         LogicalType::Uuid => exact("char(36)".to_owned()),
         LogicalType::Date => exact("date".to_owned()),
         LogicalType::Time { digits } | LogicalType::Duration { digits } => exact(format!("time({digits})")),

@@ -123,6 +123,12 @@ fn prepare(conn: &Connection, settings: &Settings, access: Access) -> rusqlite::
     conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))
 }
 
+/// Whether readers and writers of the file pass each other.
+pub(super) fn is_wal(conn: &Connection) -> Result<bool> {
+    let mode: rusqlite::Result<String> = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0));
+    Ok(mode.map_err(during("cannot read the journal mode"))?.eq_ignore_ascii_case("wal"))
+}
+
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A connection on a thread of its own: SQLite's calls block. Dropping it interrupts what runs, rolls back, and closes

@@ -135,6 +135,17 @@ impl Database for Sqlite {
         self.catalogue.call(move |conn| catalog::taken(conn, &names)).await
     }
 
+    async fn reading_hinders(&self) -> Result<Option<String>> {
+        let wal = self.catalogue.call(|conn| connect::is_wal(conn)).await?;
+        let label = &self.settings.label;
+        Ok((!wal).then(|| {
+            format!(
+                "{label} is not in WAL mode: while a table of it is read, those who write to it wait, by their busy time-out; \
+                 PRAGMA journal_mode = WAL ends that"
+            )
+        }))
+    }
+
     async fn own_tables(&self) -> Result<BTreeSet<TableName>> {
         let names = self.catalogue.call(|conn| catalog::own_tables(conn)).await?;
         Ok(names.into_iter().map(TableName::new).collect())

@@ -315,7 +315,10 @@ pub async fn plan_from(source: &Origin, target: &dyn Database, options: &PlanOpt
     if !losses.is_empty() && !options.allow_loss {
         return Err(Error::new(
             ErrorKind::Usage,
-            format!("this would not be exact, so nothing was moved: {}; allow it with --allow-loss", losses.join("; ")),
+            format!(
+                "this would not be exact, so nothing was moved: {}; allow it with --allow-loss, for a sync with allow_loss: true",
+                losses.join("; ")
+            ),
         ));
     }
     let silent = target.abilities().silences_triggers;

@@ -50,7 +50,7 @@ fn tables_are_altered_renamed_and_dropped_under_capture() {
         assert_ne!(output.code, 0, "{output:?}");
         assert!(output.stderr.contains("bookings"), "{output:?}");
         assert_eq!(town.run(&["capture", "remove"]).code, 0);
-        assert_eq!(town.db.own_tables(), Vec::<String>::new(), "{engine:?}");
+        assert_eq!(town.db.traces(), Vec::<String>::new(), "{engine:?}");
         town.db.execute("INSERT INTO riders (full_name, email) VALUES ('after', 'after@x')");
     }
 }

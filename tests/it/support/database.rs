@@ -127,7 +127,7 @@ impl TestDb {
         Session::open(self.engine, &format!("{scheme}://{user}:{password}@{place}"))
     }
 
-    /// Tables of rowferry's own that are in it.
+    /// Tables of rowferry's own that are in it; [`Self::traces`] looks for everything.
     pub fn own_tables(&self) -> Vec<String> {
         let sql = match self.engine {
             Engine::Sqlite => "SELECT name FROM sqlite_master WHERE name LIKE '\\_rowferry%' ESCAPE '\\'",
@@ -135,6 +135,29 @@ impl TestDb {
             Engine::Mariadb | Engine::Mysql => {
                 "SELECT table_name FROM information_schema.tables \
                  WHERE table_schema = DATABASE() AND table_name LIKE '\\_rowferry%'"
+            }
+        };
+        self.query(sql).into_iter().flatten().flatten().collect()
+    }
+
+    /// Whatever bears a name of rowferry's: nothing, once it is done and keeps nothing there.
+    pub fn traces(&self) -> Vec<String> {
+        let sql = match self.engine {
+            Engine::Sqlite => "SELECT name FROM sqlite_master WHERE name LIKE '%\\_rowferry%' ESCAPE '\\'",
+            // What is temporary goes with its connection, a moment after the program.
+            Engine::Postgres => {
+                "SELECT what FROM (SELECT relname, relnamespace FROM pg_class UNION ALL SELECT typname, typnamespace FROM pg_type \
+                 UNION ALL SELECT proname, pronamespace FROM pg_proc UNION ALL SELECT nspname, oid FROM pg_namespace \
+                 UNION ALL SELECT tgname, relnamespace FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid \
+                 UNION ALL SELECT conname, connamespace FROM pg_constraint) AS all_of_it (what, place) \
+                 JOIN pg_namespace n ON n.oid = place WHERE what LIKE '%\\_rowferry%' AND n.nspname NOT LIKE 'pg\\_%'"
+            }
+            Engine::Mariadb | Engine::Mysql => {
+                "SELECT what FROM (SELECT table_name AS what, table_schema AS place FROM information_schema.tables \
+                 UNION ALL SELECT trigger_name, trigger_schema FROM information_schema.triggers \
+                 UNION ALL SELECT routine_name, routine_schema FROM information_schema.routines \
+                 UNION ALL SELECT event_name, event_schema FROM information_schema.events) AS all_of_it \
+                 WHERE place = DATABASE() AND what LIKE '%\\_rowferry%'"
             }
         };
         self.query(sql).into_iter().flatten().flatten().collect()

@@ -26,6 +26,18 @@ pub fn long() -> bool {
     std::env::var("ROWFERRY_TEST_LONG").is_ok_and(|v| v == "1")
 }
 
+/// Engines two by two, never one with its like: each is once in front of another, and of all others in long runs.
+pub fn unlike() -> Vec<(Engine, Engine)> {
+    let there = Engine::available();
+    let ring: Vec<Engine> = [Engine::Sqlite, Engine::Mariadb, Engine::Postgres, Engine::Mysql]
+        .into_iter()
+        .filter(|engine| there.contains(engine))
+        .collect();
+    let reach = if long() { ring.len() - 1 } else { 1 };
+    let from = |at: usize| (1..=reach).map(move |step| (at, at + step));
+    (0..ring.len()).flat_map(from).map(|(a, b)| (ring[a], ring[b % ring.len()])).collect()
+}
+
 /// Whether the tests may mount file systems; those that must say in a line when they may not.
 pub fn may_mount() -> bool {
     let may = std::process::Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|s| s.success());
