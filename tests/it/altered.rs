@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, Output, RING, Sites, TestDb, assert_equal, node, program, rowferry_in, rows, threes};
+use crate::support::{
+    Engine, Output, RING, Sites, TestDb, assert_equal, node, program, rowferry_in, rows, some, threes,
+};
 
 /// Two databases with tables `t` and `other`, in step.
 struct Two {
@@ -89,6 +91,12 @@ fn pairs() -> impl Iterator<Item = (Engine, Engine)> {
     Engine::available().into_iter().flat_map(|engine| [(engine, Engine::Sqlite), (Engine::Sqlite, engine)])
 }
 
+/// Each of these with each of the pairs.
+fn each<T: Clone>(cases: impl IntoIterator<Item = T>) -> Vec<((Engine, Engine), T)> {
+    let cases: Vec<T> = cases.into_iter().collect();
+    pairs().flat_map(|pair| cases.clone().into_iter().map(move |case| (pair, case))).collect()
+}
+
 /// The versions of the rows of `t`.
 fn versions(db: &TestDb) -> Vec<Vec<Option<String>>> {
     let hex = match db.engine() {
@@ -101,38 +109,36 @@ fn versions(db: &TestDb) -> Vec<Vec<Option<String>>> {
 
 #[test]
 fn a_column_that_may_be_null_sends_no_rows_and_is_synced_once_both_ends_have_it() {
-    for (one, other) in pairs() {
-        for direction in ["push", "bidirectional"] {
-            let two = Two::new(one, other, direction);
-            let before = versions(&two.a);
-            two.a.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
-            let output = two.run(&["sync"]);
-            assert_eq!(output.code, 0, "{one:?} {other:?}: {output:?}");
-            assert!(output.stderr.contains("column nick is left out until"), "{output:?}");
-            assert_eq!(versions(&two.a), before, "{one:?} {other:?}: no row counts as written");
-            let told = two.run(&["check"]).stdout;
-            assert!(told.contains("column nick is left out until"), "{told}");
-            two.a.execute("UPDATE t SET nick = 'A' WHERE id IN (1, 5)");
-            two.synced();
-            two.b.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
-            assert_eq!(two.synced(), 2, "{one:?} {other:?}: two rows hold something");
-            two.assert_equal();
-            assert_eq!(two.synced(), 0, "{one:?} {other:?}: it comes to rest");
-            two.a.execute("UPDATE t SET nick = 'B' WHERE id IN (2, 6)");
-            assert_eq!(two.synced(), 2, "{one:?} {other:?}");
-            if direction == "bidirectional" {
-                two.b.execute("UPDATE t SET nick = 'C' WHERE id IN (1, 3, 5)");
-                assert_eq!(two.synced(), 3, "{one:?} {other:?}");
-            }
-            two.assert_equal();
-            two.no_conflicts();
+    for ((one, other), direction) in some(5, each(["push", "bidirectional"])) {
+        let two = Two::new(one, other, direction);
+        let before = versions(&two.a);
+        two.a.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
+        let output = two.run(&["sync"]);
+        assert_eq!(output.code, 0, "{one:?} {other:?}: {output:?}");
+        assert!(output.stderr.contains("column nick is left out until"), "{output:?}");
+        assert_eq!(versions(&two.a), before, "{one:?} {other:?}: no row counts as written");
+        let told = two.run(&["check"]).stdout;
+        assert!(told.contains("column nick is left out until"), "{told}");
+        two.a.execute("UPDATE t SET nick = 'A' WHERE id IN (1, 5)");
+        two.synced();
+        two.b.execute("ALTER TABLE t ADD COLUMN nick VARCHAR(20)");
+        assert_eq!(two.synced(), 2, "{one:?} {other:?}: two rows hold something");
+        two.assert_equal();
+        assert_eq!(two.synced(), 0, "{one:?} {other:?}: it comes to rest");
+        two.a.execute("UPDATE t SET nick = 'B' WHERE id IN (2, 6)");
+        assert_eq!(two.synced(), 2, "{one:?} {other:?}");
+        if direction == "bidirectional" {
+            two.b.execute("UPDATE t SET nick = 'C' WHERE id IN (1, 3, 5)");
+            assert_eq!(two.synced(), 3, "{one:?} {other:?}");
         }
+        two.assert_equal();
+        two.no_conflicts();
     }
 }
 
 #[test]
 fn a_default_writes_no_row() {
-    for (one, other) in pairs() {
+    for (one, other) in some(4, pairs()) {
         let two = Two::new(one, other, "bidirectional");
         let before = [versions(&two.a), versions(&two.b)];
         two.a.execute("ALTER TABLE t ADD COLUMN state VARCHAR(10) DEFAULT 'new'");
@@ -198,45 +204,42 @@ fn assert_met(two: &Two, told: &str) {
 
 #[test]
 fn what_stands_in_a_column_is_not_lost_to_a_write_of_the_end_that_gets_it_later() {
-    for (one, other) in pairs() {
-        for policy in ["last-write-wins", "merge-columns"] {
-            for turned in [false, true] {
-                let two = Two::with(one, other, &format!("direction: bidirectional, conflict: {policy}"));
-                let (first, second) = if turned { (&two.b, &two.a) } else { (&two.a, &two.b) };
-                write_before_the_columns_meet(&two, first, second);
-                two.synced();
-                assert_met(&two, policy);
-                assert_eq!(two.synced(), 0, "{one:?} {other:?} {policy}: it comes to rest");
-                second.execute("UPDATE t SET nick = NULL WHERE id = 1");
-                assert_eq!(two.synced(), 1, "{one:?} {other:?} {policy}: from now on it is a column like any other");
-                two.assert_equal();
-            }
-        }
+    let ways = ["last-write-wins", "merge-columns"].into_iter().flat_map(|p| [(p, false), (p, true)]);
+    for ((one, other), (policy, turned)) in some(6, each(ways)) {
+        let two = Two::with(one, other, &format!("direction: bidirectional, conflict: {policy}"));
+        let (first, second) = if turned { (&two.b, &two.a) } else { (&two.a, &two.b) };
+        write_before_the_columns_meet(&two, first, second);
+        two.synced();
+        assert_met(&two, policy);
+        assert_eq!(two.synced(), 0, "{one:?} {other:?} {policy}: it comes to rest");
+        second.execute("UPDATE t SET nick = NULL WHERE id = 1");
+        assert_eq!(two.synced(), 1, "{one:?} {other:?} {policy}: from now on it is a column like any other");
+        two.assert_equal();
     }
 }
 
 #[test]
 fn a_run_that_dies_while_columns_meet_loses_nothing_of_them() {
-    for (one, other) in pairs() {
-        for point in ["fold-written", "fold-committed", "changes-written", "changes-committed"] {
-            let two = Two::new(one, other, "bidirectional");
-            write_before_the_columns_meet(&two, &two.a, &two.b);
-            let mut died = 0;
-            loop {
-                let name = format!("{point}:{}", died + 1);
-                let run = program(two.folder.path(), &["sync"]).env("ROWFERRY_FAILPOINT", &name).output();
-                match run.expect("the program").status.code() {
-                    None => died += 1,
-                    code => break assert_eq!(code, Some(0), "{one:?} {other:?} {name}"),
-                }
-                // What is written meanwhile knows of the other end's rows no more than those did.
-                if died == 1 {
-                    two.b.execute("UPDATE t SET note = 'later' WHERE id = 5");
-                }
+    for ((one, other), point) in
+        some(6, each(["fold-written", "fold-committed", "changes-written", "changes-committed"]))
+    {
+        let two = Two::new(one, other, "bidirectional");
+        write_before_the_columns_meet(&two, &two.a, &two.b);
+        let mut died = 0;
+        loop {
+            let name = format!("{point}:{}", died + 1);
+            let run = program(two.folder.path(), &["sync"]).env("ROWFERRY_FAILPOINT", &name).output();
+            match run.expect("the program").status.code() {
+                None => died += 1,
+                code => break assert_eq!(code, Some(0), "{one:?} {other:?} {name}"),
             }
-            assert!(died > 0, "{point} is never reached");
-            assert_met(&two, point);
+            // What is written meanwhile knows of the other end's rows no more than those did.
+            if died == 1 {
+                two.b.execute("UPDATE t SET note = 'later' WHERE id = 5");
+            }
         }
+        assert!(died > 0, "{point} is never reached");
+        assert_met(&two, point);
     }
 }
 
@@ -268,7 +271,7 @@ fn a_new_column_that_both_ends_have_filled_is_settled_by_the_policy() {
 fn a_column_that_comes_to_a_chain_and_a_ring_end_by_end_loses_nothing() {
     // Who has the column first, who then, who last; whoever comes later writes the rows at once.
     let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 1, 0]];
-    for (at, (order, engines)) in orders.into_iter().zip(threes().into_iter().cycle()).enumerate() {
+    for (at, (order, engines)) in some(3, orders.into_iter().zip(threes().into_iter().cycle()).enumerate()) {
         let edges = if at % 2 == 0 { &RING[..2] } else { RING };
         let sites = Sites::new(&engines, edges, "tables: [t]");
         let twice = || {
@@ -309,7 +312,7 @@ fn write(two: &Two) {
 
 #[test]
 fn a_table_that_does_not_fit_waits_and_heals() {
-    for (one, other) in pairs() {
+    for (one, other) in some(4, pairs()) {
         let two = Two::new(one, other, "bidirectional");
         two.a.execute("ALTER TABLE t ADD COLUMN must INTEGER NOT NULL DEFAULT 4");
         write(&two);
@@ -328,27 +331,25 @@ fn a_table_that_does_not_fit_waits_and_heals() {
 
 #[test]
 fn a_column_that_was_dropped_where_rows_arrive_stops_its_table() {
-    for (one, other) in pairs() {
-        for direction in ["push", "bidirectional"] {
-            let two = Two::new(one, other, direction);
-            two.b.execute("ALTER TABLE t DROP COLUMN note");
-            write(&two);
-            two.waits(&["column note was dropped"]);
-            two.waits(&["column note was dropped"]);
-            assert_eq!(two.b.value("SELECT count(*) FROM t"), "5", "{one:?} {other:?}");
-            two.a.execute("ALTER TABLE t DROP COLUMN note");
-            two.synced();
-            two.assert_equal();
-            two.no_conflicts();
-            two.a.execute("UPDATE t SET n = 0 WHERE id = 3");
-            assert_eq!(two.synced(), 1, "{one:?} {other:?}");
-        }
+    for ((one, other), direction) in some(5, each(["push", "bidirectional"])) {
+        let two = Two::new(one, other, direction);
+        two.b.execute("ALTER TABLE t DROP COLUMN note");
+        write(&two);
+        two.waits(&["column note was dropped"]);
+        two.waits(&["column note was dropped"]);
+        assert_eq!(two.b.value("SELECT count(*) FROM t"), "5", "{one:?} {other:?}");
+        two.a.execute("ALTER TABLE t DROP COLUMN note");
+        two.synced();
+        two.assert_equal();
+        two.no_conflicts();
+        two.a.execute("UPDATE t SET n = 0 WHERE id = 3");
+        assert_eq!(two.synced(), 1, "{one:?} {other:?}");
     }
 }
 
 #[test]
 fn a_column_that_got_another_name_stops_its_table() {
-    for (one, other) in pairs() {
+    for (one, other) in some(4, pairs()) {
         let two = Two::new(one, other, "bidirectional");
         let rename = |db: &TestDb| match db.engine() {
             Engine::Mariadb => db.execute("ALTER TABLE t CHANGE note remark VARCHAR(40)"),
@@ -388,7 +389,7 @@ fn a_type_that_holds_other_values_stops_its_table() {
 
 #[test]
 fn a_key_column_that_got_another_name_is_captured_anew_and_nothing_is_lost() {
-    for (one, other) in pairs() {
+    for (one, other) in some(4, pairs()) {
         let two = Two::new(one, other, "bidirectional");
         let rename = |db: &TestDb| match db.engine() {
             Engine::Mariadb => db.execute("ALTER TABLE t CHANGE id code INTEGER NOT NULL"),

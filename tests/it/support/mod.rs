@@ -26,6 +26,19 @@ pub fn long() -> bool {
     std::env::var("ROWFERRY_TEST_LONG").is_ok_and(|v| v == "1")
 }
 
+/// In an ordinary run so many of these cases, spread over all of them and others at each place that asks; in long runs
+/// all.
+#[track_caller]
+pub fn some<T>(count: usize, cases: impl IntoIterator<Item = T>) -> Vec<T> {
+    let cases: Vec<T> = cases.into_iter().collect();
+    let (all, first) = (cases.len(), std::panic::Location::caller().line() as usize);
+    if long() || all <= count {
+        return cases;
+    }
+    let chosen: Vec<usize> = (0..count).map(|n| (first + n * all / count) % all).collect();
+    cases.into_iter().enumerate().filter(|(at, _)| chosen.contains(at)).map(|(_, case)| case).collect()
+}
+
 /// Engines two by two, never one with its like: each is once in front of another, and of all others in long runs.
 pub fn unlike() -> Vec<(Engine, Engine)> {
     let there = Engine::available();
