@@ -31,7 +31,9 @@ pub(crate) async fn run(args: &Args, names: &[String], output: &Output) -> Resul
                 let tables = database.tables(None).await?.len();
                 output.line(format!("{name}: {}, {}, {tables} tables", database.label(), database.version()));
                 let hinders = database.reading_hinders().await?;
-                hinders.iter().for_each(|note| output.line(format!("       note: {note}")));
+                if let Some(note) = &hinders {
+                    output.line(format!("       note: {note}"));
+                }
                 databases.push(serde_json::json!({ "database": name, "url": database.label(),
                     "version": database.version(), "tables": tables, "notes": hinders.as_slice() }));
             }
