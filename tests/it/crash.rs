@@ -197,7 +197,7 @@ fn a_connection_that_is_lost_at_any_message_is_made_again() {
     let shapes = Engine::available().into_iter().filter(|e| *e != Engine::Sqlite).flat_map(|e| [(e, true), (e, false)]);
     for (engine, at_target) in shapes {
         let messages = cut_copy(engine, at_target, None).0.messages();
-        let step = if long() { 1 } else { messages.div_ceil(8) };
+        let step = if long() { 1 } else { messages.div_ceil(4) };
         let moments: Vec<usize> = (1..=messages).step_by(step).collect();
         let next = AtomicUsize::new(0);
         let again = AtomicUsize::new(0);
