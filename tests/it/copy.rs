@@ -909,7 +909,9 @@ fn tables_go_side_by_side_up_to_what_was_asked_for() {
     let made: Vec<String> = names.iter().map(|name| format!("CREATE TABLE {name} (id INT PRIMARY KEY)")).collect();
     let a = TestDb::new(Engine::Sqlite);
     a.execute(&made.join("; "));
-    names.iter().for_each(|name| a.execute(&format!("INSERT INTO {name} VALUES (1), (2)")));
+    for name in &names {
+        a.execute(&format!("INSERT INTO {name} VALUES (1), (2)"));
+    }
     let writing = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%' \
                    AND application_name = 'rowferry' AND wait_event_type = 'Lock'";
     for asked in ["3", "1"] {
