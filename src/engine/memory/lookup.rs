@@ -28,7 +28,7 @@ impl Lookup for Writer {
                     RowLock::None => {}
                     RowLock::Wait => free!(numbers.iter().find_map(|number| others.of_row(name, *number))),
                     RowLock::SkipHeld | RowLock::Keep => {
-                        numbers.retain(|number| others.of_row(name, *number).is_none())
+                        numbers.retain(|number| others.of_row(name, *number).is_none());
                     }
                 }
                 found.extend(numbers.iter().map(|number| held.rows[number].clone()));
