@@ -46,7 +46,7 @@ fn slave_of(variables: &Constants, key: Option<&str>, draft: &mut Draft) {
         None => "schedule: \"*/15 * * * *\"".to_owned(),
     };
     for line in [
-        "inventory:                     # the master's list replaces this one's; what differed is recorded",
+        "inventory:                     # the master's list replaces this one's",
         "  source: app",
         "  target: master",
         "  direction: pull",
