@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::fold::{fitting, holding, rows_by_key};
 use super::{Fault, Outcome};
+use crate::conflict::may_be_forgotten;
 use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
-use crate::model::{self, Batch, BatchLimits, Cell, Column, ColumnDef, Digest, Entry, Facet, Move, Table, Version};
+use crate::model::{self, Batch, BatchLimits, Cell, Column, ColumnDef, Digest, Entry, Facet, Move, Table, Vector, Version};
 use crate::site::{Book, KeyId, Known, Mark, Site, Through, decode, key_id, read};
 
 /// Changes of one table, as one point of its site shows them.
@@ -479,6 +480,28 @@ pub async fn came(book: &Book, target: &mut dyn Target, keys: &Batch, from: mode
         }
     }
     Ok(came)
+}
+
+/// Those of the keys, in any order of their columns, under which rows stand that may have been deleted where this is all that
+/// is known of deleted rows; each as it is given.
+pub async fn doubtful(
+    (site, book): (model::Site, &Book),
+    target: &mut dyn Target,
+    keys: &Batch,
+    (floor, met): (&Vector, bool),
+) -> Result<HashSet<KeyId>> {
+    let versions = target.lookup(&book.versions, keys, RowLock::None).await?;
+    let at: Vec<usize> = keys.table.columns.iter().filter_map(|c| versions.table.column(&c.name)).collect();
+    let mut entries = HashMap::new();
+    for row in 0..versions.rows() {
+        let known = decode(book, &versions, row)?;
+        if !known.is_parted() {
+            entries.insert(key_id(&versions, row, &at), known.entry);
+        }
+    }
+    let (all, unversioned): (Vec<usize>, _) = ((0..keys.columns().len()).collect(), Entry::base(Digest::default()));
+    let doubted = |id: &KeyId| may_be_forgotten(entries.get(id).unwrap_or(&unversioned), floor, site, met);
+    Ok((0..keys.rows()).map(|row| key_id(keys, row, &all)).filter(doubted).collect())
 }
 
 /// The key's columns in batches of keys.

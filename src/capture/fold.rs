@@ -237,12 +237,24 @@ pub(crate) async fn fold_keys(site: &Site, written: &[Noted], target: &mut dyn T
 }
 
 /// Gives tombstones to those of these keys under which nothing stands and of which nothing is known: someone else has
-/// rows there that went when the table was emptied. In a transaction of its own.
-pub async fn bury(site: &Site, at: usize, book: &Arc<Book>, keys: &Batch, target: &mut dyn Target) -> Outcome<()> {
-    give(site, (at, book), keys, target, |known, stands, now| {
-        (known.is_none() && stands.is_none()).then(|| Line::gone(now))
+/// rows there that went when the table was emptied, just now or, where that is `forgotten`, as long ago as can be. The
+/// places of all of which no more is known then than that they went. In a transaction of its own.
+pub async fn bury(
+    site: &Site,
+    table: (usize, &Arc<Book>),
+    keys: &Batch,
+    forgotten: bool,
+    target: &mut dyn Target,
+) -> Outcome<Vec<usize>> {
+    let mut gone = Vec::new();
+    give(site, table, keys, target, |row, known, stands, now| {
+        if stands.is_none() && known.is_none_or(|known| !known.is_parted() && known.entry.is_bare_deletion()) {
+            gone.push(row);
+        }
+        (known.is_none() && stands.is_none()).then(|| Line::gone(if forgotten { 0 } else { now }))
     })
-    .await
+    .await?;
+    Ok(gone)
 }
 
 /// Gives what stands under these keys a new version, as old as can be: the other end has it otherwise, and nothing says
@@ -254,20 +266,20 @@ pub async fn vouch(
     all: bool,
     target: &mut dyn Target,
 ) -> Outcome<()> {
-    give(site, table, keys, target, |known, stands, _| {
+    give(site, table, keys, target, |_, known, stands, _| {
         let unwritten = known.is_none_or(|known| known.entry.version.is_base());
         (stands.is_some() && (all || unwritten)).then_some(Line { anew: true, ..Line::UNSEEN })
     })
     .await
 }
 
-/// Takes those of these keys for noted of which `line` says what, by their entry, what stands there and the time.
+/// Takes those of these keys for noted of which `line` says what, by their place, their entry, what stands there and the time.
 async fn give(
     site: &Site,
     (at, book): (usize, &Arc<Book>),
     keys: &Batch,
     target: &mut dyn Target,
-    line: impl Fn(Option<&Known>, Option<&Digest>, i64) -> Option<Line> + Send,
+    mut line: impl FnMut(usize, Option<&Known>, Option<&Digest>, i64) -> Option<Line> + Send,
 ) -> Outcome<()> {
     target.begin(WriteOptions::default()).await?;
     let given = async {
@@ -278,7 +290,7 @@ async fn give(
         let all: Vec<usize> = (0..keys.columns().len()).collect();
         for row in 0..keys.rows() {
             let id = key_id(keys, row, &all);
-            if let Some(line) = line(known.get(&id), standing.get(&id), now) {
+            if let Some(line) = line(row, known.get(&id), standing.get(&id), now) {
                 noted.lines.push(keys, row, id, line);
             }
         }

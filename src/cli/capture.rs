@@ -11,7 +11,7 @@ use super::{Outcome, connect};
 use crate::capture;
 use crate::config::{Config, Mode};
 use crate::engine::Result;
-use crate::site::{self, Book, Site};
+use crate::site::{self, Book, ReaderState, Site};
 
 pub(crate) async fn run(args: &Args, command: &CaptureCommand, output: &Output) -> Result<Outcome> {
     let config = connect::configuration(args)?;
@@ -105,8 +105,9 @@ async fn end_status(end: &End, site: Option<&Site>, output: &Output) -> Result<(
                 }
             };
             output.line(format!("  {}: log {}, lines not taken up: {}, {found}", table.table, table.n, table.unfolded));
+            let readers: Vec<Value> = table.readers.iter().map(|reader| read_by(reader, output)).collect();
             rows.push(json!({ "table": table.table.to_string(), "log": table.n, "complete": whole,
-                "missing": table.missing, "unfolded": table.unfolded, "fault": table.fault }));
+                "missing": table.missing, "unfolded": table.unfolded, "fault": table.fault, "readers": readers }));
         }
         objects = site::objects(site).await?;
         output.line(format!("  its own: {}", objects.join(", ")));
@@ -123,6 +124,19 @@ async fn end_status(end: &End, site: Option<&Site>, output: &Output) -> Result<(
     let document = json!({ "database": end.name, "url": end.database.label(), "site": site.map(identity),
         "tables": rows, "uncaptured": uncaptured, "absent": end.absent, "objects": objects });
     Ok((document, complete))
+}
+
+/// Says how far another site has read a table.
+fn read_by(reader: &ReaderState, output: &Output) -> Value {
+    let heard = jiff::Timestamp::from_microsecond(reader.at).map_or_else(|_| "?".to_owned(), |at| at.to_string());
+    let how = match (reader.given_up, reader.position) {
+        (Some(at), _) => format!("given up at number {at}"),
+        (None, Some(position)) => format!("up to number {position}"),
+        (None, None) => "from an earlier state of this database, to be compared".to_owned(),
+    };
+    let site = format!("{:016x}", reader.site.id);
+    output.line(format!("    read by site {site}: {how}, last heard of {heard}"));
+    json!({ "site": site, "position": reader.position, "given_up": reader.given_up, "heard": heard })
 }
 
 async fn remove(config: &Config, names: &[String], output: &Output) -> Result<Outcome> {

@@ -277,7 +277,7 @@ pub(crate) async fn both(config: &Config, sync: &Sync, stop: &CancellationToken)
         if ends::only_read(sync) == Some(name) {
             Arc::new(StampedEndpoint::new(database, &sync.name, stop))
         } else {
-            Arc::new(LocalEndpoint::new(database, stop))
+            Arc::new(LocalEndpoint::new(database, stop).keeping(config.defaults.keep_tombstones))
         }
     };
     let source = at_hand(config, sync, &sync.source, Direction::Push).await?;

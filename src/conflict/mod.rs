@@ -25,6 +25,7 @@
 mod decide;
 mod first_run;
 mod fold;
+mod forgotten;
 mod merge;
 mod part;
 mod policy;
@@ -35,6 +36,7 @@ mod unmet;
 pub use decide::{Decision, Relation, decide, emptied, relation};
 pub use first_run::{FirstRun, Standing, first_run};
 pub use fold::{Folded, Origin, Written, anew, fold};
+pub use forgotten::may_be_forgotten;
 pub use part::part;
 pub use policy::{Policy, Rule, Side};
 pub use unmet::{Unmet, unmet};

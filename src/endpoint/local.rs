@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::mapping::{Conditions, shifts};
+use super::stamped::ids;
 use super::{
     Basis, Current, Differing, End, Fault, Folded, Keys, Mapping, Mark, Outcome, Outstanding, Parcel, Place, Receiver,
-    Resumed, Route, Seen, Sender, Standing, Standings, Start,
+    Resumed, Route, Seen, Sender, Standing, Standings, Start, Unnamed,
 };
 use crate::apply::{
     Applied, Incoming, Intake, NewColumn, Parent, Records, Referred, Terms, apply, count_aside, keys_aside, move_rows,
@@ -18,15 +19,15 @@ use crate::apply::{
 };
 use crate::capture::{
     FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, came, changes, changes_of,
-    deleted, fit_batch, fold_part, fold_tables, read as read_rows, vouch, written,
+    deleted, doubtful, fit_batch, fold_part, fold_tables, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
 use crate::engine::{
     ChangeLog, Database, Error, ErrorKind, Looked, ReadRequest, Result, RowLock, Selection, Target, WriteOptions,
 };
-use crate::model::{Batch, BatchLimits, Cell, Column, ForeignKey, Table, TableName};
+use crate::model::{Batch, BatchLimits, Cell, Column, ForeignKey, Table, TableName, Vector};
 use crate::runtime::{Backoff, Failpoint, random};
-use crate::site::{Book, Cursor, MetColumns, Reader, Site, Through, Verdict, key_id};
+use crate::site::{Book, Cursor, Forgotten, Heard, KeyId, MetColumns, Reader, Site, Through, Verdict, key_id};
 
 /// What apply does to a transaction: the logs take its writes down as ours, triggers and keys wait.
 const LABELLED: WriteOptions =
@@ -151,6 +152,24 @@ impl LocalSender {
         Ok(in_parts)
     }
 
+    /// What is forgotten of deleted rows of each table that the receiving end may not have heard of.
+    async fn forgotten(&mut self, starts: &[Start]) -> Result<Vec<Vector>> {
+        self.connection.begin(POINT).await?;
+        let forgotten = self.site.forgotten(self.connection.as_mut()).await;
+        self.connection.rollback().await?;
+        let mut forgotten = forgotten?;
+        let of = |(start, book): (&Start, &Result<Arc<Book>>)| {
+            let Forgotten { upto, floor, .. } = forgotten.remove(&book.as_ref().ok()?.logged.n)?;
+            let told = match start {
+                Start::Place(place) => place.position >= upto,
+                Start::Never | Start::Lost => false,
+                Start::Not => true,
+            };
+            (!told).then_some(floor)
+        };
+        Ok(starts.iter().zip(&self.books).map(of).map(Option::unwrap_or_default).collect())
+    }
+
     fn books_of(&self, tables: &[Place]) -> Outcome<Vec<(usize, Arc<Book>)>> {
         tables.iter().map(|at| Ok((at.table, self.book(at.table)?.clone()))).collect()
     }
@@ -267,6 +286,7 @@ impl Sender for LocalSender {
     async fn resume(&mut self, reader: &Standings) -> Result<Resumed> {
         (self.in_parts, self.deletions) = (None, 0);
         let (mut tables, mut readers) = (Vec::new(), Vec::new());
+        let aside = |table: usize| reader.tables[table].is_some_and(|standing| standing.aside);
         for (table, (standing, book)) in reader.tables.iter().zip(&self.books).enumerate() {
             // Without those that take no part at either end.
             let (Some(standing), Ok(book)) = (standing, book) else { continue };
@@ -295,7 +315,7 @@ impl Sender for LocalSender {
         if let Some((whole, Some(cursor))) = readers.pop()
             && cursor.source.epoch == self.site.id.epoch
         {
-            noted.push((whole, cursor.position));
+            noted.push(Heard { reader: whole, position: cursor.position, aside: false });
         }
         for ((table, (read, _)), verdict) in tables.into_iter().zip(readers).zip(judged) {
             let standing = reader.tables[table].and_then(|standing| standing.at);
@@ -305,10 +325,13 @@ impl Sender for LocalSender {
                 _ => Start::Lost,
             };
             let position = if let Start::Place(place) = starts[table] { place.position } else { 0 };
-            noted.push((read, position));
+            noted.push(Heard { reader: read, position, aside: aside(table) });
         }
         self.site.note_readers(target, &noted).await?;
-        Ok(Resumed::At(starts))
+        // Whoever speaks is heard of, and holds what it needs.
+        self.site.purge(target).await?;
+        let forgotten = self.forgotten(&starts).await?;
+        Ok(Resumed::At(starts, forgotten))
     }
 
     async fn seen(&mut self) -> Result<Option<Seen>> {
@@ -341,11 +364,12 @@ impl Sender for LocalSender {
         Ok(Folded { more, many_deletions: many, ..self.unnamed(tables).await? })
     }
 
-    async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
+    async fn bury(&mut self, table: usize, keys: &Batch, forgotten: bool) -> Outcome<Vec<usize>> {
         let book = self.book(table)?.clone();
-        let (keys, _) = own_keys(&self.site.database, &self.route, &self.route.tables[table], keys);
+        let (keys, fits) = own_keys(&self.site.database, &self.route, &self.route.tables[table], keys);
         let keys = Batch::new(book.keys.clone(), keys.into_columns());
-        bury(&self.site, table, &book, &keys, self.connection.as_mut()).await
+        let gone = bury(&self.site, (table, &book), &keys, forgotten, self.connection.as_mut()).await?;
+        Ok(gone.into_iter().map(|row| fits[row]).collect())
     }
 
     async fn vouch(&mut self, table: usize, keys: &Batch, all: bool) -> Outcome<()> {
@@ -669,13 +693,15 @@ impl LocalReceiver {
         let same = self.site.are_conditions(target, &conditions).await?;
         let cursors = (numbers.iter().map(|(_, table)| *table)).chain([Cursor::SEEN]);
         let cursors = self.site.cursors(target, site.id, cursors).await?;
+        let aside = self.site.aside(target).await?;
         let seen = cursors.get(&Cursor::SEEN).map(seen);
         let mut standing = vec![None; self.intakes.len()];
         for ((table, number), same) in numbers.into_iter().zip(same) {
             let cursor = cursors.get(&number).filter(|_| same);
             let at = cursor.map(|c| (c.source.epoch, Place { table, position: c.position, token: c.token }));
             let widened = self.new_columns.as_ref().is_some_and(|tables| !tables[table].is_empty());
-            standing[table] = Some(Standing { number, at, widened });
+            let aside = aside.contains(&self.route.tables[table].to.name.to_string());
+            standing[table] = Some(Standing { number, at, aside, widened });
         }
         Ok(Standings { tables: standing, seen })
     }
@@ -734,6 +760,7 @@ fn intake(intakes: &[Result<Intake>], at: usize) -> Outcome<&Intake> {
 impl Receiver for LocalReceiver {
     async fn cursors(&mut self) -> Result<Standings> {
         self.look_at_columns().await?;
+        self.site.purge(self.connection.as_mut()).await?;
         self.connection.begin(POINT).await?;
         let stood = self.read_cursors().await;
         let moves = self.site.moves_above(self.connection.as_mut(), i64::MIN).await;
@@ -815,15 +842,16 @@ impl Receiver for LocalReceiver {
         Ok((0..rows.rows()).filter(differs).collect())
     }
 
-    async fn unversioned(
+    async fn unnamed(
         &mut self,
         table: usize,
+        which: &Unnamed,
         after: Option<&Batch>,
         limit: usize,
     ) -> Outcome<(Batch, Option<Batch>)> {
         let mapping = self.route.tables[table].clone();
-        let book = self.intake(table)?.book.clone();
-        let keys = mapping.to_keys.clone();
+        let Intake { book, through, .. } = self.intake(table)?;
+        let (book, through, keys) = (book.clone(), *through, mapping.to_keys.clone());
         let ordered = keys.row_key().map_or_else(Vec::new, |key| key.columns);
         let bound = after.filter(|after| after.rows() > 0).map(|after| after.values(after.rows() - 1, &ordered));
         let request = ReadRequest {
@@ -840,15 +868,32 @@ impl Receiver for LocalReceiver {
         let (from, target) = (self.route.from.site, self.connection.as_mut());
         target.begin(POINT).await?;
         let found = async {
-            if from.is_stamped() { came(&book, target, &page, from).await } else { written(&book, target, &page).await }
+            match which {
+                Unnamed::Unversioned if from.is_stamped() => came(&book, target, &page, from).await,
+                Unnamed::Unversioned => {
+                    let written = written(&book, target, &page).await?;
+                    Ok(ids(&page).difference(&written).copied().collect())
+                }
+                Unnamed::Forgotten(floor) => {
+                    let met = self.site.is_read_by(target, from, book.logged.n).await?;
+                    let doubted = doubtful((self.site.id, &book), target, &page, (floor, met)).await?;
+                    let Some(through) = through else { return Ok(doubted) };
+                    Ok(self.site.shares(target, through, doubted.into_iter()).await?.into_keys().collect())
+                }
+            }
         };
-        let found = found.await;
+        let found: Result<HashSet<KeyId>> = found.await;
         target.rollback().await?;
         let found = found.map_err(Fault::at(table))?;
         let all: Vec<usize> = (0..page.columns().len()).collect();
-        let meant = |row: &usize| found.contains(&key_id(&page, *row, &all)) == from.is_stamped();
+        let meant = |row: &usize| found.contains(&key_id(&page, *row, &all));
         let meant: Vec<usize> = (0..page.rows()).filter(meant).collect();
         Ok((page.select(meant.into_iter()), Some(page.select(std::iter::once(page.rows() - 1)))))
+    }
+
+    async fn inherit(&mut self, table: usize, floor: &Vector) -> Outcome<()> {
+        let n = self.intake(table)?.book.logged.n;
+        self.site.inherit(self.connection.as_mut(), n, floor).await.map_err(Fault::at(table))
     }
 
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {

@@ -34,7 +34,7 @@ use crate::apply::Applied;
 use crate::capture::{Changes, Reading};
 use crate::conflict::FirstRun;
 use crate::engine::Result;
-use crate::model::{Batch, BatchLimits, Site, Zone};
+use crate::model::{Batch, BatchLimits, Site, Vector, Zone};
 
 pub use crate::capture::{Fault, Outcome};
 pub use crate::site::Mark;
@@ -108,6 +108,8 @@ pub struct Standing {
     pub number: u32,
     /// Its place, with the epoch in which the sending site was then; `None`: it never read this table.
     pub at: Option<(u32, Place)>,
+    /// Whether something of it was set aside, and may be asked for again.
+    pub aside: bool,
     /// Whether columns are sent that were not when all rows were last compared: what stands in these has no version of its
     /// own, and whoever wrote a row since knew nothing of it.
     pub widened: bool,
@@ -116,8 +118,9 @@ pub struct Standing {
 /// What the sending end makes of where the receiving end stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resumed {
-    /// By table of the route: its place, or why there is none.
-    At(Vec<Start>),
+    /// By table of the route: its place, or why there is none; and what the sending end has forgotten of deleted rows of
+    /// which the receiving end may not have heard.
+    At(Vec<Start>, Vec<Vector>),
     /// It has read more than it knows of: its database was restored.
     ReaderRestored,
 }
@@ -212,6 +215,17 @@ pub enum Basis {
     Meeting,
 }
 
+/// Which of the receiving end's rows are meant whose deletion the sender cannot name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unnamed {
+    /// Those that nobody has written since capture began; where the sender keeps no books, those that came from there or that
+    /// both had when they met.
+    Unversioned,
+    /// Those that may have been deleted where this is all that is known of deleted rows; where they come in through a
+    /// condition, of those that are shared.
+    Forgotten(Vector),
+}
+
 /// Which rows count as other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Differing {
@@ -247,9 +261,10 @@ pub trait Sender: Send {
         self.fold(tables).await
     }
 
-    /// These are keys, in the receiver's form, of rows that were there before the table was emptied: those of which
-    /// nothing is known here, and under which nothing stands, become deletions among the changes.
-    async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()>;
+    /// These are keys, in the receiver's form, of rows that were there before the table was emptied, or whose deletion may be
+    /// `forgotten`: those of which nothing is known here, and under which nothing stands, become deletions among the
+    /// changes, of now or as old as can be. The places of all of which no more is known then than that they were deleted.
+    async fn bury(&mut self, table: usize, keys: &Batch, forgotten: bool) -> Outcome<Vec<usize>>;
 
     /// These are keys, in the sender's form, of rows that the receiving end has otherwise or lacks: what stands here under
     /// them counts as written here. Of rows that were never written under capture only, or of `all`.
@@ -291,15 +306,19 @@ pub trait Receiver: Send {
     /// Which of these rows of the sender's are other here.
     async fn differing(&mut self, table: usize, rows: &Batch, how: Differing) -> Outcome<Vec<usize>>;
 
-    /// Keys of its rows whose deletion the sender cannot name: of those that nobody has written since capture began; where
-    /// the sender keeps no books, of those that came from there or that both had when they met. In the order of the key, of
-    /// about `limit` rows after the last one of `after`; and where to go on, `None` at the end.
-    async fn unversioned(
+    /// Keys of its rows whose deletion the sender cannot name, in the order of the key, of about `limit` rows after the last
+    /// one of `after`; and where to go on, `None` at the end.
+    async fn unnamed(
         &mut self,
         table: usize,
+        which: &Unnamed,
         after: Option<&Batch>,
         limit: usize,
     ) -> Outcome<(Batch, Option<Batch>)>;
+
+    /// The sending end has forgotten this of deleted rows, and nobody tells this end of these deletions any more: it doubts
+    /// what comes from others as if it had forgotten them itself.
+    async fn inherit(&mut self, table: usize, floor: &Vector) -> Outcome<()>;
 
     /// Takes a parcel in, in one transaction: rows, entries, records, and the cursors (those of [`Parcel::places`]).
     /// What became of the changes of each table, in their order. What it refuses goes to its quarantine; what someone

@@ -317,7 +317,7 @@ impl StampedSender {
 }
 
 /// The keys, by what they are told apart by.
-fn ids(keys: &Batch) -> HashSet<KeyId> {
+pub(super) fn ids(keys: &Batch) -> HashSet<KeyId> {
     let all: Vec<usize> = (0..keys.columns().len()).collect();
     (0..keys.rows()).map(|row| key_id(keys, row, &all)).collect()
 }
@@ -344,7 +344,9 @@ impl Sender for StampedSender {
             *start = at.map_or(Place { position: 0, token: 0, ..*start }, |(_, place)| place);
         };
         self.starts.iter_mut().zip(&reader.tables).for_each(|(start, standing)| place(start, standing));
-        Ok(Resumed::At(reader.tables.iter().map(start).collect()))
+        let starts: Vec<Start> = reader.tables.iter().map(start).collect();
+        let nothing = vec![Vector::default(); starts.len()];
+        Ok(Resumed::At(starts, nothing))
     }
 
     async fn seen(&mut self) -> Result<Option<Seen>> {
@@ -355,10 +357,11 @@ impl Sender for StampedSender {
         Ok(Folded::default())
     }
 
-    async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
+    async fn bury(&mut self, table: usize, keys: &Batch, _forgotten: bool) -> Outcome<Vec<usize>> {
         let (keys, _) = own_keys(&self.database, &self.route, &self.route.tables[table], keys);
         let there = ids(&self.meeting(table, &keys).await?);
-        self.name(table, |named| &mut named.gone, without(&keys, &there))
+        self.name(table, |named| &mut named.gone, without(&keys, &there))?;
+        Ok(Vec::new())
     }
 
     async fn vouch(&mut self, table: usize, keys: &Batch, _all: bool) -> Outcome<()> {

@@ -310,6 +310,12 @@ impl Entry {
         self.is_of(site) && last(site.deletions()).is_none_or(|gone| last(site).is_some_and(|last| last > gone))
     }
 
+    /// Whether no more is known than that a row was deleted here.
+    #[must_use]
+    pub fn is_bare_deletion(&self) -> bool {
+        self.digest.is_none() && self.vector.versions() == [self.version]
+    }
+
     /// The clock that the next write to it must be above.
     #[must_use]
     pub fn latest(&self) -> Clock {

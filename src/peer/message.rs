@@ -10,7 +10,7 @@ use crate::endpoint::{
     Basis, Differing, End, Fault, Filter, Mapping, Mark, Outstanding, Place, Resumed, Route, Standing, Standings, Start,
 };
 use crate::engine::{Error, ErrorKind, Letters, WriteMode};
-use crate::model::{BatchLimits, Site, Table, TableName, Zone};
+use crate::model::{BadVersion, BatchLimits, Site, Table, TableName, Vector, Zone};
 use crate::pipeline::{Captured, ColumnChoice, Origin, PlanOptions};
 
 /// The version of what is said here.
@@ -505,8 +505,8 @@ pub enum Sending {
     Seen,
     /// Gives versions.
     Fold(Vec<WirePlace>),
-    /// Keys follow.
-    Bury(usize),
+    /// Keys follow; whether their deletion is forgotten.
+    Bury(usize, bool),
     /// Keys follow; whether of all rows.
     Vouch(usize, bool),
     /// What was written.
@@ -537,8 +537,11 @@ pub enum Receiving {
     Rows(usize, bool),
     /// Rows follow.
     Differing(usize, WireDiffering),
-    /// Keys of rows that nobody has written; whether a key follows.
-    Unversioned(usize, bool, usize),
+    /// Keys of rows whose deletion the sender cannot name: what it has forgotten, or those that nobody has written; whether a
+    /// key follows.
+    Unnamed(usize, Option<WireVector>, bool, usize),
+    /// What the other end has forgotten.
+    Inherit(usize, WireVector),
     /// Changes of these tables follow.
     Take(Vec<usize>, Vec<WirePlace>, Option<WireMark>, bool),
     /// All rows of these tables were compared.
@@ -601,17 +604,35 @@ impl From<WirePlace> for Place {
 
 /// [`Standing`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct WireStanding(u32, Option<(u32, WirePlace)>, bool);
+pub struct WireStanding(u32, Option<(u32, WirePlace)>, bool, bool);
 
 impl From<Standing> for WireStanding {
     fn from(standing: Standing) -> Self {
-        Self(standing.number, standing.at.map(|(epoch, place)| (epoch, place.into())), standing.widened)
+        Self(standing.number, standing.at.map(|(epoch, place)| (epoch, place.into())), standing.aside, standing.widened)
     }
 }
 
 impl From<WireStanding> for Standing {
-    fn from(WireStanding(number, at, widened): WireStanding) -> Self {
-        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())), widened }
+    fn from(WireStanding(number, at, aside, widened): WireStanding) -> Self {
+        Self { number, at: at.map(|(epoch, place)| (epoch, place.into())), aside, widened }
+    }
+}
+
+/// [`Vector`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WireVector(String);
+
+impl From<&Vector> for WireVector {
+    fn from(vector: &Vector) -> Self {
+        Self(vector.to_string())
+    }
+}
+
+impl TryFrom<WireVector> for Vector {
+    type Error = BadVersion;
+
+    fn try_from(WireVector(text): WireVector) -> Result<Self, BadVersion> {
+        text.parse()
     }
 }
 
@@ -689,7 +710,7 @@ pub enum Told {
     /// Done.
     Done,
     /// See [`Resumed`]; none: the reader was restored.
-    Resumed(Option<Vec<WireStart>>),
+    Resumed(Option<(Vec<WireStart>, Vec<WireVector>)>),
     /// What it has seen.
     Seen(Option<(u32, WireMark)>),
     /// Rows that differ.
@@ -707,7 +728,9 @@ pub enum Told {
     /// A number.
     Count(u64),
     /// Keys follow, and where to go on, if there is more.
-    Unversioned(bool),
+    Unnamed(bool),
+    /// No more is known of these than that they were deleted.
+    Buried(Vec<usize>),
     /// What became of changes.
     Taken(Vec<[u64; 6]>),
     /// Keys follow.
@@ -744,7 +767,9 @@ impl From<Resumed> for Told {
             Start::Not => WireStart::Not,
         };
         Self::Resumed(match resumed {
-            Resumed::At(starts) => Some(starts.into_iter().map(start).collect()),
+            Resumed::At(starts, forgotten) => {
+                Some((starts.into_iter().map(start).collect(), forgotten.iter().map(Into::into).collect()))
+            }
             Resumed::ReaderRestored => None,
         })
     }

@@ -17,10 +17,10 @@ use crate::capture::{FittedBatch, Reading, interrupted};
 use crate::endpoint::codec::{Damaged, Nonce, Reader, Writer};
 use crate::endpoint::{
     Basis, Current, Differing, Fault, Folded, Keys, Mapping, Outcome, Outstanding, Parcel, Place, Receiver, Resumed,
-    Route, Seen, Sender, Standings,
+    Route, Seen, Sender, Standings, Unnamed,
 };
 use crate::engine::{Error, ErrorKind, Result};
-use crate::model::{Batch, BatchLimits, Table};
+use crate::model::{Batch, BatchLimits, Table, Vector};
 
 /// An answer that takes longer is asked for once more.
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
@@ -252,8 +252,12 @@ impl Sender for RemoteSender {
         let answer = self.call(Sending::Resume(reader.clone().into()), |_| {}).await?;
         match answer.told {
             Told::Resumed(None) => Ok(Resumed::ReaderRestored),
-            Told::Resumed(Some(starts)) if starts.len() == self.route.tables.len() => {
-                Ok(Resumed::At(starts.into_iter().map(Into::into).collect()))
+            Told::Resumed(Some((starts, forgotten)))
+                if [starts.len(), forgotten.len()] == [self.route.tables.len(); 2] =>
+            {
+                let forgotten = forgotten.into_iter().map(|floor| floor.try_into().map_err(|_| self.session.senseless()));
+                let forgotten = forgotten.collect::<Outcome<Vec<Vector>>>()?;
+                Ok(Resumed::At(starts.into_iter().map(Into::into).collect(), forgotten))
             }
             _ => Err(self.session.senseless().into()),
         }
@@ -277,9 +281,9 @@ impl Sender for RemoteSender {
         }
     }
 
-    async fn bury(&mut self, table: usize, keys: &Batch) -> Outcome<()> {
-        match self.call(Sending::Bury(table), |writer| writer.batch(keys)).await?.told {
-            Told::Done => Ok(()),
+    async fn bury(&mut self, table: usize, keys: &Batch, forgotten: bool) -> Outcome<Vec<usize>> {
+        match self.call(Sending::Bury(table, forgotten), |writer| writer.batch(keys)).await?.told {
+            Told::Buried(gone) if gone.iter().all(|&row| row < keys.rows()) => Ok(gone),
             _ => Err(self.session.senseless()),
         }
     }
@@ -483,15 +487,20 @@ impl Receiver for RemoteReceiver {
         }
     }
 
-    async fn unversioned(
+    async fn unnamed(
         &mut self,
         table: usize,
+        which: &Unnamed,
         after: Option<&Batch>,
         limit: usize,
     ) -> Outcome<(Batch, Option<Batch>)> {
         let behind = |writer: &mut Writer| after.into_iter().for_each(|after| writer.batch(after));
-        let answer = self.call(Receiving::Unversioned(table, after.is_some(), limit), behind).await?;
-        let Told::Unversioned(more) = answer.told else { return Err(self.session.senseless()) };
+        let forgotten = match which {
+            Unnamed::Unversioned => None,
+            Unnamed::Forgotten(floor) => Some(floor.into()),
+        };
+        let answer = self.call(Receiving::Unnamed(table, forgotten, after.is_some(), limit), behind).await?;
+        let Told::Unnamed(more) = answer.told else { return Err(self.session.senseless()) };
         let keys = &self.table(table).to_keys;
         let read = || {
             let mut reader = Reader::new(&answer.body)?;
@@ -501,6 +510,13 @@ impl Receiver for RemoteReceiver {
             Ok((batch, next))
         };
         read().map_err(self.session.damaged())
+    }
+
+    async fn inherit(&mut self, table: usize, floor: &Vector) -> Outcome<()> {
+        match self.call(Receiving::Inherit(table, floor.into()), |_| {}).await?.told {
+            Told::Done => Ok(()),
+            _ => Err(self.session.senseless()),
+        }
     }
 
     async fn take(&mut self, parcel: &Parcel, basis: Basis) -> Outcome<Vec<Applied>> {

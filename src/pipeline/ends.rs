@@ -134,16 +134,25 @@ pub struct LocalEndpoint {
     /// Who looks for news, between two looks.
     watcher: Mutex<Option<Watcher>>,
     stop: CancellationToken,
+    keep_tombstones: Duration,
 }
 
 impl LocalEndpoint {
     /// This one.
     #[must_use]
     pub fn new(database: &Arc<dyn Database>, stop: &CancellationToken) -> Self {
-        Self { database: database.clone(), site: Mutex::new(None), watcher: Mutex::new(None), stop: stop.clone() }
+        let (site, watcher) = (Mutex::new(None), Mutex::new(None));
+        Self { database: database.clone(), site, watcher, stop: stop.clone(), keep_tombstones: Site::KEEP }
+    }
+
+    /// The same, where tombstones are kept for so long.
+    #[must_use]
+    pub fn keeping(self, keep_tombstones: Duration) -> Self {
+        Self { keep_tombstones, ..self }
     }
 
     fn keep(&self, site: Site) -> Captured {
+        let site = Site { keep_tombstones: self.keep_tombstones, ..site };
         let captured = Captured::of(&site);
         *self.site.lock().unwrap_or_else(PoisonError::into_inner) = Some(site);
         captured

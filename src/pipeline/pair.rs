@@ -11,9 +11,9 @@ use super::ends::{Captured, Endpoint, LocalEndpoint};
 use super::owner::Owner;
 use super::plan::{ColumnChoice, Mode, Plan, PlanOptions, TablePlan, exact_pattern, matches_pattern};
 use super::run::{Report, TableReport};
-use super::sync::{Agreed, ChangeOptions, Direction, agree, run_changes, table_of, widen};
+use super::sync::{Agreed, ChangeOptions, Direction, agree, reunite, run_changes, table_of, widen};
 use crate::conflict::{FirstRun, Policy, Rule, Side};
-use crate::endpoint::{Filter, Mapping, Receiver, Route, Sender};
+use crate::endpoint::{Fault, Filter, Mapping, Receiver, Route, Sender, Start};
 use crate::engine::{Database, Error, ErrorKind, Lock, Result};
 use crate::model::{BatchLimits, Site, Table, TableName, tells_moments};
 use crate::runtime::STEP;
@@ -382,6 +382,7 @@ impl Pair {
             full: self.options.full,
             stop: self.options.stop.clone(),
         };
+        report.join(reunite_ways(&mut open.ways, &mut starts, &options).await?);
         let mut ran = run_ways(&mut open.ways, &starts, (&self.options.name, &options)).await?;
         for _ in 0..APART_MAX {
             if !ran.are_rows_apart() || ran.error.is_some() || open.ways.len() < 2 {
@@ -580,6 +581,45 @@ impl Looked {
     fn is_fresh(&self) -> bool {
         self.at.elapsed() < (self.cost * Self::PART).clamp(Self::PAUSE, Self::PAUSE_MAX)
     }
+}
+
+/// Sees to rows of either end whose deletion the other may have forgotten. A table of which that fails takes no part.
+async fn reunite_ways(ways: &mut [Way], agreed: &mut [Agreed], options: &ChangeOptions) -> Result<Report> {
+    let mut report = Report::nothing();
+    for one in 0..ways.len() {
+        for table in 0..agreed[one].forgotten.len() {
+            let floor = std::mem::take(&mut agreed[one].forgotten[table]);
+            if floor.versions().is_empty() {
+                continue;
+            }
+            let (before, rest) = ways.split_at_mut(one);
+            let Some((way, after)) = rest.split_first_mut() else { break };
+            let Mapping { from, to, .. } = &way.route.tables[table];
+            let (name, route) = (table_of(&way.route, table), way.route.clone());
+            let turned = |mapping: &Mapping| mapping.from.name == to.name && mapping.to.name == from.name;
+            let mut back = before.iter_mut().chain(after).next();
+            let at = back.as_ref().and_then(|back| back.route.tables.iter().position(turned));
+            let mut turned = back.as_mut().map(|back| back.ends());
+            let there = turned.as_mut().zip(at);
+            tracing::info!(
+                "table {name} of {}: deletions that {} has forgotten are looked for",
+                route.to.label,
+                route.from.label
+            );
+            match reunite(&mut way.ends(), there, (table, &floor), options).await {
+                Ok(done) => report.join(done),
+                Err(Fault { table: None, error }) => return Err(error),
+                Err(Fault { error, .. }) => {
+                    report.refuse_named(&name, error);
+                    agreed[one].starts[table] = Start::Not;
+                    for (other, at) in (0..agreed.len()).filter(|other| *other != one).zip(at) {
+                        agreed[other].starts[at] = Start::Not;
+                    }
+                }
+            }
+        }
+    }
+    Ok(report)
 }
 
 /// Each direction in its turn.

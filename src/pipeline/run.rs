@@ -117,6 +117,11 @@ impl Report {
 
     /// A table that cannot take part.
     pub(super) fn refuse(&mut self, table: &TableName, error: Error) {
+        self.refuse_named(&table.to_string(), error);
+    }
+
+    /// As [`Self::refuse`], by the name in reports.
+    pub(super) fn refuse_named(&mut self, table: &str, error: Error) {
         let error = error.of_table(table);
         self.status = "failed";
         self.error.get_or_insert(error.kind);

@@ -9,11 +9,13 @@ use super::merge::is_flood;
 use super::run::{Report, TableReport};
 use crate::apply::Applied;
 use crate::capture::interrupted;
+use crate::conflict::FirstRun;
 use crate::endpoint::{
     Basis, Differing, Fault, Folded, Keys, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender, Start,
+    Unnamed,
 };
 use crate::engine::{Error, ErrorKind, Result};
-use crate::model::{Batch, BatchLimits};
+use crate::model::{Batch, BatchLimits, Vector};
 use crate::runtime::{Backoff, STEP, random};
 
 /// How changes are brought over.
@@ -57,6 +59,8 @@ pub struct Agreed {
     pub starts: Vec<Start>,
     /// Tables that are sent with other columns than when all rows were last compared.
     pub widened: Vec<usize>,
+    /// By table, what the sending end has forgotten of deleted rows of which the receiving end may not have heard.
+    pub forgotten: Vec<Vector>,
 }
 
 /// Where each table goes on. Of a way that is `alone` the receiving end is asked too whether it was restored; where changes
@@ -71,11 +75,11 @@ pub async fn agree(ends: &mut Direction<'_>, alone: bool) -> Result<Agreed> {
     let mut standing = ends.to.cursors().await?;
     loop {
         match ends.from.resume(&standing).await? {
-            Resumed::At(starts) => {
+            Resumed::At(starts, forgotten) => {
                 let goes_on = |at: &usize| matches!(starts[*at], Start::Place(_));
                 let widened = |at: &usize| standing.tables[*at].is_some_and(|standing| standing.widened) && goes_on(at);
                 let widened = (0..starts.len()).filter(widened).collect();
-                return Ok(Agreed { starts, widened });
+                return Ok(Agreed { starts, widened, forgotten });
             }
             Resumed::ReaderRestored => {
                 let before = std::mem::replace(&mut standing, ends.to.cursors().await?);
@@ -106,6 +110,38 @@ pub async fn widen(ends: &mut Direction<'_>, tables: &[usize], options: &ChangeO
         vouch(ends, table, (Differing::Poorer, true), options).await?;
     }
     Ok(())
+}
+
+/// Sees to rows of the receiving end whose deletion the sending end may have forgotten: before anything else goes either way,
+/// so that none of them passes for new. Those of which nothing is known where they may have been deleted become deletions
+/// there, as old as can be; each then meets its row as in a first run, at both ends where changes go `back`, with the table's
+/// place there. When this ends early, the receiving end stands where it stood, and it is done once more.
+///
+/// # Errors
+/// What an end says.
+pub async fn reunite(
+    ends: &mut Direction<'_>,
+    back: Option<(&mut Direction<'_>, usize)>,
+    (table, floor): (usize, &Vector),
+    options: &ChangeOptions,
+) -> Outcome<Report> {
+    ends.to.inherit(table, floor).await?;
+    let mut run = Run::of_table(ends, table, options);
+    let mut back = back.map(|(ends, table)| (Run::of_table(ends, table, options), table));
+    if let Some((back, _)) = &mut back {
+        // What was inserted since is known to be that.
+        back.from.fold(&back.places).await?;
+    }
+    let floor = &Unnamed::Forgotten(floor.clone());
+    // All are known before the first is told: a flood of them is refused like any other.
+    if !options.force && run.route.first_run != FirstRun::Manual {
+        run.bury(table, floor, None).await?;
+        run.refuse_flood(Place { table, position: 0, token: 0 }).await?;
+    }
+    run.bury(table, floor, Some(&mut back)).await?;
+    let mut report = Report::nothing();
+    report.tables.push(run.reports.swap_remove(table));
+    Ok(report)
 }
 
 /// Compares all rows: those that the receiving end has otherwise count as written at the sending end, where nobody has
@@ -151,25 +187,7 @@ pub(super) fn table_of(route: &Route, at: usize) -> String {
 /// What concerns no single table.
 pub async fn run_changes(ends: &mut Direction<'_>, starts: &[Start], options: &ChangeOptions) -> Result<Report> {
     let started = Instant::now();
-    let route = ends.route;
-    let report = |at: usize| TableReport { table: table_of(route, at), ..TableReport::default() };
-    let place = |(table, start): (usize, &Start)| match start {
-        Start::Place(place) => *place,
-        _ => Place { table, position: 0, token: 0 },
-    };
-    let mut run = Run {
-        from: ends.from,
-        to: ends.to,
-        route,
-        options,
-        places: starts.iter().enumerate().map(place).collect(),
-        reports: (0..route.tables.len()).map(report).collect(),
-        error: None,
-        // Where the two meet for the first time, rows that only the receiving end has stay.
-        buried: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
-        // All rows are compared anyway.
-        compared: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
-    };
+    let mut run = Run::new(ends, starts, options);
     let moved = run.bring_all(starts).await?;
     let outstanding = run.bring_all_aside().await?;
     let Run { mut reports, error, .. } = run;
@@ -218,6 +236,36 @@ struct Run<'a> {
     buried: Vec<bool>,
     /// The tables of which no rows are to be looked for any more that were written unseen.
     compared: Vec<bool>,
+}
+
+impl<'a> Run<'a> {
+    fn new(ends: &'a mut Direction<'_>, starts: &[Start], options: &'a ChangeOptions) -> Self {
+        let route = ends.route;
+        let report = |at: usize| TableReport { table: table_of(route, at), ..TableReport::default() };
+        let place = |(table, start): (usize, &Start)| match start {
+            Start::Place(place) => *place,
+            _ => Place { table, position: 0, token: 0 },
+        };
+        Run {
+            from: ends.from,
+            to: ends.to,
+            route,
+            options,
+            places: starts.iter().enumerate().map(place).collect(),
+            reports: (0..route.tables.len()).map(report).collect(),
+            error: None,
+            // Where the two meet for the first time, rows that only the receiving end has stay.
+            buried: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
+            // All rows are compared anyway.
+            compared: starts.iter().map(|start| !matches!(start, Start::Place(_))).collect(),
+        }
+    }
+
+    /// One of one table alone.
+    fn of_table(ends: &'a mut Direction<'_>, table: usize, options: &'a ChangeOptions) -> Self {
+        let places = vec![Place { table, position: 0, token: 0 }];
+        Self { places, ..Self::new(ends, &[], options) }
+    }
 }
 
 impl Run<'_> {
@@ -295,7 +343,7 @@ impl Run<'_> {
             if std::mem::replace(&mut self.buried[table], true) {
                 continue;
             }
-            if let Err(fault) = self.bury(table).await {
+            if let Err(fault) = self.bury(table, &Unnamed::Unversioned, None).await {
                 self.leave_out(fault)?;
             }
         }
@@ -319,18 +367,48 @@ impl Run<'_> {
         self.folded(Folded { emptied, doubted, ..Folded::default() }).await.map(drop)
     }
 
-    /// The rows that went when the table was emptied, and that only the receiving end knows.
-    async fn bury(&mut self, table: usize) -> Outcome<()> {
-        let mut after = None;
+    /// Rows that only the receiving end knows, and that went when the table was emptied, or so long ago that nobody knows.
+    /// Where deletions and rows are to `meet`, that is with the other direction, if there is one.
+    async fn bury(
+        &mut self,
+        table: usize,
+        which: &Unnamed,
+        mut meet: Option<&mut Option<(Run<'_>, usize)>>,
+    ) -> Outcome<()> {
+        let (mut after, limit) = (None, if meet.is_some() { KEYS.min(self.options.limits.rows) } else { KEYS });
         loop {
             self.go_on()?;
-            let (keys, next) = self.to.unversioned(table, after.as_ref(), KEYS).await?;
+            let (keys, next) = self.to.unnamed(table, which, after.as_ref(), limit).await?;
             if keys.rows() > 0 {
-                self.from.bury(table, &keys).await?;
+                let gone = self.from.bury(table, &keys, *which != Unnamed::Unversioned).await?;
+                if let Some(back) = meet.as_deref_mut().filter(|_| !gone.is_empty()) {
+                    self.meet_deleted(table, keys.select(gone.into_iter()), back).await?;
+                }
             }
             let Some(next) = next else { return Ok(()) };
             after = Some(next);
         }
+    }
+
+    /// Settles deletions against the rows of the receiving end, by keys in its form; then the other way round, so that what
+    /// waits for a person does so at both ends.
+    async fn meet_deleted(
+        &mut self,
+        table: usize,
+        keys: Batch,
+        back: &mut Option<(Run<'_>, usize)>,
+    ) -> Outcome<()> {
+        let current = self.from.current(table, &Keys::Received(keys.clone())).await?;
+        if self.take_in(&current.parcel(table), Basis::Meeting).await? > 0 {
+            let message = format!("rows of {} are being written; run this again", self.reports[table].table);
+            return Err(Fault::at(table)(Error::new(ErrorKind::Busy, message)));
+        }
+        let Some((back, at)) = back else { return Ok(()) };
+        let own = back.route.tables[*at].from_keys.clone();
+        let place = |name: &str| keys.table.column(name);
+        let columns = own.columns.iter().filter_map(|column| Some(keys.columns()[place(&column.name)?].clone()));
+        let keys = Batch::new(own.clone(), columns.collect());
+        back.bring(*at, keys, Basis::Meeting).await
     }
 
     /// Brings the changes that have a version; where `unfolded`, others get theirs meanwhile.

@@ -65,6 +65,8 @@ pub struct Books {
     pub readers: Arc<Table>,
     /// Rows that gave up their number, or are to: `n number birth moved_to done seq clock`.
     pub moves: Arc<Table>,
+    /// What each logged table has forgotten of rows that were deleted: `n upto floor last at`.
+    pub floors: Arc<Table>,
     /// The form in which each logged table was last found, and the number under which it was last told that rows were
     /// written unseen, 0: never.
     pub forms: Arc<Table>,
@@ -167,6 +169,17 @@ impl Books {
                 vec![filled("n", NUMBER), filled("form", TEXT), filled("doubted", NUMBER)],
                 1,
             ),
+            floors: table(
+                "_rowferry_floors",
+                vec![
+                    filled("n", NUMBER),
+                    filled("upto", NUMBER),
+                    filled("floor", BYTES),
+                    filled("last", NUMBER),
+                    filled("at", NUMBER),
+                ],
+                1,
+            ),
             moves: {
                 let mut moves = (*table(
                     "_rowferry_moves",
@@ -195,7 +208,7 @@ impl Books {
 
     /// All of them, in the order in which they are made.
     #[must_use]
-    pub fn all(&self) -> [&Arc<Table>; 11] {
+    pub fn all(&self) -> [&Arc<Table>; 12] {
         [
             &self.site,
             &self.tables,
@@ -208,6 +221,7 @@ impl Books {
             &self.waiting,
             &self.shared,
             &self.moves,
+            &self.floors,
         ]
     }
 }

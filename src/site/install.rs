@@ -432,7 +432,8 @@ fn assemble(database: &Arc<dyn Database>, row: SiteRow, books: Books, logged: Ve
         logged.into_iter().zip(logs).map(|(logged, log)| Arc::new(Book::new(database.as_ref(), logged, log))).collect();
     let (id, books) = (model::Site { id: row.id, epoch }, Arc::new(books));
     let (lost, doubted, reformed, dropped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    Ok(Site { database: database.clone(), id, books, tables, lost, doubted, reformed, dropped })
+    let (database, keep_tombstones) = (database.clone(), Site::KEEP);
+    Ok(Site { database, id, books, tables, lost, doubted, reformed, dropped, keep_tombstones })
 }
 
 fn logged_table(database: &dyn Database, n: u32, table: Table) -> Result<Logged> {

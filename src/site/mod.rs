@@ -12,12 +12,14 @@ mod form;
 mod install;
 mod marks;
 mod moves;
+mod purge;
 mod readers;
 mod shared;
 mod state;
 mod watcher;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use books::{Book, Books};
 pub use cursors::Cursor;
@@ -27,7 +29,8 @@ pub use form::{FormColumn, Reformed};
 pub use install::{faceted, install, lost, open, planned, remove};
 pub use marks::Mark;
 pub use moves::Moved;
-pub use readers::{Reader, Verdict};
+pub use purge::Forgotten;
+pub use readers::{Heard, Reader, ReaderState, Verdict};
 pub use shared::{MetColumns, Share, Through};
 pub use state::{Conflict, Quarantined, TableState, conflicts, discard, objects, quarantine, state};
 pub use watcher::Watcher;
@@ -57,6 +60,8 @@ pub struct Site {
     pub reformed: Vec<Reformed>,
     /// Columns that tables no longer have since they are captured.
     pub dropped: Vec<(model::TableName, Vec<String>)>,
+    /// For how long tombstones are kept.
+    pub keep_tombstones: Duration,
 }
 
 impl Site {
@@ -73,6 +78,12 @@ impl Site {
     pub async fn itself(&self, target: &mut dyn Lookup) -> Result<i64> {
         let row = read_row(target, &self.books.site, RowLock::None).await?;
         if (row.id, row.epoch) == (self.id.id, i64::from(self.id.epoch)) { Ok(row.seq) } else { Err(self.another()) }
+    }
+
+    /// A table of its books that cannot be read.
+    fn damaged(&self, table: &model::Table) -> Error {
+        let (name, label) = (&table.name, self.database.label());
+        Error::new(ErrorKind::BadData, format!("{name} of {label} is damaged: remove capture and install it again"))
     }
 
     fn another(&self) -> Error {

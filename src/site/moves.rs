@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Site;
 use super::cursors::number;
-use crate::engine::{Error, ErrorKind, Lookup, Result, RowLock, Target, WriteMode};
+use crate::engine::{Lookup, Result, RowLock, Target, WriteMode};
 use crate::model::{Batch, Cell, Clock, Column, Move, Version};
 
 /// A move as a site knows it.
@@ -33,7 +33,7 @@ impl Site {
         loop {
             let found = target.scan(&self.books.moves, Some((5, above)), MOVES).await?;
             for row in 0..found.rows() {
-                let moved = self.moved(&found, row)?;
+                let moved = self.read_move(&found, row)?;
                 above = moved.seq;
                 moves.push(moved);
             }
@@ -52,7 +52,7 @@ impl Site {
         }
         let keys = Batch::new(Arc::new(self.books.moves.project(&[0, 1])), vec![table, number]);
         let found = target.lookup(&self.books.moves, &keys, RowLock::None).await?;
-        (0..found.rows()).map(|row| self.moved(&found, row)).collect()
+        (0..found.rows()).map(|row| self.read_move(&found, row)).collect()
     }
 
     /// Whether any row of this site ever moved, or is to.
@@ -83,9 +83,8 @@ impl Site {
         target.write(WriteMode::Update, &self.row(Moved { done: true, ..*moved })).await.map(drop)
     }
 
-    /// What versions of this site have to be above: nothing is known any more under the keys that rows gave up, and a
-    /// write to one of them must not pass for one that others have seen there.
-    pub async fn floor(&self, target: &mut dyn Lookup) -> Result<Clock> {
+    /// What was known under the keys that rows gave up went no further than this.
+    pub(super) async fn moved(&self, target: &mut dyn Lookup) -> Result<Clock> {
         if !self.has_moves(target).await? {
             return Ok(Clock::ZERO);
         }
@@ -104,11 +103,8 @@ impl Site {
         Batch::new(self.books.moves.clone(), columns)
     }
 
-    fn moved(&self, batch: &Batch, row: usize) -> Result<Moved> {
-        let damaged = || {
-            let name = &self.books.moves.name;
-            Error::new(ErrorKind::BadData, format!("{name} is damaged: remove capture and install it again"))
-        };
+    fn read_move(&self, batch: &Batch, row: usize) -> Result<Moved> {
+        let damaged = || self.damaged(&self.books.moves);
         let int = |column: usize| match batch.cell(row, column) {
             Cell::Int(value) => Ok(value),
             _ => Err(damaged()),

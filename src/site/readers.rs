@@ -12,8 +12,6 @@ use crate::runtime::random;
 
 /// Readers of one site: so many tables of other sites at most.
 const READERS_MAX: usize = 100_000;
-/// How long a reader may stand still before it is noted again that it is there.
-const DAY: i64 = 24 * 3600 * 1_000_000;
 
 /// A table of another site's that reads one of this site's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +22,32 @@ pub struct Reader {
     pub number: u32,
     /// The number of the table that it reads here.
     pub table: u32,
+}
+
+/// What is noted of a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReaderState {
+    /// The other site, in the epoch in which it was then.
+    pub site: model::Site,
+    /// The number of the table that it reads here; 0: of what it has seen of any.
+    pub table: u32,
+    /// How far it is; `None` when it has to compare all rows first.
+    pub position: Option<i64>,
+    /// How far it was when it was given up.
+    pub given_up: Option<i64>,
+    /// When it was last heard of, in microseconds since 1970 by this database's clock.
+    pub at: i64,
+}
+
+/// A reader that goes on, and what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Which.
+    pub reader: Reader,
+    /// How far it is.
+    pub position: i64,
+    /// Whether it has set changes aside: these are wanted as long as that lasts.
+    pub aside: bool,
 }
 
 /// What a reader's place tells.
@@ -49,9 +73,24 @@ struct Noted {
     at: i64,
 }
 
+impl Noted {
+    /// How far it is, or was when it was given up.
+    fn upto(&self) -> i64 {
+        given_up(self.position).unwrap_or(self.position)
+    }
+}
+
+/// The place that says that a reader was given up there: nothing is kept for it any more. What comes back from this is where
+/// it was.
+fn gone(position: i64) -> i64 {
+    -1 - position
+}
+
+fn given_up(position: i64) -> Option<i64> {
+    (position < 0).then_some(gone(position))
+}
+
 impl Site {
-    /// The position of a reader that stayed away for so long that nothing is kept for it any more.
-    const GONE: i64 = -1;
 
     /// Whether the places of tables of one other site that read this one can be true, in their order.
     pub async fn judge(&self, target: &mut dyn Lookup, readers: &[(Reader, Option<Cursor>)]) -> Result<Vec<Verdict>> {
@@ -63,7 +102,7 @@ impl Site {
             let known = noted.get(&reader.number).filter(|noted| noted.epoch == i64::from(self.id.epoch));
             let itself = known.filter(|noted| noted.reader_epoch == i64::from(reader.site.epoch));
             verdicts.push(match cursor {
-                None if itself.is_some_and(|noted| noted.position > 0) => Verdict::ReaderRestored,
+                None if itself.is_some_and(|noted| noted.upto() > 0) => Verdict::ReaderRestored,
                 None => Verdict::Fits,
                 Some(cursor) => {
                     let place = (cursor.position, cursor.token);
@@ -80,16 +119,19 @@ impl Site {
     /// What is to be said of a place that this site has given out, or has not, and of what it has noted of the reader, in
     /// whatever epoch that was then, and of the reader as it is now.
     fn verdict(&self, cursor: Cursor, (known, itself): (Option<&Noted>, Option<&Noted>), given: bool) -> Verdict {
-        let knows_less = |noted: &Noted| noted.position > cursor.position;
+        let knows_less = |noted: &Noted| noted.upto() > cursor.position;
+        let left_there = |noted: &Noted| given_up(noted.position) == Some(cursor.position);
         match (cursor.source.epoch.cmp(&self.id.epoch), itself) {
             (Ordering::Greater, _) => Verdict::Superseded,
             (Ordering::Less, _) => Verdict::Lost,
-            (Ordering::Equal, Some(noted)) if noted.position == Self::GONE => Verdict::Lost,
+            // What was noted with its place went when it was given up.
+            (Ordering::Equal, _) if known.is_some_and(left_there) => Verdict::Lost,
             // Whether such a place was given out nobody knows any more: marks are kept from the places on where readers are.
             (Ordering::Equal, Some(noted)) if knows_less(noted) => Verdict::ReaderRestored,
             (Ordering::Equal, None) if known.is_some_and(knows_less) => Verdict::Lost,
             (Ordering::Equal, _) if !given => Verdict::Restored,
-            (Ordering::Equal, Some(_)) => Verdict::Fits,
+            (Ordering::Equal, Some(noted)) if noted.position >= 0 => Verdict::Fits,
+            (Ordering::Equal, Some(_)) => Verdict::Lost,
             (Ordering::Equal, None) => Verdict::Lost,
         }
     }
@@ -104,7 +146,7 @@ impl Site {
                 if found.cell(row, 0) == name.cell(0)
                     && read == i64::from(table)
                     && epoch == i64::from(self.id.epoch)
-                    && position != Self::GONE =>
+                    && position >= 0 =>
             {
                 Some(position)
             }
@@ -135,9 +177,9 @@ impl Site {
         Ok((0..found.rows()).filter_map(noted).collect())
     }
 
-    /// Notes how far readers are, in a transaction of its own when any of them has moved; then forgets what no reader
-    /// needs.
-    pub async fn note_readers(&self, target: &mut dyn Target, readers: &[(Reader, i64)]) -> Result<()> {
+    /// Notes how far readers are, in a transaction of its own when any of them has moved, or was not heard of for a while;
+    /// then forgets what no reader needs.
+    pub async fn note_readers(&self, target: &mut dyn Target, readers: &[Heard]) -> Result<()> {
         target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
         let stale = self.stale(target, readers).await;
         target.rollback().await?;
@@ -147,6 +189,8 @@ impl Site {
         }
         target.begin(WriteOptions::default()).await?;
         let written = async {
+            // Whoever forgets deletions meanwhile is done, or sees who reads them.
+            self.lock_numbers(target).await?;
             for mode in [WriteMode::Update, WriteMode::Insert] {
                 let of = stale.iter().filter(|(.., there)| *there == (mode == WriteMode::Update));
                 let rows = self.reader_rows(of.map(|(reader, position, _)| (*reader, *position)), now);
@@ -172,17 +216,19 @@ impl Site {
     async fn stale(
         &self,
         target: &mut dyn Lookup,
-        readers: &[(Reader, i64)],
+        readers: &[Heard],
     ) -> Result<(Vec<(Reader, i64, bool)>, i64)> {
         let now = target.now().await?;
         let mut stale = Vec::new();
-        let all = self.noted(target, readers.iter().map(|(reader, _)| *reader)).await?;
-        for &(reader, position) in readers {
+        let all = self.noted(target, readers.iter().map(|heard| heard.reader)).await?;
+        for &Heard { reader, position, aside } in readers {
             let noted = all.get(&reader.number);
+            // What it has set aside it had not passed before.
+            let position = if aside { noted.map_or(0, |noted| noted.upto().min(position)) } else { position };
             let fresh = noted.is_some_and(|n| {
                 (n.reader_epoch, n.epoch, n.position)
                     == (i64::from(reader.site.epoch), i64::from(self.id.epoch), position)
-                    && now - n.at < DAY
+                    && (0..self.heard()).contains(&(now - n.at))
             });
             if !fresh {
                 stale.push((reader, position, noted.is_some()));
@@ -213,12 +259,60 @@ impl Site {
         let found = target.scan(&self.books.readers, None, READERS_MAX).await?;
         let position = |row| match (found.cell(row, 4), found.cell(row, 5)) {
             // One that stands in an earlier epoch compares all rows anyway.
-            (Cell::Int(epoch), Cell::Int(position)) if epoch == i64::from(self.id.epoch) && position != Self::GONE => {
+            (Cell::Int(epoch), Cell::Int(position)) if epoch == i64::from(self.id.epoch) && position >= 0 => {
                 Some(position)
             }
             _ => None,
         };
         Ok((0..found.rows()).filter_map(position).min().unwrap_or(i64::MIN))
+    }
+
+    /// All that ever read a table of this site.
+    pub async fn readers(&self, target: &mut dyn Lookup) -> Result<Vec<ReaderState>> {
+        let found = target.scan(&self.books.readers, None, READERS_MAX).await?;
+        (0..found.rows()).map(|row| self.reader(&found, row).ok_or_else(|| self.damaged(&found.table))).collect()
+    }
+
+    fn reader(&self, found: &Batch, row: usize) -> Option<ReaderState> {
+        let Cell::Bytes(id) = found.cell(row, 0) else { return None };
+        let id = u64::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
+        let [Cell::Int(reader_epoch), Cell::Int(table), Cell::Int(epoch), Cell::Int(position), Cell::Int(at)] =
+            [2, 3, 4, 5, 6].map(|column| found.cell(row, column))
+        else {
+            return None;
+        };
+        let site = model::Site { id, epoch: u32::try_from(reader_epoch).ok()? };
+        let goes_on = epoch == i64::from(self.id.epoch) && position >= 0;
+        let position_now = goes_on.then_some(position);
+        Some(ReaderState { site, table: u32::try_from(table).ok()?, position: position_now, given_up: given_up(position), at })
+    }
+
+    /// Whether another site, as it is now, has ever read this table to some end.
+    pub async fn is_read_by(&self, target: &mut dyn Lookup, site: model::Site, table: u32) -> Result<bool> {
+        let of = |reader: &ReaderState| reader.site == site && reader.table == table;
+        let far = |reader: &ReaderState| reader.position.or(reader.given_up).is_some_and(|position| position > 0);
+        Ok(self.readers(target).await?.iter().any(|reader| of(reader) && far(reader)))
+    }
+
+    /// Gives readers up that were not heard of for too long: nothing is kept for them any more.
+    pub(super) async fn give_up(&self, target: &mut dyn Target, now: i64) -> Result<()> {
+        let found = target.scan(&self.books.readers, None, READERS_MAX).await?;
+        let mut silent = Vec::new();
+        let mut positions = Column::default();
+        for row in 0..found.rows() {
+            let Some(ReaderState { position: Some(position), at, .. }) = self.reader(&found, row) else { continue };
+            if self.is_silent(at, now) {
+                silent.push(row);
+                positions.push_int(gone(position));
+            }
+        }
+        if silent.is_empty() {
+            return Ok(());
+        }
+        let mut columns = found.select(silent.into_iter()).into_columns();
+        columns[5] = positions;
+        target.write(WriteMode::Update, &Batch::new(self.books.readers.clone(), columns)).await?;
+        target.flush().await
     }
 
     /// Goes on as another: under the next epoch, or, when another database goes on as this site, as a site of its own.

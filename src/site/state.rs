@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::form::{Form, kept_forms};
-use super::{Book, Books, Site};
+use super::{Book, Books, ReaderState, Site};
 use crate::engine::{Database, Error, ErrorKind, Object, Result, RowLock, WriteMode, WriteOptions};
 use crate::model::{Batch, Cell, Column, Table, TableName};
 
@@ -22,6 +22,8 @@ pub struct TableState {
     pub missing: Vec<String>,
     /// Lines of its log that no run has taken up yet.
     pub unfolded: u64,
+    /// Who reads it.
+    pub readers: Vec<ReaderState>,
     /// Why rows of it may have been written unseen, or why it cannot take part, although nothing is missing.
     pub fault: Option<String>,
 }
@@ -50,7 +52,7 @@ pub async fn state(site: &Site) -> Result<Vec<TableState>> {
     let snapshot = database.snapshot().await?;
     let mut source = snapshot.source().await?;
     let mut tables = Vec::with_capacity(site.tables.len());
-    let found = forms_now(site).await?;
+    let (found, readers) = (forms_now(site).await?, readers_now(site).await?);
     for (book, form) in site.tables.iter().zip(found) {
         let mut missing: Vec<String> = book.log.triggers.iter().filter(|t| !there.contains(*t)).cloned().collect();
         let mut unfolded = 0;
@@ -63,14 +65,28 @@ pub async fn state(site: &Site) -> Result<Vec<TableState>> {
             missing.push(book.versions.name.name.clone());
         }
         let fault = form.filter(|_| missing.is_empty()).map(str::to_owned);
-        tables.push(TableState { table: book.logged.table.name.clone(), n: book.logged.n, missing, unfolded, fault });
+        let n = book.logged.n;
+        let readers = readers.iter().filter(|reader| reader.table == n).copied().collect();
+        tables.push(TableState { table: book.logged.table.name.clone(), n, missing, unfolded, readers, fault });
     }
     let lost = site.lost.iter().map(|(table, e)| {
         let fault = Some(e.message().to_owned());
-        TableState { table: table.clone(), n: 0, missing: Vec::new(), unfolded: 0, fault }
+        TableState { table: table.clone(), n: 0, missing: Vec::new(), unfolded: 0, readers: Vec::new(), fault }
     });
     tables.extend(lost);
     Ok(tables)
+}
+
+/// Who reads the site.
+async fn readers_now(site: &Site) -> Result<Vec<ReaderState>> {
+    if site.database.describe(&site.books.readers.name).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut target = site.database.target().await?;
+    target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
+    let readers = site.readers(target.as_mut()).await;
+    target.rollback().await?;
+    readers
 }
 
 /// What is to be said of the form of each captured table.

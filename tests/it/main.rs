@@ -32,6 +32,7 @@ mod plan;
 mod positions;
 mod random;
 mod recover;
+mod purge;
 mod rekey;
 mod resolve;
 mod sample;

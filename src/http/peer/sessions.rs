@@ -20,7 +20,7 @@ use crate::capture::Reading;
 use crate::compare::Buckets;
 use crate::endpoint::{
     Current, Fault, Keys, Leaves, LocalComparand, LocalReceiver, LocalRewriter, LocalSender, Outcome, Parcel, Place,
-    Receiver as _, Rewrite, Route, Sender as _, Standings,
+    Receiver as _, Rewrite, Route, Sender as _, Standings, Unnamed,
 };
 use crate::engine::{Database, Error, ErrorKind, Lock};
 use crate::model::{Batch, Table};
@@ -395,6 +395,7 @@ async fn open_routed(
             format!("nothing of '{name}' is captured any more; the sync has to look again"),
         )
     })?;
+    let site = site::Site { keep_tombstones: call.config.defaults.keep_tombstones, ..site };
     let route = route((access, name), &site, way, told, reader)?;
     call.node.terms.settle(&format!("sync {} of the owner of key '{}'", route.sync, access.name), &route)?;
     let own = |mapping: &crate::endpoint::Mapping| {
@@ -465,9 +466,9 @@ impl Asked for Sending {
                 let folded = end.fold(&places(&route, told)?).await;
                 folded.map(|folded| Done::of(Told::Folded(folded.emptied, folded.doubted)))
             }
-            Self::Bury(at) => {
+            Self::Bury(at, forgotten) => {
                 let keys = reader.batch(&route.tables[table(&route, at)?].to_keys)?;
-                end.bury(at, &keys).await.map(|()| Done::of(Told::Done))
+                end.bury(at, &keys, forgotten).await.map(|gone| Done::of(Told::Buried(gone)))
             }
             Self::Vouch(at, all) => {
                 let keys = reader.batch(&route.tables[table(&route, at)?].from_keys)?;
@@ -554,13 +555,21 @@ impl Asked for Receiving {
                 let differing = end.differing(at, &rows, how.into()).await;
                 differing.map(|differing| Done { rows: rows.rows(), ..Done::of(Told::Differing(differing)) })
             }
-            Self::Unversioned(at, after, limit) => {
+            Self::Unnamed(at, forgotten, after, limit) => {
+                let which = match forgotten {
+                    None => Unnamed::Unversioned,
+                    Some(floor) => Unnamed::Forgotten(floor.try_into().map_err(|_| Damaged)?),
+                };
                 let keys = &route.tables[table(&route, at)?].to_keys;
                 let after = if after { Some(reader.batch(keys)?) } else { None };
-                end.unversioned(at, after.as_ref(), limit.clamp(1, LIMIT_MAX)).await.map(|(keys, next)| {
-                    let told = Told::Unversioned(next.is_some());
+                end.unnamed(at, &which, after.as_ref(), limit.clamp(1, LIMIT_MAX)).await.map(|(keys, next)| {
+                    let told = Told::Unnamed(next.is_some());
                     Done { told, rows: 0, behind: Behind::Batches(std::iter::once(keys).chain(next).collect()) }
                 })
+            }
+            Self::Inherit(at, floor) => {
+                let floor = floor.try_into().map_err(|_| Damaged)?;
+                end.inherit(table(&route, at)?, &floor).await.map(|()| Done::of(Told::Done))
             }
             Self::Take(tables, told, seen, meeting) => {
                 let mut changes = Vec::with_capacity(tables.len().min(route.tables.len()));

@@ -116,7 +116,7 @@ impl Node {
             .rotate_left(7 * u32::try_from(at).unwrap())
             | 1;
         let site = Site { id, epoch: 1 };
-        let db: Arc<dyn Database> = Arc::new(Paced { memory: memory.clone(), site, broken });
+        let db: Arc<dyn Database> = Arc::new(Paced { memory: memory.clone(), site, broken, locks: scenario.purges() });
         let mut target = db.target().await?;
         let books = Books::new(db.as_ref());
         let mut wanted = tables(scenario.shape);

@@ -114,13 +114,18 @@ pub struct Scenario {
     pub lone_writer: bool,
     /// Who wins where rows differ when two sites first meet: a person, or else the source.
     pub manual: bool,
+    /// For how long tombstones are kept, in microseconds.
+    pub keep: i64,
     pub steps: Vec<Step>,
 }
 
 const KEYS: usize = 6;
 /// As many turns as are needed.
 pub const ALL: usize = 1_000_000;
-pub const YEAR: i64 = 86_400_000_000 * 365;
+const DAY: i64 = 86_400_000_000;
+pub const YEAR: i64 = DAY * 365;
+/// Without end, or less than what passes in a run: some ten seconds to a minute.
+pub const KEEPS: [i64; 4] = [100 * YEAR, 2_000_000, 4_000_000, 10_000_000];
 const SKEWS: [i64; 6] = [0, 0, 3_600_000_000, -3_600_000_000, YEAR, -10 * YEAR];
 /// So much happens in a run, at least.
 pub const OPERATIONS_MIN: usize = 200;
@@ -181,6 +186,7 @@ impl Scenario {
             shape: [Shape::Family, Shape::Family, Shape::Unique, Shape::Unique, Shape::Unique, Shape::Numbered]
                 [random.below(6)],
             manual: random.once_in(4),
+            keep: KEEPS[usize::try_from(seed).unwrap() % KEEPS.len()],
             first: if lone_writer { vec![Vec::new(); sites] } else { first_rows(&mut random, sites) },
             batch: 1 + random.below(4),
             lone_writer,
@@ -202,6 +208,11 @@ impl Scenario {
             scenario.steps.push(Step { name: scenario.steps.len(), deed, later, turns });
         }
         scenario
+    }
+
+    /// Whether tombstones are purged in this run.
+    pub fn purges(&self) -> bool {
+        self.keep < DAY
     }
 
     fn deed(&self, random: &mut Random) -> Deed {
@@ -240,7 +251,7 @@ impl Scenario {
 
     /// Two copies of one site are noticed where both meet a third that has read one of them.
     fn clones(&self) -> bool {
-        self.sites > 2 && self.edges == star(self.sites)
+        self.sites > 2 && self.edges == star(self.sites) && !self.purges()
     }
 
     fn writer(&self, random: &mut Random) -> usize {
@@ -274,9 +285,9 @@ impl Scenario {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sites, edges, shape, skews, first, batch, lone_writer, manual, steps, .. } = self;
+        let Self { sites, edges, shape, skews, first, batch, lone_writer, manual, keep, steps, .. } = self;
         writeln!(f, "{sites} sites, {edges:?}, {shape:?}, skews {skews:?}, batch {batch}")?;
-        writeln!(f, "lone {lone_writer}, manual {manual}")?;
+        writeln!(f, "lone {lone_writer}, manual {manual}, keep {keep}")?;
         writeln!(f, "first {first:?}")?;
         steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))
     }

@@ -2,18 +2,20 @@
 
 use std::cell::{Cell as Shared, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rowferry::engine::memory::Backup;
 use rowferry::engine::{Database, Error, ErrorKind, WriteMode, WriteOptions};
 use rowferry::model::{Batch, BatchLimits, Cell, Column};
-use rowferry::pipeline::{Pair, PairOptions, PlanOptions, Preference, Report};
+use rowferry::pipeline::{Endpoint, LocalEndpoint, Pair, PairOptions, PlanOptions, Preference, Report};
 use rowferry::site::{Books, Cursor, open};
 use tokio_util::sync::CancellationToken;
 
 use super::application::Application;
 use super::broken::Broken;
 use super::node::{Node, Row};
-use super::oracle::{Oracle, Place, second};
+use super::oracle::{Met, Oracle, Place, second};
 use super::scenario::{ALL, Deed, Operation, Random, Scenario, Shape};
 use super::schedule::{Parked, Tasks};
 
@@ -30,7 +32,9 @@ struct World<'a> {
     /// The number of the step that is under way.
     step: Shared<usize>,
     parked: Parked,
-    /// By edge, direction and way: what is in place need not be planned again each time.
+    /// When the syncs began that are under way, by the step's name.
+    under_way: RefCell<BTreeMap<usize, i64>>,
+    /// By edge, direction and way: what is in place need not be planned again each time. None where the lock of a pair holds.
     pairs: RefCell<BTreeMap<(usize, bool, bool), Pair>>,
     faults: RefCell<Vec<Fault>>,
     /// What was done, for the digest of a run.
@@ -47,6 +51,9 @@ fn fault(what: &str) -> impl Fn(Error) -> Fault + '_ {
 pub async fn play(scenario: &Scenario, broken: Option<Broken>) -> Result<String, Fault> {
     let world = World::new(scenario, broken).await.map_err(fault("making the world"))?;
     let mut tasks = Tasks::default();
+    if scenario.purges() {
+        world.meet().await.map_err(fault("the first meeting"))?;
+    }
     for step in &scenario.steps {
         world.step.set(world.step.get() + 1);
         world.pass(step.later);
@@ -79,6 +86,7 @@ impl<'a> World<'a> {
             now: Shared::new(EPOCH),
             step: Shared::new(0),
             parked: Parked::default(),
+            under_way: RefCell::default(),
             pairs: RefCell::default(),
             faults: RefCell::default(),
             done: RefCell::default(),
@@ -87,10 +95,22 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    /// Time goes on.
+    /// Time goes on, but not so far that what a sync has read is older than the half of what is kept.
     fn pass(&self, later: i64) {
-        self.now.set(self.now.get() + later);
+        let began = self.under_way.borrow().values().copied().min();
+        let latest = began.map_or(i64::MAX, |began| began.saturating_add(self.scenario.keep / 2));
+        self.now.set((self.now.get() + later).min(latest).max(self.now.get()));
         self.nodes.iter().for_each(|node| node.memory.set_now(self.now.get() + node.skew.get()));
+    }
+
+    /// All meet: what stands at a database that joins later, and is older than capture, passes for its own.
+    async fn meet(&self) -> rowferry::engine::Result<()> {
+        for edge in 0..self.scenario.edges.len() {
+            self.sync(edge, false, false).await?;
+        }
+        let backups = self.nodes.iter().map(|node| (node.memory.backup(), 0)).collect();
+        *self.backups.borrow_mut() = backups;
+        Ok(())
     }
 
     /// What was found so far.
@@ -105,11 +125,18 @@ impl<'a> World<'a> {
                 tasks.begin(ALL, self.transaction(name, *site, operations, *open, *rolls_back));
             }
             Deed::Sync { edge, turned, push_only, dies_after } => {
-                let work = async move { self.judge(name, self.sync(*edge, *turned, *push_only).await) };
+                let work = async move {
+                    let _under_way = UnderWay::begin(self, name);
+                    self.judge(name, self.sync(*edge, *turned, *push_only).await);
+                };
                 tasks.begin(dies_after.unwrap_or(ALL), work);
             }
             Deed::Again { edge, turned } => self.again(*edge, *turned).await?,
             Deed::Clock { site, skew } => {
+                if self.scenario.purges() {
+                    // What a sync has read would be older than what is kept.
+                    tasks.run(&mut Random(name as u64), ALL, &self.parked).await;
+                }
                 self.nodes[*site].skew.set(*skew);
                 self.pass(0);
             }
@@ -212,7 +239,9 @@ impl<'a> World<'a> {
             None => self.prepare(edge, turned, push_only).await?,
         };
         let report = pair.run().await;
-        self.pairs.borrow_mut().insert((edge, turned, push_only), pair);
+        if !self.scenario.purges() {
+            self.pairs.borrow_mut().insert((edge, turned, push_only), pair);
+        }
         report
     }
 
@@ -234,7 +263,11 @@ impl<'a> World<'a> {
             full: false,
             stop: CancellationToken::new(),
         };
-        Pair::prepare(&self.nodes[a].db, &self.nodes[b].db, options).await
+        let keep = Duration::from_micros(self.scenario.keep.unsigned_abs()) * if std::env::var("NOPURGE").is_ok() { 100_000 } else { 1 };
+        let end = |node: &Node| -> Arc<dyn Endpoint> {
+            Arc::new(LocalEndpoint::new(&node.db, &options.stop).keeping(keep))
+        };
+        Pair::between(end(&self.nodes[a]), end(&self.nodes[b]), options.clone()).await
     }
 
     /// Both ends believe that the receiving one is at the first place that the sending one still has a mark of.
@@ -269,6 +302,10 @@ impl<'a> World<'a> {
                     && all.cell(*row, at - 1) == Cell::Int(epoch)
                     && matches!(all.cell(*row, at), Cell::Int(there) if there > position)
             };
+            let gone = |row: usize| matches!(all.cell(row, at), Cell::Int(there) if there < 0);
+            if (0..all.rows()).any(gone) {
+                return Ok(());
+            }
             let ours = all.select((0..all.rows()).filter(ours).collect::<Vec<_>>().into_iter());
             let mut columns = ours.columns().to_vec();
             for (column, value) in [(Some(at), position), (book.column("token"), token)] {
@@ -354,7 +391,9 @@ impl<'a> World<'a> {
             }
         }
         if self.scenario.lone_writer {
-            faults.extend(met.iter().map(|m| format!("one alone writes, and yet: {m:?}")));
+            // An insert meets a tombstone that its own site has forgotten.
+            let told = |m: &&Met| !self.scenario.purges() || m.contents.iter().flatten().all(Option::is_some);
+            faults.extend(met.iter().filter(told).map(|m| format!("one alone writes, and yet: {m:?}")));
             faults.extend(refused.iter().map(|r| format!("one alone writes, and yet: {r:?}")));
         }
         let open = met.iter().filter(|m| m.open).map(|m| m.place);
@@ -375,7 +414,9 @@ impl<'a> World<'a> {
                 if first.get(place) != rows.get(place) {
                     faults.push(format!("{place:?}: {:?} at 0, {:?} at {at}", first.get(place), rows.get(place)));
                 }
-                if first_entries.get(place) != entries.get(place) {
+                // Of a deleted row some may know no more.
+                let forgotten = self.scenario.purges() && !first.contains_key(place) && !rows.contains_key(place);
+                if !forgotten && first_entries.get(place) != entries.get(place) {
                     let (one, other) = (first_entries.get(place), entries.get(place));
                     faults.push(format!("{place:?}: {one:?} at 0, {other:?} at {at}"));
                 }
@@ -399,6 +440,22 @@ impl<'a> World<'a> {
         };
         faults.extend(found);
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+    }
+}
+
+/// A sync that is under way.
+struct UnderWay<'a>(&'a RefCell<BTreeMap<usize, i64>>, usize);
+
+impl<'a> UnderWay<'a> {
+    fn begin(world: &'a World<'_>, name: usize) -> Self {
+        world.under_way.borrow_mut().insert(name, world.now.get());
+        Self(&world.under_way, name)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().remove(&self.1);
     }
 }
 
