@@ -7,7 +7,9 @@ use super::fold::{fitting, holding, rows_by_key};
 use super::{Fault, Outcome};
 use crate::conflict::may_be_forgotten;
 use crate::engine::{Error, Result, RowLock, Target, WriteOptions};
-use crate::model::{self, Batch, BatchLimits, Cell, Column, ColumnDef, Digest, Entry, Facet, Move, Table, Vector, Version};
+use crate::model::{
+    self, Batch, BatchLimits, Cell, Column, ColumnDef, Digest, Entry, Facet, Move, Table, Vector, Version,
+};
 use crate::site::{Book, KeyId, Known, Mark, Site, Through, decode, key_id, read};
 
 /// Changes of one table, as one point of its site shows them.

@@ -20,7 +20,9 @@ use crate::model::{Batch, Cell, Column, ColumnDef, Shift, Table, Value, fit};
 
 pub use fault::{Fault, Outcome};
 pub(crate) use feed::lines_of;
-pub use feed::{Changes, Meant, Now, Read, Reference, Wanted, Which, came, changes, changes_of, deleted, doubtful, written};
+pub use feed::{
+    Changes, Meant, Now, Read, Reference, Wanted, Which, came, changes, changes_of, deleted, doubtful, written,
+};
 pub(crate) use feed::{births, number};
 pub use fold::{Backlog, Part, backlog, bury, fold_part, fold_tables, vouch};
 pub(crate) use fold::{Noted, content, fold_keys};

@@ -16,7 +16,7 @@
 //! - *A purged tombstone leaves its vector behind for the table.* It would pass for knowledge of other keys. A site
 //!   whose clock is years ahead deletes one row; the tombstone is purged, the clock set right; then this site and
 //!   another insert under one key: the other's insert would seem to have seen the first and replace it without a
-//!   record. So only the clock is left ([`Origin::floor`]), and an insert that meets a tombstone which its own site has
+//!   record. So only its clock counts for what is written then ([`Origin::floor`]), and an insert that meets a tombstone which its own site has
 //!   purged is recorded as a conflict that it wins.
 //! - *In a first run all rows that differ are differences.* Three sites in a chain become a ring while a change is
 //!   under way: the first run between the ends would stop at a change that one of them only has not heard of yet. So

@@ -874,8 +874,8 @@ impl Receiver for LocalReceiver {
                     let written = written(&book, target, &page).await?;
                     Ok(ids(&page).difference(&written).copied().collect())
                 }
-                Unnamed::Forgotten(floor) => {
-                    let met = self.site.is_read_by(target, from, book.logged.n).await?;
+                Unnamed::Forgotten(floor, met) => {
+                    let met = *met || self.site.was_read_by(target, from, book.logged.n).await?;
                     let doubted = doubtful((self.site.id, &book), target, &page, (floor, met)).await?;
                     let Some(through) = through else { return Ok(doubted) };
                     Ok(self.site.shares(target, through, doubted.into_iter()).await?.into_keys().collect())

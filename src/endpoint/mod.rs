@@ -221,9 +221,9 @@ pub enum Unnamed {
     /// Those that nobody has written since capture began; where the sender keeps no books, those that came from there or that
     /// both had when they met.
     Unversioned,
-    /// Those that may have been deleted where this is all that is known of deleted rows; where they come in through a
-    /// condition, of those that are shared.
-    Forgotten(Vector),
+    /// Those that may have been deleted where this is all that is known of deleted rows, and whether it is known that the
+    /// receiving end was ever read there; where they come in through a condition, of those that are shared.
+    Forgotten(Vector, bool),
 }
 
 /// Which rows count as other.

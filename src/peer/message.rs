@@ -539,7 +539,7 @@ pub enum Receiving {
     Differing(usize, WireDiffering),
     /// Keys of rows whose deletion the sender cannot name: what it has forgotten, or those that nobody has written; whether a
     /// key follows.
-    Unnamed(usize, Option<WireVector>, bool, usize),
+    Unnamed(usize, Option<(WireVector, bool)>, bool, usize),
     /// What the other end has forgotten.
     Inherit(usize, WireVector),
     /// Changes of these tables follow.

@@ -255,7 +255,8 @@ impl Sender for RemoteSender {
             Told::Resumed(Some((starts, forgotten)))
                 if [starts.len(), forgotten.len()] == [self.route.tables.len(); 2] =>
             {
-                let forgotten = forgotten.into_iter().map(|floor| floor.try_into().map_err(|_| self.session.senseless()));
+                let forgotten =
+                    forgotten.into_iter().map(|floor| floor.try_into().map_err(|_| self.session.senseless()));
                 let forgotten = forgotten.collect::<Outcome<Vec<Vector>>>()?;
                 Ok(Resumed::At(starts.into_iter().map(Into::into).collect(), forgotten))
             }
@@ -497,7 +498,7 @@ impl Receiver for RemoteReceiver {
         let behind = |writer: &mut Writer| after.into_iter().for_each(|after| writer.batch(after));
         let forgotten = match which {
             Unnamed::Unversioned => None,
-            Unnamed::Forgotten(floor) => Some(floor.into()),
+            Unnamed::Forgotten(floor, met) => Some((floor.into(), *met)),
         };
         let answer = self.call(Receiving::Unnamed(table, forgotten, after.is_some(), limit), behind).await?;
         let Told::Unnamed(more) = answer.told else { return Err(self.session.senseless()) };

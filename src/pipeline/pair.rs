@@ -606,13 +606,17 @@ async fn reunite_ways(ways: &mut [Way], agreed: &mut [Agreed], options: &ChangeO
                 route.to.label,
                 route.from.label
             );
-            match reunite(&mut way.ends(), there, (table, &floor), options).await {
+            let other = (0..agreed.len()).find(|other| *other != one);
+            let met = other
+                .zip(at)
+                .is_some_and(|(other, at)| matches!(agreed[other].starts[at], Start::Place(_) | Start::Lost));
+            match reunite(&mut way.ends(), there, (table, &floor, met), options).await {
                 Ok(done) => report.join(done),
                 Err(Fault { table: None, error }) => return Err(error),
                 Err(Fault { error, .. }) => {
                     report.refuse_named(&name, error);
                     agreed[one].starts[table] = Start::Not;
-                    for (other, at) in (0..agreed.len()).filter(|other| *other != one).zip(at) {
+                    if let Some((other, at)) = other.zip(at) {
                         agreed[other].starts[at] = Start::Not;
                     }
                 }

@@ -11,8 +11,8 @@ use crate::apply::Applied;
 use crate::capture::interrupted;
 use crate::conflict::FirstRun;
 use crate::endpoint::{
-    Basis, Differing, Fault, Folded, Keys, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender, Start,
-    Unnamed,
+    Basis, Differing, Fault, Folded, Keys, Outcome, Outstanding, Parcel, Place, Receiver, Resumed, Route, Sender,
+    Start, Unnamed,
 };
 use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{Batch, BatchLimits, Vector};
@@ -115,14 +115,14 @@ pub async fn widen(ends: &mut Direction<'_>, tables: &[usize], options: &ChangeO
 /// Sees to rows of the receiving end whose deletion the sending end may have forgotten: before anything else goes either way,
 /// so that none of them passes for new. Those of which nothing is known where they may have been deleted become deletions
 /// there, as old as can be; each then meets its row as in a first run, at both ends where changes go `back`, with the table's
-/// place there. When this ends early, the receiving end stands where it stood, and it is done once more.
+/// place there. `met`: whether the sending end has ever read the other. When this ends early, the receiving end stands where it stood, and it is done once more.
 ///
 /// # Errors
 /// What an end says.
 pub async fn reunite(
     ends: &mut Direction<'_>,
     back: Option<(&mut Direction<'_>, usize)>,
-    (table, floor): (usize, &Vector),
+    (table, floor, met): (usize, &Vector, bool),
     options: &ChangeOptions,
 ) -> Outcome<Report> {
     ends.to.inherit(table, floor).await?;
@@ -132,7 +132,7 @@ pub async fn reunite(
         // What was inserted since is known to be that.
         back.from.fold(&back.places).await?;
     }
-    let floor = &Unnamed::Forgotten(floor.clone());
+    let floor = &Unnamed::Forgotten(floor.clone(), met);
     // All are known before the first is told: a flood of them is refused like any other.
     if !options.force && run.route.first_run != FirstRun::Manual {
         run.bury(table, floor, None).await?;
@@ -392,12 +392,7 @@ impl Run<'_> {
 
     /// Settles deletions against the rows of the receiving end, by keys in its form; then the other way round, so that what
     /// waits for a person does so at both ends.
-    async fn meet_deleted(
-        &mut self,
-        table: usize,
-        keys: Batch,
-        back: &mut Option<(Run<'_>, usize)>,
-    ) -> Outcome<()> {
+    async fn meet_deleted(&mut self, table: usize, keys: Batch, back: &mut Option<(Run<'_>, usize)>) -> Outcome<()> {
         let current = self.from.current(table, &Keys::Received(keys.clone())).await?;
         if self.take_in(&current.parcel(table), Basis::Meeting).await? > 0 {
             let message = format!("rows of {} are being written; run this again", self.reports[table].table);

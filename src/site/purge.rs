@@ -168,7 +168,9 @@ impl Site {
         }
         let (held, silent) = self.held(target, now).await?;
         let aside = self.aside(target).await?;
-        let goes = |book: &&Arc<Book>| tables.get(&book.logged.n).is_some_and(|t| old.contains(&t) && t.upto < t.bound(book, &held));
+        let goes = |book: &&Arc<Book>| {
+            tables.get(&book.logged.n).is_some_and(|t| old.contains(&t) && t.upto < t.bound(book, &held))
+        };
         Ok(silent || self.tables.iter().any(|book| goes(&book) && !aside.contains(&book.logged.table.name.to_string())))
     }
 

@@ -91,7 +91,6 @@ fn given_up(position: i64) -> Option<i64> {
 }
 
 impl Site {
-
     /// Whether the places of tables of one other site that read this one can be true, in their order.
     pub async fn judge(&self, target: &mut dyn Lookup, readers: &[(Reader, Option<Cursor>)]) -> Result<Vec<Verdict>> {
         let noted = self.noted(target, readers.iter().map(|(reader, _)| *reader)).await?;
@@ -213,11 +212,7 @@ impl Site {
     }
 
     /// Those of the readers whose note is not what they say, whether there is one, and the time.
-    async fn stale(
-        &self,
-        target: &mut dyn Lookup,
-        readers: &[Heard],
-    ) -> Result<(Vec<(Reader, i64, bool)>, i64)> {
+    async fn stale(&self, target: &mut dyn Lookup, readers: &[Heard]) -> Result<(Vec<(Reader, i64, bool)>, i64)> {
         let now = target.now().await?;
         let mut stale = Vec::new();
         let all = self.noted(target, readers.iter().map(|heard| heard.reader)).await?;
@@ -284,14 +279,25 @@ impl Site {
         let site = model::Site { id, epoch: u32::try_from(reader_epoch).ok()? };
         let goes_on = epoch == i64::from(self.id.epoch) && position >= 0;
         let position_now = goes_on.then_some(position);
-        Some(ReaderState { site, table: u32::try_from(table).ok()?, position: position_now, given_up: given_up(position), at })
+        Some(ReaderState {
+            site,
+            table: u32::try_from(table).ok()?,
+            position: position_now,
+            given_up: given_up(position),
+            at,
+        })
     }
 
-    /// Whether another site, as it is now, has ever read this table to some end.
-    pub async fn is_read_by(&self, target: &mut dyn Lookup, site: model::Site, table: u32) -> Result<bool> {
-        let of = |reader: &ReaderState| reader.site == site && reader.table == table;
-        let far = |reader: &ReaderState| reader.position.or(reader.given_up).is_some_and(|position| position > 0);
-        Ok(self.readers(target).await?.iter().any(|reader| of(reader) && far(reader)))
+    /// Whether another site, as it is now, was ever heard to have read anything of this table, in whatever epoch. One that
+    /// begins anew is not.
+    pub async fn was_read_by(&self, target: &mut dyn Lookup, site: model::Site, table: u32) -> Result<bool> {
+        let found = target.scan(&self.books.readers, None, READERS_MAX).await?;
+        let of = |row: usize| {
+            let reader = self.reader(&found, row);
+            reader.is_some_and(|reader| reader.site == site && reader.table == table)
+                && found.cell(row, 5) != Cell::Int(0)
+        };
+        Ok((0..found.rows()).any(of))
     }
 
     /// Gives readers up that were not heard of for too long: nothing is kept for them any more.

@@ -4,9 +4,10 @@
 //! Each statement of fold, feed and apply is a point at which another may run: whose turn it is, the dice say. The seed
 //! decides everything, so that a failure comes again; what is not needed to fail is then left out, and what remains is
 //! printed. A sync may die at any of its statements, before and after each commit, which is more than the failpoints.
-//! Sites are restored from backups, and in a star they become copies of each other. Not simulated, because it is not
-//! there yet: purged tombstones; because a database in memory has no SQL: filters; and not yet simulated: tables whose
-//! columns change, writes that no trigger saw.
+//! Sites are restored from backups, and in a star they become copies of each other. Not simulated, because
+//! a database in memory has no SQL: filters; and not yet simulated: tables whose columns change, writes that no trigger saw.
+//! In many seeds tombstones are kept for seconds only, which is as long as sites are away. There all meet first, sync both ways
+//! and number no rows, no sync takes longer than half of that, and the lock of a pair holds.
 
 #![allow(clippy::unwrap_used, reason = "each function here is part of a test")]
 
@@ -67,10 +68,6 @@ fn assert_holds(scenario: Scenario) {
 fn failing(scenario: Scenario) -> Result<(), String> {
     let Err(first) = play(&scenario, None) else { return Ok(()) };
     let seed = scenario.seed;
-    if std::env::var("QUICK").is_ok() {
-        eprintln!("FAILS {seed}: {first}");
-        return Err(format!("seed {seed}: {first}"));
-    }
     let least = shrunk(scenario);
     let what = play(&least, None).err().unwrap_or(first);
     Err(format!("seed {seed} fails: {what}\nwith {least}"))
@@ -84,7 +81,7 @@ const MERGED: u64 = 100;
 const OTHERS: u64 = 400;
 
 /// More are not looked for.
-const FAULTS_MAX: usize = 500;
+const FAULTS_MAX: usize = 5;
 
 /// Seeds of a share of the whole, so that the shares run side by side. `ROWFERRY_TEST_SEED` plays that one alone.
 fn seeds(of: fn(u64) -> Scenario, all: u64, share: u64) {

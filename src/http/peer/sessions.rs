@@ -558,7 +558,7 @@ impl Asked for Receiving {
             Self::Unnamed(at, forgotten, after, limit) => {
                 let which = match forgotten {
                     None => Unnamed::Unversioned,
-                    Some(floor) => Unnamed::Forgotten(floor.try_into().map_err(|_| Damaged)?),
+                    Some((floor, met)) => Unnamed::Forgotten(floor.try_into().map_err(|_| Damaged)?, met),
                 };
                 let keys = &route.tables[table(&route, at)?].to_keys;
                 let after = if after { Some(reader.batch(keys)?) } else { None };

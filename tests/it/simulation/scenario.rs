@@ -194,6 +194,9 @@ impl Scenario {
             steps: Vec::new(),
         };
         scenario.shape = shape.unwrap_or(scenario.shape);
+        if scenario.shape == Shape::Numbered {
+            scenario.keep = KEEPS[0];
+        }
         let (mut operations, mut syncs) = (0, 0);
         while operations < OPERATIONS_MIN || syncs < SYNCS_MIN {
             let deed = scenario.deed(&mut random);
@@ -227,7 +230,7 @@ impl Scenario {
                 edge: random.below(self.edges.len()),
                 turned: random.once_in(3),
                 // What one way takes for one row the other would take for two.
-                push_only: random.once_in(4) && self.shape != Shape::Numbered,
+                push_only: random.once_in(4) && self.shape != Shape::Numbered && !self.purges(),
                 dies_after: random.once_in(3).then(|| 1 + random.below(150)),
             },
             36 | 37 => Deed::Again { edge: random.below(self.edges.len()), turned: random.once_in(2) },

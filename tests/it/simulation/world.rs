@@ -263,10 +263,9 @@ impl<'a> World<'a> {
             full: false,
             stop: CancellationToken::new(),
         };
-        let keep = Duration::from_micros(self.scenario.keep.unsigned_abs()) * if std::env::var("NOPURGE").is_ok() { 100_000 } else { 1 };
-        let end = |node: &Node| -> Arc<dyn Endpoint> {
-            Arc::new(LocalEndpoint::new(&node.db, &options.stop).keeping(keep))
-        };
+        let keep = Duration::from_micros(self.scenario.keep.unsigned_abs());
+        let end =
+            |node: &Node| -> Arc<dyn Endpoint> { Arc::new(LocalEndpoint::new(&node.db, &options.stop).keeping(keep)) };
         Pair::between(end(&self.nodes[a]), end(&self.nodes[b]), options.clone()).await
     }
 
