@@ -191,7 +191,8 @@ fn a_note_stays_while_someone_may_need_it() {
     ends.forget();
     assert_eq!(ends.a.value(NOTES), "1", "b has not heard of the second");
     ends.sync("ab", 0);
-    ends.sync("ab", 0);
+    ends.forget();
+    ends.forget();
     assert_eq!(ends.a.value(NOTES), "0", "all have");
     assert_equal(&ends.a, &ends.b);
 }
