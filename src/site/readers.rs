@@ -141,12 +141,14 @@ impl Site {
         target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
         let stale = self.stale(target, readers).await;
         target.rollback().await?;
-        let (stale, now) = stale?;
-        if stale.is_empty() {
+        if stale?.0.is_empty() {
             return Ok(());
         }
         target.begin(WriteOptions::default()).await?;
         let written = async {
+            // Another sync between the same two sites may note the same reader.
+            self.lock_numbers(target).await?;
+            let (stale, now) = self.stale(target, readers).await?;
             for mode in [WriteMode::Update, WriteMode::Insert] {
                 let of = stale.iter().filter(|(.., there)| *there == (mode == WriteMode::Update));
                 let rows = self.reader_rows(of.map(|(reader, position, _)| (*reader, *position)), now);

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use rowferry::engine::{OpenOptions, open};
+use rowferry::model::{Site, TableName};
+use rowferry::site::{Reader, install};
+
 use crate::support::{Engine, TestDb, assert_equal, rowferry_in};
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(40))";
@@ -212,5 +216,25 @@ fn a_copied_file_becomes_a_site_of_its_own() {
         assert_eq!(sync(folder.path(), "laptopoffice") + &sync(folder.path(), "copyoffice"), "", "it comes to rest");
         let id = |db: &TestDb| db.value("SELECT id FROM _rowferry_site");
         assert_ne!(id(&laptop), id(&copy), "{engine:?}: two databases under one name");
+    }
+}
+
+/// Two syncs between the same two sites note the same reader: neither fails by the other.
+#[tokio::test]
+async fn a_reader_is_noted_by_two_at_once() {
+    for engine in Engine::available() {
+        let db = TestDb::new(engine);
+        db.execute(TABLE);
+        let database = open(db.url(), &OpenOptions::default()).await.expect("opened");
+        let site = install(&database, &[TableName::new("t")]).await.expect("installed");
+        let (mut one, mut other) = (database.target().await.expect("one"), database.target().await.expect("another"));
+        for id in 1..=20 {
+            let reader = |number| (Reader { site: Site { id, epoch: 1 }, number, table: 1 }, 1);
+            let (here, there) = ([reader(0), reader(1)], [reader(0), reader(2)]);
+            let noted =
+                tokio::join!(site.note_readers(one.as_mut(), &here), site.note_readers(other.as_mut(), &there));
+            assert!(noted.0.is_ok() && noted.1.is_ok(), "{engine:?}: {noted:?}");
+        }
+        assert_eq!(db.value("SELECT count(*) FROM _rowferry_readers"), "60", "{engine:?}");
     }
 }
