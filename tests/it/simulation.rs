@@ -35,7 +35,7 @@ fn play(scenario: &Scenario, broken: Option<Broken>) -> Result<String, String> {
     played.unwrap_or_else(|_| Err("it panicked".to_owned()))
 }
 
-/// Leaves out what is not needed to fail: first many steps at once, then fewer.
+/// Leaves out what is not needed to fail: first many steps at once, then fewer, then what remains of each.
 fn shrunk(mut scenario: Scenario) -> Scenario {
     let mut piece = scenario.steps.len() / 2;
     while piece > 0 {
@@ -54,7 +54,55 @@ fn shrunk(mut scenario: Scenario) -> Scenario {
             piece /= 2;
         }
     }
+    for at in 0..scenario.steps.len() {
+        let mut skip = 0;
+        while let Some(step) = simpler(&scenario.steps[at]).into_iter().nth(skip) {
+            let mut fewer = scenario.clone();
+            fewer.steps[at] = step;
+            if play(&fewer, None).is_err() {
+                scenario = fewer;
+            } else {
+                skip += 1;
+            }
+        }
+    }
     scenario
+}
+
+/// A step with one thing less in it, in each way.
+fn simpler(step: &Step) -> Vec<Step> {
+    let (mut all, mut alone) = (Vec::new(), step.clone());
+    alone.turns = ALL;
+    if step.turns != ALL {
+        all.push(alone);
+    }
+    match &step.deed {
+        Deed::Transaction { site, operations, open, rolls_back } => {
+            let with = |operations: Vec<Operation>, open, rolls_back| {
+                let deed = Deed::Transaction { site: *site, operations, open, rolls_back };
+                Step { deed, ..step.clone() }
+            };
+            for at in 0..operations.len() {
+                let mut fewer = operations.clone();
+                fewer.remove(at);
+                all.push(with(fewer, *open, *rolls_back));
+                if operations[at].after > 0 {
+                    let mut sooner = operations.clone();
+                    sooner[at].after = 0;
+                    all.push(with(sooner, *open, *rolls_back));
+                }
+            }
+            if *open > 0 {
+                all.push(with(operations.clone(), 0, *rolls_back));
+            }
+        }
+        Deed::Sync { edge, turned, push_only, dies_after: Some(_) } => {
+            let deed = Deed::Sync { edge: *edge, turned: *turned, push_only: *push_only, dies_after: None };
+            all.push(Step { deed, ..step.clone() });
+        }
+        _ => {}
+    }
+    all
 }
 
 fn assert_holds(scenario: Scenario) {
