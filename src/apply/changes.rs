@@ -16,8 +16,8 @@ use crate::capture::{
     Changes, Fault, FittedBatch, Noted, Outcome, Shape, births, fit_batch, fold_keys, lines_of, number,
 };
 use crate::conflict::{
-    Decision, FirstRun, Folded, Origin, Policy, Relation, Rule, Side, Standing, Unmet, Written, decide, emptied,
-    first_run, fold, part, unmet,
+    Decision, FirstRun, Folded, Origin, Policy, Relation, Rule, Side, Standing, Unmet, Written, are_two, decide,
+    emptied, first_run, fold, part, unmet,
 };
 use crate::engine::{ChangeLog, Error, ErrorKind, Result, RowLock, Target, WriteMode};
 use crate::model::{Batch, Cell, Column, Digest, Entry, Facet, Move, Table, Version, cell_digests, moment, row_digest};
@@ -137,6 +137,10 @@ impl Terms {
     fn decide(self, local: Option<&Entry>, incoming: &Entry, stamps: [Option<i64>; 2], origin: &Origin) -> Decision {
         match self {
             Self::Written(rule) => decide(local, incoming, rule, origin),
+            // Born under capture, they are told apart as they are at any other time.
+            Self::Meeting(_, rule) if rule.generated_keys && local.is_some_and(|local| are_two(local, incoming)) => {
+                decide(local, incoming, rule, origin)
+            }
             Self::Meeting(first, rule) => {
                 let [ours, theirs] = stamps;
                 let standing = local.map(|entry| Standing { entry, stamp: ours });

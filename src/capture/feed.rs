@@ -387,6 +387,11 @@ pub async fn changes_of(site: &Site, wanted: &Wanted<'_>, target: &mut dyn Targe
         let found = (0..keys.rows()).map(entry).collect();
         let (mut changes, left_out) = standing(site, (book, which), columns, target, keys, found).await?;
         changes.meant = meant(references, &changes.rows, target).await?;
+        if site.has_moves(target).await? {
+            // Who meets this site for the first time would else take a row that has moved for another one.
+            let moves = site.moves_above(target, i64::MIN).await?.into_iter();
+            changes.moves = moves.filter(|moved| moved.table == book.logged.n).map(|moved| moved.step).collect();
+        }
         Ok(Now { changes, left_out, last })
     }
     .await;

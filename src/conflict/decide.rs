@@ -154,6 +154,12 @@ pub fn relation(local: &Entry, incoming: &Entry, generated_keys: bool) -> Relati
     }
 }
 
+/// Whether entries under one number are those of two rows, and both were born since capture began.
+#[must_use]
+pub fn are_two(one: &Entry, other: &Entry) -> bool {
+    two_rows(one, other).is_some()
+}
+
 /// How two rows under one number stand to each other, where they are two: neither side knew that the other's was born.
 /// One that was deleted has left the number to the other.
 pub(super) fn two_rows(local: &Entry, incoming: &Entry) -> Option<Relation> {

@@ -20,7 +20,8 @@
 //!   purged is recorded as a conflict that it wins.
 //! - *In a first run all rows that differ are differences.* Three sites in a chain become a ring while a change is
 //!   under way: the first run between the ends would stop at a change that one of them only has not heard of yet. So
-//!   what a real version says counts in [`first_run`] too.
+//!   what a real version says counts in [`first_run`] too; and so do births, where numbers are generated ([`are_two`]): the
+//!   ends of a chain that becomes a ring may both have heard that one of two rows is to get another number.
 
 mod decide;
 mod first_run;
@@ -32,7 +33,7 @@ mod policy;
 mod tests;
 mod unmet;
 
-pub use decide::{Decision, Relation, decide, emptied, relation};
+pub use decide::{Decision, Relation, are_two, decide, emptied, relation};
 pub use first_run::{FirstRun, Standing, first_run};
 pub use fold::{Folded, Origin, Written, anew, fold};
 pub use part::part;

@@ -231,8 +231,7 @@ async fn a_reader_is_noted_by_two_at_once() {
         for id in 1..=20 {
             let reader = |number| (Reader { site: Site { id, epoch: 1 }, number, table: 1 }, 1);
             let (here, there) = ([reader(0), reader(1)], [reader(0), reader(2)]);
-            let noted =
-                tokio::join!(site.note_readers(one.as_mut(), &here), site.note_readers(other.as_mut(), &there));
+            let noted = tokio::join!(site.note_readers(one.as_mut(), &here), site.note_readers(other.as_mut(), &there));
             assert!(noted.0.is_ok() && noted.1.is_ok(), "{engine:?}: {noted:?}");
         }
         assert_eq!(db.value("SELECT count(*) FROM _rowferry_readers"), "60", "{engine:?}");

@@ -136,6 +136,35 @@ fn a_third_site_moves_what_it_wrote_for_the_row_that_moves() {
     }
 }
 
+/// Two sites that first meet when others have synced for long: rows that were born under capture are told apart as ever, and
+/// one that has another number already is not taken for another row.
+#[test]
+fn two_sites_that_meet_late_tell_rows_apart() {
+    for (nth, three) in threes().into_iter().enumerate() {
+        // Each three in one of the two ways, or in both.
+        for knows in [false, true].into_iter().skip(if long() { 0 } else { nth % 2 }).take(if long() { 2 } else { 1 }) {
+            let mut sites = Sites::new(&three, RING, SYNC);
+            sites.dbs.iter_mut().for_each(|db| shop(db, nth % 2 == 0));
+            register(&sites.dbs[0], "ann");
+            sites.sync(&["s01"]);
+            sites.sync(&["s12"]);
+            register(&sites.dbs[0], "bob");
+            register(&sites.dbs[if knows { 1 } else { 2 }], "cid");
+            if knows {
+                // The last one has got Cid under the number that Cid gives up then.
+                sites.sync(&["s12"]);
+                sites.sync(&["s01"]);
+            }
+            sites.run(&["sync", "s20"]);
+            sites.settle();
+            assert_all(&sites, &["ann", "bob", "cid"]);
+            sites.assert_rows("SELECT id FROM customers WHERE name = 'bob'", "2");
+            let conflicts = sites.conflicts();
+            assert!(conflicts.iter().all(|c| c["policy"] == "rekey"), "{conflicts:?}");
+        }
+    }
+}
+
 #[test]
 fn rows_that_come_before_what_they_refer_to_do_not_pass_to_another() {
     for three in threes().into_iter().skip(if long() { 0 } else { Engine::available().len() }) {

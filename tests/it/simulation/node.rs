@@ -10,7 +10,7 @@ use rowferry::model::{
     Batch, Cell, Column, Digest, Entry, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Site, Table,
     TableName,
 };
-use rowferry::site::{Books, decode, open};
+use rowferry::site::{Books, Moved, decode, open};
 
 use super::broken::Broken;
 use super::oracle::{Met, Place};
@@ -124,7 +124,7 @@ impl Node {
             one.columns = one.columns.iter().map(|c| db.map_column(one, c).column).collect();
         }
         let wanted: Vec<Arc<Table>> = wanted.into_iter().map(Arc::new).collect();
-        for one in wanted.iter().chain([&books.site]) {
+        for one in wanted.iter().chain([&books.site, &books.marks]) {
             for sql in db.ddl(one).create {
                 target.execute(&sql).await?;
             }
@@ -132,9 +132,13 @@ impl Node {
         let mut columns = vec![Column::default(); 5];
         columns[0].push_int(1);
         columns[1].push_bytes(format!("{id:016x}").as_bytes());
-        [1, 0, 1].iter().zip(2..).for_each(|(number, column): (_, usize)| columns[column].push_int(*number));
+        // The first number, as it is given out where capture is installed.
+        [1, 1, 1].iter().zip(2..).for_each(|(number, column): (_, usize)| columns[column].push_int(*number));
+        let mut mark = vec![Column::default(); 2];
+        [1, i64::from(site.epoch)].iter().zip(&mut mark).for_each(|(number, column)| column.push_int(*number));
         target.begin(WriteOptions::default()).await?;
         target.write(WriteMode::Insert, &Batch::new(books.site.clone(), columns)).await?;
+        target.write(WriteMode::Insert, &Batch::new(books.marks.clone(), mark)).await?;
         for (key, note) in &scenario.first[at] {
             let row = Row { middle: None, note: note.clone() };
             target.write(WriteMode::Insert, &batch(&wanted[0], *key, Some(&row))).await?;
@@ -196,6 +200,16 @@ impl Node {
             }
         }
         Ok(entries)
+    }
+
+    /// What is known of rows that got another number, without the numbers under which it was noted.
+    pub async fn moves(&self) -> Result<Vec<Moved>> {
+        let site = open(&self.db).await?.expect("it is a site");
+        let mut target = self.memory.target().await?;
+        target.begin(WriteOptions::default()).await?;
+        let moves = site.moves_above(target.as_mut(), i64::MIN).await;
+        target.rollback().await?;
+        Ok(moves?.into_iter().map(|moved| Moved { seq: 0, ..moved }).collect())
     }
 
     /// Texts of a table of rowferry's own, row by row.

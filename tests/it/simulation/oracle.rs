@@ -91,7 +91,9 @@ impl Oracle {
     /// Takes down what a transaction wrote.
     pub fn commit(&mut self, written: Vec<Written>, lone_writer: bool) {
         for mut one in written {
-            let versioned = self.written.iter().any(|w| w.place == one.place && w.left == one.found);
+            // That another site wrote the same over it may not have been heard of here.
+            let told = |w: &Written| w.site == one.site || w.found != w.left;
+            let versioned = self.written.iter().any(|w| w.place == one.place && w.left == one.found && told(w));
             one.undone = one.emptied && one.left.is_none() && !versioned && !lone_writer;
             self.written.push(one);
         }
@@ -139,19 +141,33 @@ impl Oracle {
         }
         let row = |content: &str| row_of.get(content).copied();
         let stand = rows.values().filter_map(|content| Some(((0, row(content)?), content.clone()))).collect();
+        // Where one of two rows that met had made room for the other, its deletion met the row at the other site.
+        let made_room = |met: &Met, rows: &BTreeSet<i64>| -> Vec<(i64, Option<String>)> {
+            let here = || self.written.iter().zip(&written).filter(|(of, _)| of.place == met.place);
+            let gone = here().filter(|(of, one)| of.left.is_none() && rows.contains(&one.place.1));
+            let gone = gone.filter(|(of, _)| {
+                let born = |(other, one): (&Written, &Written)| other.found.is_none() && rows.contains(&one.place.1);
+                here().any(|(other, one)| other.site == of.site && born((other, one)))
+            });
+            gone.map(|(of, one)| (one.place.1, of.found.clone())).collect()
+        };
         let of_rows = |all: &[Met]| -> Vec<Met> {
             // Two rows that met are a conflict of both.
             let of_row = |met: &Met| {
                 let contents = met.contents.first().into_iter().flatten().flatten();
                 let rows: BTreeSet<i64> = contents.filter_map(|content| row(content)).collect();
-                rows.into_iter().map(|row| Met { place: (0, row), ..met.clone() }).collect::<Vec<_>>()
+                let gone = made_room(met, &rows).into_iter();
+                let gone =
+                    gone.map(|(row, found)| Met { place: (0, row), contents: vec![[found, None]], ..met.clone() });
+                let both = rows.iter().map(|&row| Met { place: (0, row), ..met.clone() });
+                both.chain(gone).collect::<Vec<_>>()
             };
             all.iter().filter(|met| met.policy != "rekey").flat_map(of_row).collect()
         };
         let twice = self.written.iter().zip(&written).filter(|(of, _)| self.twice.contains(&of.place));
         let twice = twice.map(|(_, one)| one.place).collect();
-        let oracle = Self { forgotten: of_rows(&self.forgotten), twice, written };
-        (oracle, stand, of_rows(met), exempt_rows)
+        let (forgotten, met) = (of_rows(&self.forgotten), of_rows(met));
+        (Self { forgotten, twice, written }, stand, met, exempt_rows)
     }
 
     /// What of all this was lost, came back or was called a conflict without being one. `rows` are those that stand

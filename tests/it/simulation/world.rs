@@ -7,7 +7,7 @@ use rowferry::engine::memory::Backup;
 use rowferry::engine::{Database, Error, ErrorKind, WriteMode, WriteOptions};
 use rowferry::model::{Batch, BatchLimits, Cell, Column};
 use rowferry::pipeline::{Pair, PairOptions, PlanOptions, Preference, Report};
-use rowferry::site::{Books, Cursor, open};
+use rowferry::site::{Books, Cursor, Moved, open};
 use tokio_util::sync::CancellationToken;
 
 use super::application::Application;
@@ -175,6 +175,7 @@ impl<'a> World<'a> {
                 return Ok(());
             }
             let written = application.commit().await?;
+            tracing::info!("step {name} wrote at site {site}: {written:?}");
             self.done.borrow_mut().push(format!("{name}: {written:?}"));
             self.oracle.borrow_mut().commit(written, self.scenario.lone_writer);
             Ok(())
@@ -211,9 +212,25 @@ impl<'a> World<'a> {
             Some(pair) => pair,
             None => self.prepare(edge, turned, push_only).await?,
         };
+        tracing::info!("sync along edge {edge}{}", if turned { ", turned" } else { "" });
         let report = pair.run().await;
+        self.tell().await?;
         self.pairs.borrow_mut().insert((edge, turned, push_only), pair);
         report
+    }
+
+    /// What stands at each site, for whoever looks at a run that fails.
+    async fn tell(&self) -> rowferry::engine::Result<()> {
+        if !tracing::enabled!(tracing::Level::INFO) {
+            return Ok(());
+        }
+        for (at, node) in self.nodes.iter().enumerate() {
+            let rows = node.rows().await?;
+            tracing::info!("site {at}: {rows:?}");
+            let known = if node.captures(0).await? { node.entries(&rows).await? } else { BTreeMap::new() };
+            known.iter().for_each(|(place, entry)| tracing::info!("  {place:?}: {entry}"));
+        }
+        Ok(())
     }
 
     async fn prepare(&self, edge: usize, turned: bool, push_only: bool) -> rowferry::engine::Result<Pair> {
@@ -242,8 +259,11 @@ impl<'a> World<'a> {
         let (from, to) = self.ends(edge, turned);
         let (from, to) = (&self.nodes[from], &self.nodes[to]);
         for node in [from, to] {
-            if node.memory.describe(&Books::new(&node.memory).readers.name).await?.is_none() {
-                return Ok(());
+            let books = Books::new(&node.memory);
+            for book in [&books.readers, &books.cursors] {
+                if node.memory.describe(&book.name).await?.is_none() {
+                    return Ok(());
+                }
             }
         }
         let (Some(source), Some(reader)) = (open(&from.db).await?, open(&to.db).await?) else { return Ok(()) };
@@ -300,15 +320,16 @@ impl<'a> World<'a> {
         Ok(seqs)
     }
 
-    /// What each site knows of its rows.
-    async fn known(&self) -> Result<Vec<BTreeMap<Place, String>>, Fault> {
+    /// What each site knows of its rows, and which of them have got another number.
+    async fn known(&self) -> Result<Vec<(BTreeMap<Place, String>, Vec<Moved>)>, Fault> {
         let mut known = Vec::new();
         for node in &self.nodes {
             let rows = node.rows().await.map_err(fault("reading the rows"))?;
             known.push(if node.captures(0).await.map_err(fault("reading the rows"))? {
-                node.entries(&rows).await.map_err(fault("reading the entries"))?
+                let entries = node.entries(&rows).await.map_err(fault("reading the entries"))?;
+                (entries, node.moves().await.map_err(fault("reading the moves"))?)
             } else {
-                BTreeMap::new()
+                Default::default()
             });
         }
         Ok(known)
