@@ -133,6 +133,8 @@ pub struct Wanted<'a> {
     pub references: &'a [Reference],
     /// The number above which changes are wanted.
     pub after: i64,
+    /// Whether rows of it may have got other numbers, so that whoever asks for single rows has to know.
+    pub renumbered: bool,
 }
 
 /// More keys than this are not looked for in a log that is empty: a log has no index.
@@ -374,7 +376,7 @@ pub struct Now {
 
 /// Reads what stands under these keys.
 pub async fn changes_of(site: &Site, wanted: &Wanted<'_>, target: &mut dyn Target, keys: &Batch) -> Result<Now> {
-    let Wanted { book, which, columns, references, .. } = *wanted;
+    let Wanted { book, which, columns, references, renumbered, .. } = *wanted;
     target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
     let read = async {
         let last = site.last_number(target).await?;
@@ -387,7 +389,7 @@ pub async fn changes_of(site: &Site, wanted: &Wanted<'_>, target: &mut dyn Targe
         let found = (0..keys.rows()).map(entry).collect();
         let (mut changes, left_out) = standing(site, (book, which), columns, target, keys, found).await?;
         changes.meant = meant(references, &changes.rows, target).await?;
-        if site.has_moves(target).await? {
+        if renumbered && site.has_moves(target).await? {
             // Who meets this site for the first time would else take a row that has moved for another one.
             let moves = site.moves_above(target, i64::MIN).await?.into_iter();
             changes.moves = moves.filter(|moved| moved.table == book.logged.n).map(|moved| moved.step).collect();

@@ -363,6 +363,7 @@ impl Sender for LocalSender {
             which: which((&self.route, place.table), &self.conditions, book),
             references: &self.references[place.table],
             after: place.position,
+            renumbered: self.route.tables[place.table].rule.generated_keys,
         });
         let wanted: Vec<Wanted<'_>> = wanted.collect();
         let read = changes(&self.site, &wanted, self.connection.as_mut(), limits).await?;
@@ -408,6 +409,7 @@ impl Sender for LocalSender {
             which: which((&self.route, table), &self.conditions, &book),
             references: &self.references[table],
             after: 0,
+            renumbered: mapping.rule.generated_keys,
         };
         let now = changes_of(&self.site, &wanted, self.connection.as_mut(), &batch).await;
         let Now { changes, left_out, last: seen } = now.map_err(Fault::at(table))?;

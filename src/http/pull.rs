@@ -355,6 +355,7 @@ impl Puller {
                         which: Which::All,
                         references: &[],
                         after: position,
+                        renumbered: false,
                     };
                     let read = changes(&site, &[wanted], target.as_mut(), limits).await.map_err(|fault| fault.error)?;
                     for found in &read.tables {

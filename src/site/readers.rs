@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::cursors::push_site;
 use super::{Cursor, Site, SiteRow, read_row};
-use crate::engine::{Lookup, Result, RowLock, Target, WriteMode, WriteOptions};
+use crate::engine::{ErrorKind, Lookup, Result, RowLock, Target, WriteMode, WriteOptions};
 use crate::model::{self, Batch, Cell, Column};
 use crate::runtime::random;
 
@@ -138,17 +138,23 @@ impl Site {
     /// Notes how far readers are, in a transaction of its own when any of them has moved; then forgets what no reader
     /// needs.
     pub async fn note_readers(&self, target: &mut dyn Target, readers: &[(Reader, i64)]) -> Result<()> {
+        match self.note_readers_once(target, readers).await {
+            // Another sync between the same two sites has just noted the same one.
+            Err(e) if e.kind == ErrorKind::Constraint => self.note_readers_once(target, readers).await,
+            noted => noted,
+        }
+    }
+
+    async fn note_readers_once(&self, target: &mut dyn Target, readers: &[(Reader, i64)]) -> Result<()> {
         target.begin(WriteOptions { point: true, ..WriteOptions::default() }).await?;
         let stale = self.stale(target, readers).await;
         target.rollback().await?;
-        if stale?.0.is_empty() {
+        let (stale, now) = stale?;
+        if stale.is_empty() {
             return Ok(());
         }
         target.begin(WriteOptions::default()).await?;
         let written = async {
-            // Another sync between the same two sites may note the same reader.
-            self.lock_numbers(target).await?;
-            let (stale, now) = self.stale(target, readers).await?;
             for mode in [WriteMode::Update, WriteMode::Insert] {
                 let of = stale.iter().filter(|(.., there)| *there == (mode == WriteMode::Update));
                 let rows = self.reader_rows(of.map(|(reader, position, _)| (*reader, *position)), now);

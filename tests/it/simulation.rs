@@ -124,7 +124,7 @@ fn failing(scenario: Scenario) -> Result<(), String> {
     Err(format!("seed {seed} fails: {what}\nwith {least}"))
 }
 
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 250;
 /// Seeds in which rows are merged column by column.
 const MERGED: u64 = 100;
 
@@ -141,10 +141,7 @@ fn seeds(of: fn(u64) -> Scenario, all: u64, share: u64) {
         return assert_holds(of(seed.parse().unwrap()));
     }
     let most = if long() { all * 80 } else { all };
-    let faults = (share..most)
-        .step_by(2)
-        .filter(|seed| std::env::var("SIMALL").is_ok() || of(*seed).shape == Shape::Numbered)
-        .filter_map(|seed| failing(of(seed)).err());
+    let faults = (share..most).step_by(2).filter_map(|seed| failing(of(seed)).err());
     let faults: Vec<String> = faults.take(FAULTS_MAX).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

@@ -54,7 +54,7 @@ pub const ALL: [(Broken, u64); 14] = [
     (Broken::NoNumberForANoOp, 8),
     (Broken::FeedsUnfoldedKeys, 1604),
     (Broken::VectorsNotJoined, 0),
-    (Broken::CursorOutsideTheTransaction, 566),
+    (Broken::CursorOutsideTheTransaction, 194),
     (Broken::LabelIgnored, 0),
     (Broken::OwnLinesKept, 0),
     (Broken::TombstonesPurgedEarly, 0),

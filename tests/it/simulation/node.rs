@@ -132,13 +132,17 @@ impl Node {
         let mut columns = vec![Column::default(); 5];
         columns[0].push_int(1);
         columns[1].push_bytes(format!("{id:016x}").as_bytes());
-        // The first number, as it is given out where capture is installed.
-        [1, 1, 1].iter().zip(2..).for_each(|(number, column): (_, usize)| columns[column].push_int(*number));
+        // The first number is given out where capture is installed. What a broken rule shows is known of runs that begin
+        // before it, in which a site without any number passes for one that was never read.
+        let first = i64::from(scenario.shape == Shape::Numbered);
+        [1, first, 1].iter().zip(2..).for_each(|(number, column): (_, usize)| columns[column].push_int(*number));
         let mut mark = vec![Column::default(); 2];
         [1, i64::from(site.epoch)].iter().zip(&mut mark).for_each(|(number, column)| column.push_int(*number));
         target.begin(WriteOptions::default()).await?;
         target.write(WriteMode::Insert, &Batch::new(books.site.clone(), columns)).await?;
-        target.write(WriteMode::Insert, &Batch::new(books.marks.clone(), mark)).await?;
+        if first > 0 {
+            target.write(WriteMode::Insert, &Batch::new(books.marks.clone(), mark)).await?;
+        }
         for (key, note) in &scenario.first[at] {
             let row = Row { middle: None, note: note.clone() };
             target.write(WriteMode::Insert, &batch(&wanted[0], *key, Some(&row))).await?;

@@ -167,7 +167,7 @@ impl Oracle {
         let twice = self.written.iter().zip(&written).filter(|(of, _)| self.twice.contains(&of.place));
         let twice = twice.map(|(_, one)| one.place).collect();
         let (forgotten, met) = (of_rows(&self.forgotten), of_rows(met));
-        (Self { forgotten, twice, written }, stand, met, exempt_rows)
+        (Self { written, forgotten, twice }, stand, met, exempt_rows)
     }
 
     /// What of all this was lost, came back or was called a conflict without being one. `rows` are those that stand

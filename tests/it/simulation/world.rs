@@ -228,7 +228,9 @@ impl<'a> World<'a> {
             let rows = node.rows().await?;
             tracing::info!("site {at}: {rows:?}");
             let known = if node.captures(0).await? { node.entries(&rows).await? } else { BTreeMap::new() };
-            known.iter().for_each(|(place, entry)| tracing::info!("  {place:?}: {entry}"));
+            for (place, entry) in known {
+                tracing::info!("  {place:?}: {entry}");
+            }
         }
         Ok(())
     }
