@@ -40,6 +40,18 @@ pub struct Applied {
     pub apart: u64,
 }
 
+impl Applied {
+    /// With what came of others.
+    pub fn add(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+        self.conflicts += other.conflicts;
+        self.held += other.held;
+        self.apart += other.apart;
+    }
+}
+
 /// What a table's changes are taken into.
 pub struct Intake {
     /// The site.

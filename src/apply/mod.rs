@@ -18,7 +18,7 @@ use crate::model::{Batch, render};
 
 pub use changes::{Applied, Incoming, Intake, NewColumn, Parent, Referred, Terms, apply};
 pub use fill::Fill;
-pub use moves::{move_rows, note_moves, redirect};
+pub use moves::{Redirected, move_rows, note_moves, redirect};
 pub use record::{Records, count_aside, keys_aside};
 pub(crate) use record::{image, key_of, row_of};
 pub use retry::{Outcome, Retry, put};

@@ -5,7 +5,7 @@
 //! old number, from a site that has not heard of it, is taken for what it means ([`redirect`]). The row keeps its birth
 //! and its version, for it is the same row.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::changes::as_it_stands;
@@ -74,6 +74,14 @@ async fn ended<T>(target: &mut dyn Target, done: Result<T>) -> Result<T> {
     }
 }
 
+/// The changes of a table as this site would have said them.
+pub struct Redirected {
+    /// Each key once.
+    pub changes: Changes,
+    /// Of rows that others of these were told under the number of, which they have now: taken in after them.
+    pub after: Option<Changes>,
+}
+
 /// The changes as this site would have said them, which knows of moves that the other one did not know of; `None`: they
 /// stay as they are. `tables`: for each table of the sync what is kept of it here.
 ///
@@ -84,17 +92,20 @@ pub async fn redirect(
     target: &mut dyn Target,
     changes: &Changes,
     (book, tables): (&Book, &[Option<Arc<Book>>]),
-) -> Result<Option<Changes>> {
+) -> Result<Option<Redirected>> {
     let mut out: Option<Changes> = None;
+    let mut late = vec![false; changes.keys.rows()];
     if book.number().is_some() {
         let numbers = (0..changes.keys.rows()).map(|row| number(changes.keys.cell(row, 0)));
         let births = changes.entries.iter().map(|entry| entry.birth);
-        let (keys, moved) = moved_on(site, target, (book, &changes.keys.columns()[0]), numbers.zip(births)).await?;
-        // One that is told under both numbers is told under the new one.
-        let told: Vec<Option<i64>> = (0..keys.len()).map(|row| number(keys.cell(row))).collect();
-        let known: Vec<Option<i64>> = (0..told.len()).map(|row| number(changes.keys.cell(row, 0))).collect();
-        let fresh = moved.iter().all(|&row| !known.contains(&told[row]));
-        if !moved.is_empty() && fresh {
+        let (keys, moved) = moved_on(site, target, (book, &changes.keys.columns()[0]), numbers.clone().zip(births)).await?;
+        if !moved.is_empty() {
+            // Another row may be told under the number, or the same one by who has heard of the move.
+            let stay = numbers.enumerate().filter(|(row, _)| !moved.contains(row)).map(|(_, number)| number);
+            let mut taken: HashSet<Option<i64>> = stay.collect();
+            for &row in &moved {
+                late[row] = !taken.insert(number(keys.cell(row)));
+            }
             let column = changes.keys.table.columns[0].name.clone();
             let mut redirected = changes.clone();
             if let Some(at) = redirected.rows.table.column(&column) {
@@ -122,7 +133,13 @@ pub async fn redirect(
             redirected.rows = replaced(&redirected.rows, meant.column, column);
         }
     }
-    Ok(out)
+    Ok(out.map(|changes| {
+        if !late.contains(&true) {
+            return Redirected { changes, after: None };
+        }
+        let on_time: Vec<bool> = late.iter().map(|late| !late).collect();
+        Redirected { changes: changes.picked(&on_time), after: Some(changes.picked(&late)) }
+    }))
 }
 
 fn with(column: &Column, row: usize, cell: Cell<'_>) -> Column {

@@ -72,16 +72,18 @@ impl Changes {
     }
 
     /// Those that are to be told, and their rows except those that have left.
-    fn picked(&self, told: &[bool]) -> Self {
+    pub(crate) fn picked(&self, told: &[bool]) -> Self {
         let kept: Vec<usize> = (0..told.len()).filter(|&at| told[at]).collect();
         let row = |at: &usize| self.row_of[*at].filter(|_| !self.left[*at]);
         let mut next = 0..;
-        let rows = self.rows.select(kept.iter().filter_map(row).collect::<Vec<_>>().into_iter());
+        let rows: Vec<usize> = kept.iter().filter_map(row).collect();
+        let births = |meant: &Meant| Meant { births: rows.iter().map(|&row| meant.births[row]).collect(), ..*meant };
         Self {
             entries: kept.iter().map(|&at| self.entries[at].clone()).collect(),
             row_of: kept.iter().map(|at| row(at).and_then(|_| next.next())).collect(),
             left: kept.iter().map(|&at| self.left[at]).collect(),
-            ..Self::of(self.keys.select(kept.iter().copied()), rows)
+            meant: self.meant.iter().map(births).collect(),
+            ..Self::of(self.keys.select(kept.iter().copied()), self.rows.select(rows.iter().copied()))
         }
     }
 

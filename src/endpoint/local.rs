@@ -17,7 +17,7 @@ use crate::apply::{
     note_moves, redirect,
 };
 use crate::capture::{
-    FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, came, changes, changes_of,
+    Changes, FittedBatch, Now, Part, Reading, Reference, Shape, Wanted, Which, backlog, bury, came, changes, changes_of,
     deleted, fit_batch, fold_part, fold_tables, read as read_rows, vouch, written,
 };
 use crate::compare::{compared_as, equal_rows};
@@ -567,24 +567,18 @@ impl LocalReceiver {
                 None
             });
         }
-        let changes =
-            || parcel.changes.iter().zip(&redirected).map(|((at, told), other)| (*at, other.as_ref().unwrap_or(told)));
-        let referred: Vec<Vec<Referred<'_>>> = changes()
-            .map(|(_, changes)| {
-                let of = changes.meant.iter().filter_map(|meant| {
-                    let book = books.get(meant.parent)?.as_ref()?;
-                    Some(Referred { column: meant.column, book, births: &meant.births })
-                });
-                of.collect()
-            })
-            .collect();
-        let mut incoming = Vec::with_capacity(parcel.changes.len());
-        for ((at, changes), referred) in changes().zip(&referred) {
-            let terms = terms(&route.tables[at]);
-            incoming.push(Incoming { at, intake: intake(&self.intakes, at)?, changes, terms, referred });
+        let told = || parcel.changes.iter().zip(&redirected);
+        let first: Vec<_> = told().map(|((at, told), other)| (*at, other.as_ref().map_or(told, |o| &o.changes))).collect();
+        let after = told().enumerate();
+        let after = after.filter_map(|(nth, ((at, _), other))| Some((nth, (*at, other.as_ref()?.after.as_ref()?))));
+        let (late, after): (Vec<usize>, Vec<_>) = after.unzip();
+        let (ends, mut records) = ((&self.intakes[..], &books[..]), Records::new(&self.site, &route.sync, route.to_target));
+        let terms = |at: usize| terms(&route.tables[at]);
+        let mut applied = apply_all(&self.site, target, ends, terms, &first, &mut records).await?;
+        if !late.is_empty() {
+            let applied_late = apply_all(&self.site, target, ends, terms, &after, &mut records).await?;
+            late.into_iter().zip(applied_late).for_each(|(nth, late)| applied[nth].add(late));
         }
-        let mut records = Records::new(&self.site, &route.sync, route.to_target);
-        let applied = apply(&self.site, target, &incoming, &mut records).await?;
         records.write(target).await?;
         let all = |Mark { position, token }| Cursor { source: route.from.site, table: Cursor::SEEN, position, token };
         let mut cursors: Vec<Cursor> = parcel.seen.map(all).into_iter().collect();
@@ -940,6 +934,32 @@ impl Receiver for LocalReceiver {
         }
         self.connection.verify(&tables).await
     }
+}
+
+/// Takes changes of tables in, each named by its place in the route, inside the open transaction.
+async fn apply_all(
+    site: &Site,
+    target: &mut dyn Target,
+    (intakes, books): (&[Result<Intake>], &[Option<Arc<Book>>]),
+    terms: impl Fn(usize) -> Terms,
+    changes: &[(usize, &Changes)],
+    records: &mut Records,
+) -> Outcome<Vec<Applied>> {
+    let referred: Vec<Vec<Referred<'_>>> = changes
+        .iter()
+        .map(|(_, changes)| {
+            let of = changes.meant.iter().filter_map(|meant| {
+                let book = books.get(meant.parent)?.as_ref()?;
+                Some(Referred { column: meant.column, book, births: &meant.births })
+            });
+            of.collect()
+        })
+        .collect();
+    let mut incoming = Vec::with_capacity(changes.len());
+    for (&(at, changes), referred) in changes.iter().zip(&referred) {
+        incoming.push(Incoming { at, intake: intake(intakes, at)?, changes, terms: terms(at), referred });
+    }
+    apply(site, target, &incoming, records).await
 }
 
 pub(super) fn empty(table: &Arc<Table>) -> Batch {
