@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 /// Connections kept at most.
 const KEPT: usize = 2;
-/// How long one is used again; an older one is closed when somebody next asks. What lies between may drop it without a word, and a machine that slept has lost it: its clock
-/// has gone on meanwhile, unlike the one that only counts what it was awake for.
+/// How long one is used again; an older one is closed when somebody next asks. What lies between may drop it without a
+/// word, and a machine that slept has lost it: its clock has gone on meanwhile, unlike the one that only counts what it was
+/// awake for.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Connections with nothing open in them.

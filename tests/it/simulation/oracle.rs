@@ -143,13 +143,15 @@ impl Oracle {
         let stand = rows.values().filter_map(|content| Some(((0, row(content)?), content.clone()))).collect();
         // Where one of two rows that met had made room for the other, its deletion met the row at the other site.
         let made_room = |met: &Met, rows: &BTreeSet<i64>| -> Vec<(i64, Option<String>)> {
-            let here = || self.written.iter().zip(&written).filter(|(of, _)| of.place == met.place);
-            let gone = here().filter(|(of, one)| of.left.is_none() && rows.contains(&one.place.1));
-            let gone = gone.filter(|(of, _)| {
-                let born = |(other, one): (&Written, &Written)| other.found.is_none() && rows.contains(&one.place.1);
-                here().any(|(other, one)| other.site == of.site && born((other, one)))
+            let here = || self.written.iter().zip(&written).enumerate().filter(|(_, (of, _))| of.place == met.place);
+            let gone = here().filter(|(_, (of, one))| of.left.is_none() && rows.contains(&one.place.1));
+            let gone = gone.filter(|(at, (of, one))| {
+                here().any(|(later, (born, other))| {
+                    let another = other.place != one.place && rows.contains(&other.place.1);
+                    later > *at && born.site == of.site && born.found.is_none() && another
+                })
             });
-            gone.map(|(of, one)| (one.place.1, of.found.clone())).collect()
+            gone.map(|(_, (of, one))| (one.place.1, of.found.clone())).collect()
         };
         let of_rows = |all: &[Met]| -> Vec<Met> {
             // Two rows that met are a conflict of both.
