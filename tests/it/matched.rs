@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Engine, Output, TestDb, rowferry_in};
+use crate::support::{Engine, Output, TestDb, rowferry_in, some};
 
 struct Pair {
     source: TestDb,
@@ -56,11 +56,13 @@ fn id(engine: Engine) -> &'static str {
     }
 }
 
+#[track_caller]
 fn pairs(sync: &str) -> Vec<Pair> {
     let engines = Engine::available();
-    let files = engines.iter().map(|&engine| Pair::new(Engine::Sqlite, engine, sync));
-    let alike = engines.iter().filter(|e| **e != Engine::Sqlite).map(|&engine| Pair::new(engine, engine, sync));
-    files.chain(alike).collect()
+    let files = engines.iter().map(|&engine| (Engine::Sqlite, engine));
+    let alike = engines.iter().filter(|e| **e != Engine::Sqlite).map(|&engine| (engine, engine));
+    let chosen = some(engines.len(), files.chain(alike));
+    chosen.into_iter().map(|(source, target)| Pair::new(source, target, sync)).collect()
 }
 
 const SHEET: &str =

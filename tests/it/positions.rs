@@ -6,7 +6,7 @@ use rowferry::engine::{OpenOptions, open};
 use rowferry::model::{Site, TableName};
 use rowferry::site::{Reader, install};
 
-use crate::support::{Engine, TestDb, assert_equal, rowferry_in};
+use crate::support::{Engine, TestDb, assert_equal, in_turn, rowferry_in};
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(40))";
 
@@ -109,8 +109,8 @@ fn sync(folder: &Path, what: &str) -> String {
 /// Restored after it has sent and received; then both ends go on writing under keys that the lost time knew.
 #[test]
 fn a_restored_database_loses_nothing_that_anybody_else_has() {
-    for engine in Engine::available() {
-        for restored in [0, 1] {
+    for (nth, engine) in Engine::available().into_iter().enumerate() {
+        for restored in in_turn(nth, [0, 1]) {
             let ends = [TestDb::new(engine), TestDb::new(engine)];
             let folder = tempfile::tempdir().expect("a folder");
             config(folder.path(), &[("a", &ends[0]), ("b", &ends[1])], &[("a", "b")]);
@@ -149,9 +149,9 @@ fn a_restored_database_loses_nothing_that_anybody_else_has() {
 /// restore must not pass for what the other end knows of it.
 #[test]
 fn a_restored_database_that_only_receives_is_noticed_too() {
-    for engine in Engine::available() {
+    for (nth, engine) in Engine::available().into_iter().enumerate() {
         // What it knew itself of the other end was lost with it, or nothing was.
-        for between in ["bidirectional", "pull"] {
+        for between in in_turn(nth, ["bidirectional", "pull"]) {
             let ends = [TestDb::new(engine), TestDb::new(engine)];
             let folder = tempfile::tempdir().expect("a folder");
             config(folder.path(), &[("a", &ends[0]), ("b", &ends[1])], &[("a", "b")]);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Engine, PAIR, RING, STAR, Sites, TestDb, long, pairs, rows, threes};
+use crate::support::{Engine, PAIR, RING, STAR, Sites, TestDb, in_turn, pairs, rows, threes};
 
 const SYNC: &str = "tables: [customers, orders, items, staff]";
 
@@ -108,7 +108,7 @@ fn rows_that_two_sites_insert_under_one_number_both_stay_with_what_refers_to_the
 fn a_third_site_moves_what_it_wrote_for_the_row_that_moves() {
     for (nth, three) in threes().into_iter().enumerate() {
         // Each three in one of the two orders, or in both.
-        for edges in [RING, STAR].into_iter().skip(if long() { 0 } else { nth % 2 }).take(if long() { 2 } else { 1 }) {
+        for edges in in_turn(nth, [RING, STAR]) {
             let sites = shops(Sites::new(&three, edges, SYNC), nth % 2 == 0);
             // Of the middle one, which is where the two meet first in a star.
             register(&sites.dbs[0], "bob");
@@ -142,7 +142,7 @@ fn a_third_site_moves_what_it_wrote_for_the_row_that_moves() {
 fn two_sites_that_meet_late_tell_rows_apart() {
     for (nth, three) in threes().into_iter().enumerate() {
         // Each three in one of the two ways, or in both.
-        for knows in [false, true].into_iter().skip(if long() { 0 } else { nth % 2 }).take(if long() { 2 } else { 1 }) {
+        for knows in in_turn(nth, [false, true]) {
             let mut sites = Sites::new(&three, RING, SYNC);
             sites.dbs.iter_mut().for_each(|db| shop(db, nth % 2 == 0));
             register(&sites.dbs[0], "ann");
@@ -167,7 +167,7 @@ fn two_sites_that_meet_late_tell_rows_apart() {
 
 #[test]
 fn rows_that_come_before_what_they_refer_to_do_not_pass_to_another() {
-    for three in threes().into_iter().skip(if long() { 0 } else { Engine::available().len() }) {
+    for three in threes() {
         let sites = shops(Sites::new(&three, STAR, SYNC), false);
         register(&sites.dbs[0], "bob");
         register(&sites.dbs[2], "cid");

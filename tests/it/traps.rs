@@ -1,7 +1,7 @@
 //! What loses data elsewhere, through the whole program between real databases: each engine beside a SQLite file, and
 //! beside a second database of its own.
 
-use crate::support::{Engine, Output, TestDb, assert_equal, rowferry_in};
+use crate::support::{Engine, Output, TestDb, assert_equal, rowferry_in, rows, some};
 
 /// Databases that a config brings in step two by two, all tables both ways.
 struct Sites {
@@ -70,20 +70,14 @@ impl Sites {
     }
 }
 
-/// Each engine in front of a file, and in front of another database of its own.
+/// Each engine in front of a file, and in front of another database of its own; in an ordinary run half of these.
+#[track_caller]
 fn pairs(tables: &str) -> Vec<Sites> {
-    let pair = |engine, other| Sites::new(&[engine, other], &[(0, 1)], tables);
     let engines = Engine::available();
-    let alike = engines.iter().filter(|engine| **engine != Engine::Sqlite).map(|&engine| pair(engine, engine));
-    engines.iter().map(|&engine| pair(engine, Engine::Sqlite)).chain(alike).collect()
-}
-
-/// All rows of a query on one line.
-fn rows(db: &TestDb, sql: &str) -> String {
-    let shown = |row: Vec<Option<String>>| {
-        row.into_iter().map(|value| value.unwrap_or("NULL".to_owned())).collect::<Vec<_>>().join(" ")
-    };
-    db.query(sql).into_iter().map(shown).collect::<Vec<_>>().join(", ")
+    let alike = engines.iter().filter(|engine| **engine != Engine::Sqlite).map(|&engine| [engine, engine]);
+    let files = engines.iter().map(|&engine| [engine, Engine::Sqlite]);
+    let chosen = some(engines.len(), files.chain(alike));
+    chosen.into_iter().map(|two| Sites::new(&two, &[(0, 1)], tables)).collect()
 }
 
 const NOTES: &str = "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(40))";

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Engine, Node, Output, TestDb, assert_equal, node, rowferry_in};
+use crate::support::{Engine, Node, Output, TestDb, assert_equal, node, rowferry_in, some};
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, note VARCHAR(40))";
 
@@ -138,9 +138,11 @@ fn notes(db: &TestDb) -> Vec<String> {
     notes
 }
 
-/// The engine in question at one end, SQLite at the other, each way round.
-fn pairs() -> impl Iterator<Item = (Engine, Engine)> {
-    Engine::available().into_iter().flat_map(|engine| [(engine, Engine::Sqlite), (Engine::Sqlite, engine)])
+/// The engine in question at one end, SQLite at the other, each way round; in an ordinary run half of these.
+#[track_caller]
+fn pairs() -> Vec<(Engine, Engine)> {
+    let engines = Engine::available();
+    some(engines.len(), engines.iter().flat_map(|&engine| [(engine, Engine::Sqlite), (Engine::Sqlite, engine)]))
 }
 
 #[test]

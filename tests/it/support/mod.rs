@@ -39,6 +39,15 @@ pub fn some<T>(count: usize, cases: impl IntoIterator<Item = T>) -> Vec<T> {
     cases.into_iter().enumerate().filter(|(at, _)| chosen.contains(at)).map(|(_, case)| case).collect()
 }
 
+/// In an ordinary run one of these, in turn for each that asks; in long runs all.
+pub fn in_turn<T>(nth: usize, cases: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut cases: Vec<T> = cases.into_iter().collect();
+    if !long() {
+        cases = vec![cases.swap_remove(nth % cases.len())];
+    }
+    cases
+}
+
 /// Engines two by two, never one with its like: each is once in front of another, and of all others in long runs.
 pub fn unlike() -> Vec<(Engine, Engine)> {
     let there = Engine::available();
