@@ -112,7 +112,7 @@ async fn plan_of(config: &Config, one: &Sync) -> Result<(Vec<Plan>, Vec<Captured
     let (source, target) = sync::both(config, one, &CancellationToken::new()).await?;
     if one.mode != Mode::Incremental {
         let ends = sync::in_direction(one, (source.as_ref(), target.as_ref()));
-        return Ok((vec![sync::sync_plan(one, ends, (false, false)).await?], Vec::new(), target.clock_ahead()));
+        return Ok((vec![sync::sync_plan(one, ends, (false, false), true).await?], Vec::new(), target.clock_ahead()));
     }
     let plans = sync::pair_plans(one, source.as_ref(), target.as_ref()).await?;
     let mut capture = Vec::new();

@@ -44,7 +44,7 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
         create: !copy.no_create,
         allow_loss: copy.allow_loss || copy.dry_run,
         force: copy.force || copy.dry_run,
-        count: true,
+        count: copy.dry_run || output.is_watched(),
         ..PlanOptions::default()
     };
     let source = connect::database(args, &copy.source, false).await?;

@@ -91,9 +91,14 @@ impl Output {
         }
     }
 
+    /// Whether someone sees how a run gets on.
+    pub(crate) fn is_watched(&self) -> bool {
+        !self.is_json() && !self.quiet && std::io::stderr().is_terminal()
+    }
+
     /// Shows progress on a terminal until the returned guard is dropped.
     pub(crate) fn watch(&self, progress: &Progress) -> Watch {
-        if self.is_json() || self.quiet || !std::io::stderr().is_terminal() {
+        if !self.is_watched() {
             return Watch { task: None };
         }
         let progress = progress.clone();

@@ -295,11 +295,17 @@ pub(crate) async fn both(config: &Config, sync: &Sync, stop: &CancellationToken)
 type Both = (Arc<dyn SyncEnd>, Arc<dyn SyncEnd>);
 
 /// The plan of a full or mirror sync, from one end to the other; whether to accept what is to be accepted, and whether to
-/// make at a peer what is missing.
-pub(crate) async fn sync_plan(sync: &Sync, (from, to): Ends<'_>, (force, make): (bool, bool)) -> Result<Plan> {
+/// make at a peer what is missing. `count`: with the rows counted.
+pub(crate) async fn sync_plan(
+    sync: &Sync,
+    (from, to): Ends<'_>,
+    (force, make): (bool, bool),
+    count: bool,
+) -> Result<Plan> {
     let pull = sync.direction == Direction::Pull;
     let own = if patterns(sync) { from.matching("*").await? } else { Vec::new() };
-    plan_between(from, to, &plan_options(sync, &own, (pull, force)), make).await
+    let options = PlanOptions { count, ..plan_options(sync, &own, (pull, force)) };
+    plan_between(from, to, &options, make).await
 }
 
 fn patterns(sync: &Sync) -> bool {
@@ -350,7 +356,6 @@ fn plan_options(sync: &Sync, known: &[TableName], (pull, force): (bool, bool)) -
         create: sync.create,
         allow_loss: sync.allow_loss,
         force,
-        count: true,
         lasting: sync.mode == SyncMode::Incremental,
         ..PlanOptions::default()
     };
@@ -422,8 +427,7 @@ pub(crate) async fn pair_beside(config: &Config, sync: &Sync, stop: &Cancellatio
 async fn parts(config: &Config, sync: &Sync, manner: Manner, stop: &CancellationToken) -> Result<(Both, PairOptions)> {
     let (source, target) = both(config, sync, stop).await?;
     let known = holders(sync, source.as_ref(), target.as_ref()).await?;
-    let mut plan = plan_options(sync, &known, (false, manner.force));
-    plan.count = false;
+    let plan = plan_options(sync, &known, (false, manner.force));
     let mut tables = BTreeMap::new();
     for mapping in &sync.tables {
         let terms = TableTerms {
@@ -483,7 +487,7 @@ pub(crate) async fn run_one(
         stop: stop.clone(),
     };
     let (rejects, mut watch) = (options.rejects.clone(), None);
-    let plan = async |make| sync_plan(sync, ends, (force, make)).await.map(Some);
+    let plan = async |make| sync_plan(sync, ends, (force, make), output.is_watched()).await.map(Some);
     let report = bring(ends, options, plan, |plan| watched(plan, output, &mut watch)).await;
     drop(watch);
     tell_rejects(&rejects, output);
