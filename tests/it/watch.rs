@@ -333,7 +333,7 @@ fn what_happens_while_nothing_happens_is_noticed() {
         rest();
         let list = run(&["conflicts", "list", "--format", "json"]).json();
         let resolved = run(&["conflicts", "resolve", list[0]["id"].as_str().expect("an id"), "--keep", "source"]);
-        assert_eq!(resolved.code, 0, "{engine:?}: {resolved:?}");
+        assert_eq!(resolved.code, 0, "{engine:?}: {resolved:?} {:?}", run(&["quarantine", "list", "--format", "json"]));
         watch.until("what was settled", |_| sides() == ["at A"; 3]);
 
         // What is in the way of a row goes, and nobody tells of it.
