@@ -17,6 +17,7 @@ use crate::endpoint::{
 };
 use crate::engine::{Error, ErrorKind, Result, WriteOptions};
 use crate::model::{Batch, Clock, Digest, Entry, Facet, TableName, Vector};
+use crate::runtime::{Backoff, random};
 use crate::site::{Conflict, Site, key_id};
 
 /// Changes set aside that are looked through for one.
@@ -244,16 +245,24 @@ impl<'a> Seat<'a> {
         let table = &self.mapping().from.name;
         let id = |keys: &Batch, row| key_id(keys, row, &(0..keys.columns().len()).collect::<Vec<_>>());
         let key = id(&change.keys, 0);
-        let applied = receiver.take(parcel, Basis::Written).await?;
-        if applied.iter().any(|a| a.conflicts > 0) {
-            return Err(written(table));
+        for tried in 1..=TRIES {
+            let applied = receiver.take(parcel, Basis::Written).await?;
+            if applied.iter().any(|a| a.conflicts > 0) {
+                return Err(written(table));
+            }
+            let aside = receiver.aside(*at, ASIDE_MAX).await?;
+            if (0..aside.rows()).all(|row| id(&aside, row) != key) {
+                return Ok(());
+            }
+            // Once more also when nobody held it from this one: a run beside it may have set it aside since this one
+            // held it.
+            if tried > 1 && applied.iter().all(|a| a.held == 0) {
+                let message = format!("{table} refuses the row; 'rowferry quarantine list' says why");
+                return Err(Error::new(ErrorKind::Constraint, message));
+            }
+            tokio::time::sleep(Backoff::ROWS.wait(tried, random())).await;
         }
-        let aside = receiver.aside(*at, ASIDE_MAX).await?;
-        if (0..aside.rows()).any(|row| id(&aside, row) == key) {
-            let message = format!("{table} refuses the row; 'rowferry quarantine list' says why");
-            return Err(Error::new(ErrorKind::Constraint, message));
-        }
-        Ok(())
+        Err(written(table))
     }
 
     async fn settle(&self, settled: &Settled<'_>, key: &Batch) -> Result<()> {

@@ -227,6 +227,34 @@ fn what_cannot_be_resolved_is_told() {
     assert_eq!(pair.conflict()["id"], json!(id), "a record outlives its sync");
 }
 
+/// Another run's transaction, or an application's.
+#[test]
+fn a_row_that_another_transaction_holds_is_waited_for() {
+    for engine in Engine::available().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        let pair = Ends::new(engine, PLAIN, "direction: bidirectional, conflict: manual");
+        pair.apart();
+        let id = pair.conflict()["id"].as_str().expect("an id").to_owned();
+        let resolve = ["conflicts", "resolve", &id, "--keep", "target"];
+        let holder = pair.a.session();
+        holder.query("BEGIN");
+        holder.query("UPDATE t SET s = 'held' WHERE id = 1");
+        let given_up = pair.run(&resolve);
+        assert_eq!(given_up.code, 1, "{engine:?}: {given_up:?}");
+        assert!(given_up.stderr.contains("the row of t is being written"), "{engine:?}: {given_up:?}");
+
+        let folder = pair.folder.path();
+        std::thread::scope(|scope| {
+            let resolved = scope.spawn(|| rowferry_in(folder, &resolve));
+            std::thread::sleep(std::time::Duration::from_millis(400));
+            holder.query("ROLLBACK");
+            let resolved = resolved.join().expect("it ends");
+            assert_eq!(resolved.code, 0, "{engine:?}: {resolved:?}");
+        });
+        assert_eq!(pair.texts(), ["at B", "at B"], "{engine:?}");
+        pair.json(0, &["sync"]);
+    }
+}
+
 #[test]
 fn refused_changes_are_tried_again() {
     for engine in Engine::available() {
