@@ -41,3 +41,29 @@ impl<T> Idle<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_used_a_moment_ago_is_used_again() {
+        let now = SystemTime::now();
+        // The last one: the clock was set back.
+        for since in [now - FRESH, now - 100 * FRESH, now + FRESH] {
+            let idle = Idle::default();
+            idle.kept().push((since, "old"));
+            idle.put("fresh");
+            assert_eq!(idle.take(), Some("fresh"));
+            assert_eq!(idle.take(), None);
+            assert!(idle.kept().is_empty(), "what is old is closed");
+        }
+    }
+
+    #[test]
+    fn no_more_are_kept_than_are_used() {
+        let idle = Idle::default();
+        (0..5).for_each(|n| idle.put(n));
+        assert_eq!(idle.kept().len(), KEPT);
+    }
+}

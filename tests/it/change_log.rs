@@ -69,6 +69,7 @@ clauses! {
     of_servers: {
         held_rows_are_left_out_without_waiting
         a_locked_row_waits_for_its_lock
+        a_kept_row_stays_and_one_that_goes_is_left_out
         an_account_without_rights_on_the_log_writes_as_before
     }
 }
@@ -1080,6 +1081,31 @@ async fn a_locked_row_waits_for_its_lock(engine: Engine) {
     assert!(app.attempt("UPDATE t SET name = 'b' WHERE id = 1").is_err(), "{engine:?}: the row is ours");
     target.rollback().await.unwrap();
     app.query("UPDATE t SET name = 'b' WHERE id = 1");
+}
+
+async fn a_kept_row_stays_and_one_that_goes_is_left_out(engine: Engine) {
+    let t = Fixture::simple(engine).await;
+    t.session().query("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')");
+    let table = &t.tables[0];
+    let app = t.session();
+    app.query("BEGIN");
+    app.query("DELETE FROM t WHERE id = 2");
+    let keys = numbers(table, "id", (1..=4).map(Some));
+    let (mut one, mut other) = (t.begun(WriteOptions::default()).await, t.begun(WriteOptions::default()).await);
+    for target in [&mut one, &mut other] {
+        // Several may keep a row, and none waits for whoever deletes one.
+        let kept = target.lookup(table, &keys, RowLock::Keep).await.unwrap();
+        assert_eq!(rows_shown(&kept), ["1|a", "3|c"], "{engine:?}");
+    }
+    app.query("COMMIT");
+    app.query(match engine {
+        Engine::Postgres => "SET lock_timeout = '50ms'",
+        _ => "SET innodb_lock_wait_timeout = 1",
+    });
+    one.rollback().await.unwrap();
+    assert!(app.attempt("DELETE FROM t WHERE id = 1").is_err(), "{engine:?}: one still keeps it");
+    other.rollback().await.unwrap();
+    app.query("DELETE FROM t WHERE id = 1");
 }
 
 async fn one_point_is_one_point(engine: Engine) {

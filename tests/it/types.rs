@@ -259,6 +259,10 @@ const POSTGRES: &[Case] = &[
     case("tsrange", &[("'[\"2024-02-29 12:34:56.123456\",)'", OK)]),
     case("tstzrange", &[("'[\"2024-02-29 12:34:56.123456+02\",)'", OK)]),
     case("int4multirange", &[("'{[1,5),[7,9)}'", OK)]),
+    case("int8multirange", &[("'{[1,5),[7,9223372036854775807)}'", OK)]),
+    case("nummultirange", &[("'{(,1.50],[2,2.0]}'", OK), ("'{}'", OK)]),
+    case("datemultirange", &[("'{[2024-02-29,2024-03-02),[2025-01-01,infinity)}'", OK)]),
+    case("tsmultirange", &[("'{[\"2024-02-29 12:34:56.123456\",\"2024-03-01 00:00:00\")}'", OK)]),
     case("tstzmultirange", &[("'{[2024-02-29 12:00+02,2024-03-01 00:00+02)}'", OK)]),
     case("interval day to second(3)", &[("'1 day 02:03:04.567'", OK)]).text("v::interval::text"),
     case("oid", &[("4294967295", OK)]),
@@ -753,4 +757,28 @@ fn letters_that_a_database_of_latin1_lacks_are_rejected_by_name() {
     let rejects = std::fs::read_to_string(folder.path().join("rowferry-rejects.jsonl")).expect("the rejects");
     assert!(rejects.lines().count() == 1 && rejects.contains("\"id\":\"2\""), "{rejects}");
     assert_eq!(rows(&back, "SELECT id, s FROM t ORDER BY id"), "1 é ÿ, 3 z");
+}
+
+/// The servers that have this type are newer than those of an ordinary run.
+#[test]
+fn vectors_of_mariadb_go_as_their_numbers_and_come_back() {
+    let a = TestDb::new(Mariadb);
+    let made = a.attempt("CREATE TABLE t (id INT PRIMARY KEY, v VECTOR(3) NOT NULL)");
+    let version = a.value("SELECT VERSION()");
+    let number: Vec<u32> = version.split(['.', '-']).take(2).filter_map(|part| part.parse().ok()).collect();
+    assert_eq!(made.is_ok(), number >= vec![11, 7], "{version}: {made:?}");
+    if made.is_err() {
+        return;
+    }
+    a.execute("INSERT INTO t VALUES (1, VEC_FromText('[1,-2.5,0]')), (2, VEC_FromText('[3.4e38,1e-45,7]'))");
+    for engine in Engine::available() {
+        let (b, back) = (TestDb::new(engine), TestDb::new(Mariadb));
+        back.execute("CREATE TABLE t (id INT PRIMARY KEY, v VECTOR(3) NOT NULL)");
+        for (from, to) in [(&a, &b), (&b, &back)] {
+            let copied = rowferry(&["copy", from.url(), to.url()]);
+            assert_eq!(copied.code, 0, "{engine:?}: {copied:?}");
+        }
+        let hex = "SELECT id, HEX(v) FROM t ORDER BY id";
+        assert_eq!(rows(&back, hex), rows(&a, hex), "{engine:?}");
+    }
 }
