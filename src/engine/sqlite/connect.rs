@@ -117,7 +117,7 @@ fn prepare(conn: &Connection, settings: &Settings, access: Access) -> rusqlite::
             // Sorting large tables must not fill the memory.
             conn.execute_batch("PRAGMA temp_store = FILE; PRAGMA query_only = ON")?;
         }
-        Access::Write => conn.execute_batch("PRAGMA temp_store = FILE; PRAGMA cache_size = -32768")?,
+        Access::Write => conn.execute_batch("PRAGMA temp_store = FILE; PRAGMA cache_size = -24576")?,
     }
     // Also tells a file that is no database.
     conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))
