@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::{Args, Format};
 use crate::engine::{Error, ErrorKind};
@@ -98,11 +98,10 @@ impl Output {
 
     /// Shows progress on a terminal until the returned guard is dropped.
     pub(crate) fn watch(&self, progress: &Progress) -> Watch {
-        if !self.is_watched() {
-            return Watch { task: None };
-        }
-        let progress = progress.clone();
-        Watch { task: Some(tokio::spawn(draw(progress))) }
+        Watch(self.is_watched().then(|| {
+            let screen = MultiProgress::new();
+            (tokio::spawn(draw(progress.clone(), screen.clone())), screen)
+        }))
     }
 }
 
@@ -135,22 +134,22 @@ pub(crate) fn shown(text: &str) -> String {
     })
 }
 
-/// Stops drawing when dropped.
-pub(crate) struct Watch {
-    task: Option<tokio::task::JoinHandle<()>>,
-}
+/// Stops drawing when dropped, and leaves nothing of what was drawn.
+pub(crate) struct Watch(Option<(tokio::task::JoinHandle<()>, MultiProgress)>);
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        let Some((task, screen)) = &self.0 else { return };
+        task.abort();
+        // A terminal that is gone needs no clearing.
+        let _ = screen.clear();
+        // The task may end only after the result is printed, and would draw once more.
+        screen.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
 /// Tables at work get a bar each; those that are done leave.
-async fn draw(progress: Progress) {
-    let screen = MultiProgress::new();
+async fn draw(progress: Progress, screen: MultiProgress) {
     let style = ProgressStyle::with_template("{prefix:24!} {bar:24} {human_pos}/{human_len} rows{msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let mut bars: Vec<Option<(ProgressBar, Instant)>> = vec![None; progress.tables.len()];

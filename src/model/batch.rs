@@ -300,6 +300,20 @@ impl Column {
         }
     }
 
+    /// All values, where none is NULL, absent or outside the column's type.
+    #[must_use]
+    pub fn plain(&self) -> Option<Plain<'_>> {
+        if self.state.iter().any(|state| *state != State::Present) {
+            return None;
+        }
+        Some(match self.carrier.as_ref()? {
+            Carrier::Int(v) => Plain::Int(v),
+            Carrier::UInt(v) => Plain::UInt(v),
+            Carrier::Float(v) => Plain::Float(v),
+            Carrier::Bytes(v) => Plain::Bytes(v),
+        })
+    }
+
     /// Whether a value is NULL.
     #[must_use]
     pub fn has_null(&self) -> bool {
@@ -350,6 +364,19 @@ impl Cell<'_> {
             Self::Escape(v) => (*v).clone(),
         }
     }
+}
+
+/// The values of a column of which each row has one of its type, as they lie in memory.
+#[derive(Debug, Clone, Copy)]
+pub enum Plain<'a> {
+    /// The `Int` carrier.
+    Int(&'a [i64]),
+    /// The `UInt` carrier.
+    UInt(&'a [u64]),
+    /// The `Float` carrier.
+    Float(&'a [f64]),
+    /// The `Bytes` carrier.
+    Bytes(&'a VarBytes),
 }
 
 /// Rows of one table, column by column. `columns` are those of `table`, in its order. A clone

@@ -12,7 +12,7 @@ mod value;
 mod version;
 mod zone;
 
-pub use batch::{Batch, BatchBuilder, BatchLimits, Cell, Column, VarBytes};
+pub use batch::{Batch, BatchBuilder, BatchLimits, Cell, Column, Plain, VarBytes};
 pub use canonical::{cell_order, decimal_parts};
 pub use digest::{Digest, RangeDigest, cell_digests, equal_cells, row_digest, row_digests, text_digest};
 pub use fit::{Misfit, convertible, fit};

@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Row};
 
 use super::error;
 use super::types::{builtin, ident, parse_default};
-use crate::engine::Result;
+use crate::engine::{Error, ErrorKind, Result};
 use crate::model::{
     ColumnDef, DefaultValue, Dialect, ForeignKey, ForeignKeyAction, Identity, Index, IndexColumn, Key, LogicalType,
     Table, TableName,
@@ -166,7 +166,11 @@ pub(super) async fn describe(client: &Client, own: &str, names: &[TableName]) ->
     }
     let oids: Vec<u32> = found.keys().copied().collect();
     for (what, sql) in PARTS {
-        for row in client.query(sql, &[&oids]).await.map_err(fail)? {
+        let rows = match client.query(sql, &[&oids]).await {
+            Ok(rows) => rows,
+            Err(e) => return Err(named(client, &oids, fail(e)).await),
+        };
+        for row in rows {
             let Some((_, table, numbers)) = found.get_mut(&row.get(row.len() - 1)) else { continue };
             match what {
                 Part::Column => {
@@ -189,6 +193,19 @@ pub(super) async fn describe(client: &Client, own: &str, names: &[TableName]) ->
     }
     Ok(tables)
 }
+
+/// The error of a question about several tables, with the one that somebody keeps from everybody.
+async fn named(client: &Client, oids: &[u32], error: Error) -> Error {
+    if error.kind != ErrorKind::Busy {
+        return error;
+    }
+    let found = client.query_opt(LOCKED, &[&oids]).await;
+    found.ok().flatten().map_or(error.clone(), |row| error.of_table(row.get::<_, String>(0)))
+}
+
+const LOCKED: &str = "SELECT c.relname::text FROM pg_locks l JOIN pg_class c ON c.oid = l.relation \
+    WHERE l.granted AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_backend_pid() AND c.oid = ANY ($1) \
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1 LIMIT 1";
 
 /// What a table is made of.
 #[derive(Clone, Copy)]

@@ -4,16 +4,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Statement, ToSql};
 
 use super::connect::Worker;
 use super::ddl::{quote, quote_table};
 use super::error::{during, translate};
-use super::types::Binder;
+use super::types::{AsIs, Binder};
 use super::{catalog, indexes, keyless};
 use crate::engine::{Error, ErrorKind, Result, Target, WriteMode, WriteOptions, by_table, exchanged, orphans_told};
-use crate::model::{Batch, Cell, Column, Table, TableName};
+use crate::model::{Batch, Cell, Column, ColumnDef, Table, TableName};
 
 /// A connection that writes.
 pub(super) struct FileTarget {
@@ -172,6 +173,7 @@ fn present(batch: &Batch, row: usize) -> impl Iterator<Item = usize> + '_ {
 
 fn write(conn: &Connection, mode: WriteMode, batch: &Batch) -> Result<u64> {
     let complete = !batch.columns().iter().any(Column::has_absent);
+    let bounds: Vec<Bound<'_>> = batch.table.columns.iter().zip(batch.columns()).map(Bound::new).collect();
     let mut affected = 0;
     let mut row = 0;
     while row < batch.rows() {
@@ -184,24 +186,45 @@ fn write(conn: &Connection, mode: WriteMode, batch: &Batch) -> Result<u64> {
             let failed = |e| during(format_args!("cannot write table {}", table.name))(e);
             keyless::delete(conn, batch, row..end, &given, rowid_name(table)?).map_err(failed)?
         } else {
-            write_alike(conn, mode, batch, row..end, &given)?
+            write_alike(conn, mode, (batch, &bounds), row..end, &given)?
         };
         row = end;
     }
     Ok(affected)
 }
 
+/// A column of a batch, and how its values are bound.
+struct Bound<'a> {
+    column: &'a Column,
+    binder: Binder,
+    as_is: Option<AsIs<'a>>,
+}
+
+impl<'a> Bound<'a> {
+    fn new((of, column): (&ColumnDef, &'a Column)) -> Self {
+        let binder = Binder::new(of);
+        Self { column, as_is: binder.as_is(column), binder }
+    }
+}
+
+fn bind(
+    statement: &mut Statement<'_>,
+    places: impl Iterator<Item = usize>,
+    values: impl IntoIterator<Item: ToSql>,
+) -> rusqlite::Result<()> {
+    places.zip(values).try_for_each(|(place, value)| statement.raw_bind_parameter(place, value))
+}
+
 /// Writes rows in which the same columns are present, many by one statement and the last few singly.
 fn write_alike(
     conn: &Connection,
     mode: WriteMode,
-    batch: &Batch,
+    (batch, bounds): (&Batch, &[Bound<'_>]),
     mut rows: Range<usize>,
     given: &[usize],
 ) -> Result<u64> {
     let table = &*batch.table;
     let failed = |e| during(format_args!("cannot write table {}", table.name))(e);
-    let binders: Vec<Binder> = table.columns.iter().map(Binder::new).collect();
     let mut scratch = String::new();
     let mut affected = 0;
     while !rows.is_empty() {
@@ -209,12 +232,25 @@ fn write_alike(
         let mut statement = conn.prepare_cached(&shape.sql).map_err(failed)?;
         while rows.len() >= shape.rows && !rows.is_empty() {
             // Column by column, as the values lie in memory.
+            let these = rows.start..rows.start + shape.rows;
             for (n, &at) in shape.binds.iter().enumerate() {
-                let (column, binder) = (&batch.columns()[at], &binders[at]);
-                for row in 0..shape.rows {
-                    let stored = binder.stored(column.cell(rows.start + row), &mut scratch);
-                    statement.raw_bind_parameter(row * shape.binds.len() + n + 1, stored).map_err(failed)?;
-                }
+                let places = (n + 1..).step_by(shape.binds.len());
+                let bound = match &bounds[at].as_is {
+                    Some(AsIs::Int(values)) => bind(&mut statement, places, &values[these.clone()]),
+                    Some(AsIs::Real(values)) => bind(&mut statement, places, &values[these.clone()]),
+                    Some(AsIs::Blob(values)) => bind(&mut statement, places, these.clone().map(|row| values.get(row))),
+                    Some(AsIs::Text(values)) => {
+                        let text = |row| ToSqlOutput::Borrowed(ValueRef::Text(values.get(row)));
+                        bind(&mut statement, places, these.clone().map(text))
+                    }
+                    None => {
+                        let Bound { column, binder, .. } = &bounds[at];
+                        places.zip(these.clone()).try_for_each(|(place, row)| {
+                            statement.raw_bind_parameter(place, binder.stored(column.cell(row), &mut scratch))
+                        })
+                    }
+                };
+                bound.map_err(failed)?;
             }
             affected += statement.raw_execute().map_err(failed)? as u64;
             rows.start += shape.rows;

@@ -11,7 +11,8 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use super::ddl::{SAME_ENGINE, STRICT, WITHOUT_ROWID};
 use crate::engine::MappedColumn;
 use crate::model::{
-    Cell, Column, ColumnDef, DefaultValue, Identity, LogicalType, Table, Value, decimal_parts, padded, temporal,
+    Cell, Column, ColumnDef, DefaultValue, Identity, LogicalType, Plain, Table, Value, VarBytes, decimal_parts, padded,
+    temporal,
 };
 
 /// How a column converts what is stored, by SQLite's rules for names.
@@ -549,6 +550,14 @@ pub(super) struct Binder {
     digits: u8,
 }
 
+/// A column's values that are stored as they lie in memory, so that none needs a look.
+pub(super) enum AsIs<'a> {
+    Int(&'a [i64]),
+    Real(&'a [f64]),
+    Text(&'a VarBytes),
+    Blob(&'a VarBytes),
+}
+
 impl Binder {
     pub(super) fn new(column: &ColumnDef) -> Self {
         // Where no digits are declared, as few as the value needs: SQLite's own functions write so.
@@ -563,6 +572,17 @@ impl Binder {
             0
         };
         Self { logical: column.logical.clone(), affinity: affinity(&column.native), digits }
+    }
+
+    /// All values of a column as [`Self::stored`] would give them, where that changes none.
+    pub(super) fn as_is<'a>(&self, column: &'a Column) -> Option<AsIs<'a>> {
+        match (column.plain()?, &self.logical) {
+            (Plain::Float(values), _) => Some(AsIs::Real(values)),
+            (Plain::Int(values), LogicalType::Int { .. } | LogicalType::Bool) => Some(AsIs::Int(values)),
+            (Plain::Bytes(values), LogicalType::Binary { .. }) => Some(AsIs::Blob(values)),
+            (Plain::Bytes(values), LogicalType::Text { .. } | LogicalType::Json { .. }) => Some(AsIs::Text(values)),
+            _ => None,
+        }
     }
 
     /// The form in which a value is stored; `scratch` holds text that is made for it.

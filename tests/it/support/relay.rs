@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::Engine;
@@ -21,12 +21,14 @@ pub struct Cut {
 /// Passes on what comes, up to the cut, and again after it.
 pub struct Relay {
     url: String,
+    port: u16,
     state: Arc<State>,
 }
 
 struct State {
     cut: Option<Cut>,
     messages: AtomicUsize,
+    over: AtomicBool,
     open: Mutex<Vec<(TcpStream, TcpStream)>>,
     /// The connection that was cut, from 0.
     hit: Mutex<Option<usize>>,
@@ -41,18 +43,22 @@ impl Relay {
         let port = listener.local_addr().expect("its address").port();
         let plain = if engine == Engine::Postgres { "sslmode=disable" } else { "ssl-mode=disabled" };
         let relay = Self {
+            port,
             url: format!("{account}@127.0.0.1:{port}/{database}?{plain}"),
             state: Arc::new(State {
                 cut,
                 messages: AtomicUsize::new(0),
+                over: AtomicBool::new(false),
                 open: Mutex::default(),
                 hit: Mutex::default(),
             }),
         };
         let (state, place) = (relay.state.clone(), place.to_owned());
-        // It ends with the test's process: a listener cannot be told to stop.
         std::thread::spawn(move || {
             for (number, client) in listener.incoming().enumerate() {
+                if state.over.load(Ordering::SeqCst) {
+                    break;
+                }
                 let client = client.expect("a client");
                 let Ok(server) = TcpStream::connect(&place) else { continue };
                 for stream in [&client, &server] {
@@ -82,6 +88,16 @@ impl Relay {
     /// Which connection was cut, from 0.
     pub fn hit(&self) -> Option<usize> {
         *self.state.hit.lock().expect("a lock")
+    }
+}
+
+/// Thousands follow each other in one process, which may have only so many connections open.
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.state.over.store(true, Ordering::SeqCst);
+        self.state.open.lock().expect("a lock").clear();
+        // A listener that waits is told by a connection.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
