@@ -180,7 +180,9 @@ fn beside(bench: &Bench, peer: &Peer, (a, b): Ends) -> Outcome<Option<f64>> {
                 command.args(["-k", "id", "--stats"]);
                 // It does not compare JSON of two engines.
                 let columns = if a.0 == b.0 { &["%"][..] } else { &ORDERS_BUT_JSON };
-                columns.iter().for_each(|column| drop(command.args(["-c", column])));
+                for column in columns {
+                    command.args(["-c", column]);
+                }
                 // It ends with 0 whether rows differ or not, and when it gives up.
                 let told = command.stdin(Stdio::null()).output()?;
                 let told = String::from_utf8_lossy(&told.stderr);

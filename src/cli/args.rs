@@ -118,7 +118,7 @@ pub(crate) struct CopyArgs {
     /// full: rows that only the target has stay; mirror: they go, with --where also those that do not meet it
     #[arg(long, value_enum, default_value_t = CopyMode::Full)]
     pub mode: CopyMode,
-    /// Only rows of table T that match EXPR, in the source's SQL; may be repeated
+    /// Only rows of table T that match EXPR, in the source's SQL; may be repeated, for another table each
     #[arg(long = "where", value_name = "T=EXPR")]
     pub filters: Vec<String>,
     /// Refuse when a table is missing at the target

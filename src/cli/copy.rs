@@ -19,6 +19,15 @@ use crate::pipeline::{
 /// Bytes of a batch at most: four tables at a time stay far below 128 MiB.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 
+/// One of those that are of the same table as one before.
+fn twice(filters: &[(String, String)]) -> Option<&(String, String)> {
+    filters
+        .iter()
+        .enumerate()
+        .find(|(at, (table, _))| filters[..*at].iter().any(|(before, _)| before == table))
+        .map(|(_, f)| f)
+}
+
 pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: CancellationToken) -> Result<Outcome> {
     let mode = match copy.mode {
         CopyMode::Full => Mode::Full,
@@ -36,6 +45,12 @@ pub(crate) async fn run(args: &Args, copy: &CopyArgs, output: &Output, stop: Can
             })
         })
         .collect::<Result<Vec<_>>>()?;
+    if let Some((table, _)) = twice(&filters) {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!("--where is given twice for {table}: join its conditions with AND or OR"),
+        ));
+    }
     let options = PlanOptions {
         tables: patterns(&copy.tables),
         exclude: patterns(&copy.exclude),

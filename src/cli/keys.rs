@@ -65,10 +65,15 @@ pub(super) fn grant(config: &Config, record: &mut KeyRecord, tables: &[String], 
         let parts = typed.split_once('=').and_then(|(place, filter)| Some((place.split_once('/')?, filter.trim())));
         let found = parts.and_then(|((database, table), filter)| {
             let grant = record.tables.get_mut(database)?.iter_mut().find(|grant| grant.table == table)?;
-            (!filter.is_empty()).then(|| grant.filter = Some(filter.to_owned()))
+            (!filter.is_empty()).then(|| grant.filter.replace(filter.to_owned()))
         });
-        if found.is_none() {
-            return refuse(format!("--where {typed}: write DATABASE/TABLE=EXPR for a table that --table names"));
+        match found {
+            None => {
+                return refuse(format!("--where {typed}: write DATABASE/TABLE=EXPR for a table that --table names"));
+            }
+            // One of two would not hold.
+            Some(Some(_)) => return refuse(format!("--where {typed}: this table has one already; join them with AND")),
+            Some(None) => {}
         }
     }
     Ok(())

@@ -241,6 +241,7 @@ fn what_is_wrong_is_said_in_one_sentence_with_the_right_code() {
         (vec!["copy", url, &fresh, "--tables", "tt"], 2, "did you mean 't'"),
         (vec!["copy", url, &fresh, "--where", "t=no_such = 1"], 2, "no_such"),
         (vec!["copy", url, &fresh, "--where", "t"], 2, "--where"),
+        (vec!["copy", url, &fresh, "--where", "t=id<5", "--where", "t=id>15"], 2, "twice for t"),
         (vec!["copy", url, &fresh, "--no-create"], 3, "new.db"),
         (vec!["copy", &no_database, &fresh], 2, "letter.txt"),
         (vec!["copy", url, &no_database], 2, "letter.txt"),

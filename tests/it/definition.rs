@@ -429,6 +429,30 @@ fn a_unique_constraint_of_another_collation_is_made_again() {
 
 /// What a word of time means depends on its column: in a text it is kept to the letter or told, and never another's.
 #[test]
+fn a_default_is_the_same_value_there() {
+    let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
+    a.execute(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, d DEFAULT -1.5e3, h DEFAULT true, i DEFAULT 7, s DEFAULT '7', \
+         z BLOB DEFAULT 7, x BLOB DEFAULT x'00ff')",
+    );
+    copy(&a, &b, &[]);
+    let shown = "SELECT quote(d), quote(h), quote(i), quote(s), quote(z), quote(x) FROM t";
+    for db in [&a, &b] {
+        db.execute("INSERT INTO t (id) VALUES (1)");
+        assert_eq!(rows(db, shown), "-1500.0 1 7 '7' 7 X'00FF'", "{}", db.url());
+    }
+    let family: Vec<Engine> =
+        Engine::available().into_iter().filter(|engine| matches!(engine, Engine::Mysql | Engine::Mariadb)).collect();
+    for (&from, &to) in family.iter().flat_map(|from| family.iter().map(move |to| (from, to))) {
+        let (a, b) = (TestDb::new(from), TestDb::new(to));
+        a.execute("CREATE TABLE t (id INT PRIMARY KEY, e BINARY(2) DEFAULT 'ab', v VARBINARY(20) DEFAULT 'hello')");
+        copy(&a, &b, &[]);
+        b.execute("INSERT INTO t (id) VALUES (1)");
+        assert_eq!(rows(&b, "SELECT hex(e), hex(v) FROM t"), "6162 68656C6C6F", "{from:?} -> {to:?}");
+    }
+}
+
+#[test]
 fn defaults_that_tell_the_time_stay_what_they_are() {
     let source = TestDb::new(Engine::Sqlite);
     source.execute(

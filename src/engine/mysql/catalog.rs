@@ -468,6 +468,10 @@ pub(super) fn parse_default(text: &str, extra: &str, mariadb: bool, logical: &Lo
         }
         return Some(if now { DefaultValue::Now } else { DefaultValue::Expression(text) });
     }
+    // MySQL tells bytes by their digits, also where they were written as a text.
+    if let (LogicalType::Binary { .. }, Some(hex)) = (logical, text.strip_prefix("0x")) {
+        return Some(DefaultValue::Expression(format!("x'{}'", hex.to_ascii_lowercase())));
+    }
     Some(literal(text.to_owned()))
 }
 

@@ -52,6 +52,11 @@ fn defaults() {
     assert_eq!(mysql("it's", ""), Some(DefaultValue::Literal("it's".to_owned())));
     let generated = catalog::parse_default("CURRENT_TIMESTAMP", "default_generated", false, &moment);
     assert_eq!(generated, Some(DefaultValue::Now));
+    let bytes = LogicalType::Binary { max: Some(20), fixed: false };
+    let as_bytes = |hex: &str| Some(DefaultValue::Expression(format!("x'{hex}'")));
+    assert_eq!(catalog::parse_default("0x68656C6C6F", "", false, &bytes), as_bytes("68656c6c6f"), "MySQL");
+    assert_eq!(catalog::parse_default("", "", false, &bytes), as_bytes(""));
+    assert_eq!(catalog::parse_default("'hello'", "", true, &bytes), as_bytes("68656c6c6f"), "MariaDB");
     assert_eq!(
         catalog::parse_default("1", "", true, &LogicalType::Bool),
         Some(DefaultValue::Literal("true".to_owned()))

@@ -277,6 +277,9 @@ fn read_default(text: &str, logical: &LogicalType) -> Option<DefaultValue> {
         _ if text.parse::<f64>().is_ok_and(f64::is_finite) => Some(text.to_owned()),
         _ => quoted('\'').or_else(|| quoted('"')),
     };
+    // Where nothing converts it, a number is another value than its text.
+    let kept = matches!(logical, LogicalType::Any | LogicalType::Binary { .. });
+    let literal = literal.filter(|_| !kept || text.starts_with(['\'', '"']));
     Some(match literal {
         Some(l) if *logical == LogicalType::Bool => {
             DefaultValue::Literal(if matches!(l.as_str(), "1" | "true" | "t") { "true" } else { "false" }.to_owned())
