@@ -100,7 +100,8 @@ async fn repair(
     drop(watch);
     if let Some(first) = rejects.first() {
         let (count, path) = (rejects.count(), rejects.path().display());
-        output.line(format!("{count} rows cannot stand at the other side; the first: {first}; they are in {path}"));
+        let rows = if count == 1 { "row" } else { "rows" };
+        output.line(format!("{count} {rows} cannot stand at the other side; the first: {first}; they are in {path}"));
     }
     Ok(Some(report))
 }

@@ -91,7 +91,12 @@ pub async fn referring(database: &dyn Database, tables: &BTreeSet<&TableName>) -
     others.retain(|name| !tables.contains(name));
     let others = database.describe_all(&others).await?.into_iter().flatten();
     let refer = |table: &Table| table.foreign_keys.iter().any(|key| tables.contains(&key.parent));
-    Ok(others.filter(refer).map(Arc::new).collect())
+    let uncounted = |mut table: Table| {
+        // Nothing was written to it, and nobody gave us a right on its sequences.
+        table.columns.iter_mut().for_each(|column| column.identity = None);
+        Arc::new(table)
+    };
+    Ok(others.filter(refer).map(uncounted).collect())
 }
 
 type Sees = Box<dyn Fn(&TableName) -> bool + Send + Sync>;

@@ -213,6 +213,26 @@ fn a_table_that_may_not_be_written_is_named_and_the_others_arrive() {
     }
 }
 
+/// A mirror looks into the tables that refer to its own, and writes nothing there, not even the next number.
+#[test]
+fn a_mirror_needs_no_right_to_number_tables_that_take_no_part() {
+    let (from, to) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Postgres));
+    from.execute("CREATE TABLE p (id INTEGER PRIMARY KEY, s TEXT); INSERT INTO p VALUES (1, 'a'), (2, 'b')");
+    to.execute(
+        "CREATE TABLE p (id SERIAL PRIMARY KEY, s TEXT); \
+         CREATE TABLE c (id SERIAL PRIMARY KEY, p INT REFERENCES p); INSERT INTO p VALUES (1, 'a'), (3, 'c')",
+    );
+    let rights = ["SELECT, INSERT, UPDATE, DELETE ON p", "SELECT ON c", "SELECT, UPDATE ON SEQUENCE p_id_seq"];
+    let account = Account::new(&to, &rights);
+    let url = account.url();
+    let command = ["copy", from.url(), &url, "--tables", "p", "--mode", "mirror"];
+    let output = rowferry(&command);
+    assert_eq!(output.code, 0, "{output:?}");
+    assert_eq!(to.value("SELECT string_agg(id::text, ' ' ORDER BY id) FROM p"), "1 2");
+    to.execute("INSERT INTO p (s) VALUES ('next')");
+    assert_eq!(to.value("SELECT max(id) FROM p"), "3", "the numbers go on behind the last one");
+}
+
 #[test]
 fn an_account_that_may_create_nothing_touches_nothing() {
     for engine in servers() {

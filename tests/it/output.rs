@@ -208,7 +208,7 @@ fn a_repair_says_which_rows_cannot_stand_at_the_other_side() {
     b.execute("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, s VARCHAR(9) CHECK (length(s) < 5))");
     let output = rowferry(&["diff", a.url(), b.url(), "--repair", "a-to-b"]);
     assert_eq!(output.code, 1, "{output:?}");
-    let told = output.stdout.lines().find(|line| line.starts_with("1 rows cannot stand at the other side"));
+    let told = output.stdout.lines().find(|line| line.starts_with("1 row cannot stand at the other side"));
     assert!(told.is_some_and(|line| line.contains("table t: ") && line.contains("length(s) < 5")), "{output:?}");
 }
 

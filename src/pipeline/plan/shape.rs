@@ -40,7 +40,7 @@ pub(super) fn wanted(
     table.foreign_keys.retain_mut(|key| {
         let Some(parent) = parents.get(&key.parent) else {
             notes.push(format!(
-                "left out: foreign key {} of {name}, because {} is not there; copy {1} too, or add the key by hand later",
+                "left out: foreign key {} of {name}, because {} is not there; copy {1} before it or with it, or add the key by hand later",
                 key.name, key.parent
             ));
             return false;
