@@ -427,7 +427,6 @@ fn a_unique_constraint_of_another_collation_is_made_again() {
     assert!(b.attempt("INSERT INTO t VALUES (2, 'A', 'B')").is_ok());
 }
 
-/// What a word of time means depends on its column: in a text it is kept to the letter or told, and never another's.
 #[test]
 fn a_default_is_the_same_value_there() {
     let (a, b) = (TestDb::new(Engine::Sqlite), TestDb::new(Engine::Sqlite));
@@ -452,6 +451,7 @@ fn a_default_is_the_same_value_there() {
     }
 }
 
+/// What a word of time means depends on its column: in a text it is kept to the letter or told, and never another's.
 #[test]
 fn defaults_that_tell_the_time_stay_what_they_are() {
     let source = TestDb::new(Engine::Sqlite);
